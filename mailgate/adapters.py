@@ -1,0 +1,27 @@
+"""Time, randomness, threads and sockets: the few things of the outside world that rooms are given, never import.
+
+One `Adapters` is made at the top (service.py, a test) and passed down, so that a whole gateway runs on a simulated
+clock and network and one seed replays one run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The outside world.
+
+    ``reactor`` gives IReactorTime, IReactorTCP, IReactorUNIX and name resolution; ``wall_time`` seconds since the epoch, for
+    dates that people read (waits use ``reactor.callLater``); ``run_in_thread(function, *args)`` runs blocking file work
+    in a bounded pool and returns a Deferred of its result; ``random`` is the source of jitter, shuffles and ids.
+    """
+
+    reactor: Any
+    wall_time: Callable[[], float]
+    run_in_thread: Callable[..., Any]
+    random: random.Random

@@ -1,0 +1,1 @@
+"""Text to checked tree: lexer, parser, expansion, values, schema, diagnostics. No Twisted, no I/O but reading files."""

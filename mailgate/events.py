@@ -1,0 +1,118 @@
+"""What the log says: an enumeration of events, each one line with named fields.
+
+Fields are escaped, so that an event is one line whatever a peer sent, and cut at `MAX_FIELD`. Secrets are the caller's
+to leave out. A message that passes is at most four lines at info.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any
+
+from twisted.logger import Logger, LogLevel
+
+MAX_FIELD = 1000
+
+_NEEDS_QUOTES = re.compile(r'[^!#-<>-\[\]-~]')
+_ESCAPED = re.compile(r'[^ !#-\[\]-~]')
+
+
+class Event(Enum):
+    """Every kind of line; the comment names its fields. ``session`` and ``message`` are ids."""
+
+    GATEWAY_START = "gateway.start"  # config, listeners
+    GATEWAY_STOP = "gateway.stop"  # sessions left to drain
+    LISTENER_OPEN = "listener.open"  # listener, address
+    SESSION_OPEN = "session.open"  # session, listener, client (debug)
+    SESSION_CLOSE = "session.close"  # session, listener, client, reason, messages
+    SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)
+    SESSION_REFUSED = "session.refused"  # listener, client, limit
+    PROTOCOL_INJECTION = "protocol.injection"  # session, client: bytes behind STARTTLS
+    MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds
+    MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason
+    RECIPIENT_REFUSED = "recipient.refused"  # message, session, from, to, reply, where (file:line), reason
+    SENDER_REFUSED = "sender.refused"  # message, session, from, reply, where, reason
+    MESSAGE_DISCARDED = "message.discarded"  # message, to, where
+    DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, tls, seconds
+    DELIVERY_LATE = "delivery.late"  # message, target, reply: the answer came after the client had gone
+    POSSIBLE_DUPLICATE = "delivery.possible_duplicate"  # message, target, endpoint, recipients, reason
+    ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in
+    ENDPOINT_UP = "endpoint.up"  # target, endpoint
+    WIRE = "wire"  # target, endpoint, connection, dir, line (only with `debug yes`)
+    TABLE_RELOADED = "table.reloaded"  # table, path, entries
+    TABLE_FAILED = "table.failed"  # table, path, reason
+    INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
+
+
+class EventLog:
+    """A named source of events over a twisted.logger Logger."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, namespace: str, observer: Any = None) -> None:
+        self._logger = Logger(namespace=namespace, observer=observer) if observer else Logger(namespace=namespace)
+
+    def debug(self, event: Event, **fields: Any) -> None:
+        self._emit(LogLevel.debug, event, fields)
+
+    def info(self, event: Event, **fields: Any) -> None:
+        self._emit(LogLevel.info, event, fields)
+
+    def warn(self, event: Event, **fields: Any) -> None:
+        self._emit(LogLevel.warn, event, fields)
+
+    def error(self, event: Event, **fields: Any) -> None:
+        self._emit(LogLevel.error, event, fields)
+
+    def incident(self, incident: str, error: BaseException, **fields: Any) -> None:
+        """Our own bug: one line, then the traceback."""
+        self._emit(LogLevel.critical, Event.INCIDENT, {"incident": incident, "error": repr(error), **fields})
+        from twisted.python.failure import Failure
+
+        self._logger.failure("incident {incident}", Failure(error), incident=incident)
+
+    def _emit(self, level: Any, event: Event, fields: dict[str, Any]) -> None:
+        self._logger.emit(level, "{event_text}", event=event.value, fields=fields, event_text=_Line(event, fields))
+
+
+class _Line:
+    """The text of an event, made only if somebody writes it."""
+
+    __slots__ = ("_event", "_fields")
+
+    def __init__(self, event: Event, fields: dict[str, Any]) -> None:
+        self._event = event
+        self._fields = fields
+
+    def __str__(self) -> str:
+        return format_event(self._event, self._fields)
+
+
+def format_event(event: Event, fields: dict[str, Any]) -> str:
+    """``message.done message=1a2b from=<a@b> …``: one line of printable ASCII whatever the fields hold."""
+    words = [event.value]
+    for name, value in fields.items():
+        if value is None or value == "":
+            continue
+        words.append(f"{name}={_field(value)}")
+    return " ".join(words)
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    if len(text) > MAX_FIELD:
+        text = text[:MAX_FIELD] + "..."
+    if not _NEEDS_QUOTES.search(text):
+        return text
+    return '"' + _ESCAPED.sub(_escape, text) + '"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    if character in '"\\':
+        return "\\" + character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

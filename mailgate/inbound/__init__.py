@@ -1,0 +1,1 @@
+"""Listeners: ESMTP and LMTP over TCP, TLS and unix sockets."""

@@ -1,0 +1,132 @@
+"""What the rooms of the house know of each other.
+
+These interfaces are the whole contract between the pipeline and the modules that the language can name. A *module*
+object is configuration and lives as long as the configuration; a *delivery* object is one message and holds all of its
+state. Nothing here imports another room.
+
+"Maybe awaitable" below means: the method returns the answer itself when it has it already, else an awaitable (a
+coroutine or a Deferred) of it. An answer that is there at once costs no turn of the event loop; a caller tests
+``isinstance(answer, Reply)`` first and awaits only what is left.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+
+class Finality(Enum):
+    """How a target's answers to the final dot come about (docs/architecture.md, "Delivering once")."""
+
+    TRANSACTION = "transaction"
+    """One irrevocable answer for all recipients of the delivery (target.smtp)."""
+    RECIPIENT = "recipient"
+    """One irrevocable answer for each recipient (target.lmtp, target.maildir)."""
+    TWO_PHASE = "two-phase"
+    """Prepared durably first, then committed or aborted (target.queue)."""
+    DISCARD = "discard"
+    """Nothing is kept and nothing can fail (the word `discard`)."""
+
+
+class ITarget(Interface):
+    """Where mail goes: what `deliver_to` names."""
+
+    finality: Finality = Attribute("When and how its answer becomes irrevocable.")  # type: ignore[assignment]
+    label: str = Attribute("Its name in logs and replies: `store`, or `lmtp unix:///run/x` for an inline one.")  # type: ignore[assignment]
+
+    def open(envelope: Any) -> Any:
+        """Begin one delivery: returns an IDelivery for this `message.envelope.Envelope`. Opens no connection."""
+
+
+class IDelivery(Interface):
+    """One downstream transaction of one message to one target.
+
+    The order is ``rcpt`` one or more times, then ``send`` once or ``abort``. Calls do not overlap: the caller waits
+    for one answer before the next call, except that ``abort`` may come at any time.
+    """
+
+    def rcpt(recipient: Any) -> Any:
+        """Offer one `message.envelope.Recipient`. Maybe awaitable `Reply`; 2yz means it is part of the delivery."""
+
+    def withdraw(recipients: Any) -> None:
+        """Take recipients that were accepted out again (by identity), before `send`. The next hop must not get
+        the message for them: what was said downstream is reset and said again without them."""
+
+    def send(message: Any) -> Any:
+        """Hand over a `message.message.Message`. Maybe awaitable list of one `Reply` per accepted recipient, in the
+        order they were accepted. A failure of any kind is a reply in that list, never an exception; cancelling
+        the awaitable aborts whatever was not yet irrevocable."""
+
+    def abort() -> None:
+        """Forget the transaction: RSET or close downstream, release every lease and limit. May be called at any
+        time and more than once; after the final dot went out it only stops waiting for nothing, the answer is still
+        read and logged."""
+
+
+class ITwoPhaseDelivery(IDelivery):
+    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` then ``commit``."""
+
+    def prepare(message: Any) -> Any:
+        """Make it durable. Awaitable list of replies as for `send`; nothing is delivered before `commit`."""
+
+    def commit() -> Any:
+        """Let it go. Awaitable list of replies as for `send`."""
+
+
+class ITable(Interface):
+    """A mapping from strings to lists of strings."""
+
+    def lookup(key: str) -> Any:
+        """Maybe awaitable tuple of values: a hit without value is ``("",)``, no match is ``()``.
+
+        :raises Exception: (or fails) when the table can't answer: the caller makes that 451, never "no match".
+        """
+
+
+class ICheck(Interface):
+    """A judgement on a message. `open` gives the state of one message."""
+
+    def open(envelope: Any) -> Any:
+        """An ICheckState for one transaction."""
+
+
+class ICheckState(Interface):
+    """One message's judgement. Each stage is maybe awaitable: None to go on, or a `Reply` (4yz, 5yz) to refuse."""
+
+    def sender(envelope: Any) -> Any:
+        """Judge the reverse-path (and all that is known of the session)."""
+
+    def rcpt(recipient: Any) -> Any:
+        """Judge one recipient."""
+
+    def body(message: Any) -> Any:
+        """Judge the content."""
+
+    def close() -> None:
+        """The transaction is over."""
+
+
+class IModifier(Interface):
+    """Rewrites the envelope or the message. Each method is maybe awaitable."""
+
+    def sender(envelope: Any) -> Any:
+        """The `Address` to use from here on as the reverse-path."""
+
+    def rcpt(recipient: Any) -> Any:
+        """Tuple of `Address` that take the recipient's place (one or more)."""
+
+    def body(message: Any) -> Any:
+        """The `Message` to send."""
+
+
+class IAuthenticator(Interface):
+    """Judges credentials; the mechanisms come with the inbound side."""
+
+    def authenticate(credentials: Any) -> Any:
+        """Maybe awaitable identity, or None when they are wrong. Raises (fails) when it can't judge."""
+
+
+class IQueueStore(Interface):
+    """Durable storage of messages that wait (docs: queue)."""

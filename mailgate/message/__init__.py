@@ -1,0 +1,1 @@
+"""One message: envelope, header section, body, trace fields."""

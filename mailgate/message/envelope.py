@@ -1,0 +1,85 @@
+"""The envelope of one message (RFC 5321 2.3.1), and the session it came by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailgate.smtp.address import Address
+from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What is known of a finished TLS handshake; logs and Received say it."""
+
+    version: str
+    """``TLS1.3``"""
+    cipher: str
+    sni: str = ""
+    peer_name: str = ""
+    """The verified name of the peer's certificate, "" without one."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One inbound connection, as the pipeline and logs see it. The listener keeps it up to date."""
+
+    id: str
+    listener: str
+    """The listener's address as written: ``tcp://127.0.0.1:25``."""
+    hostname: str
+    """Our name on this listener."""
+    client_ip: str = ""
+    """"" on a unix socket. Never in the ``::ffff:`` form."""
+    client_port: int = 0
+    local_ip: str = ""
+    local_port: int = 0
+    client_name: str = ""
+    """Verified reverse name, "" if unknown."""
+    helo: str = ""
+    protocol: str = "SMTP"
+    """The with-keyword of Received without its S and A: SMTP, ESMTP, LMTP."""
+    tls: TlsFacts | None = None
+    auth_user: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Recipient:
+    """One forward-path of an envelope; identity matters (the same address may be given twice)."""
+
+    address: Address
+    parameters: RcptParameters = NO_RCPT_PARAMETERS
+    original: Address | None = None
+    """What the client said, where a modifier rewrote it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """Where this delivery stands in a message's life; the variables of dynamic settings (configuration.md)."""
+
+    retry_num: int = 0
+    last_error: str = ""
+    last_code: int = 0
+    queued: bool = False
+    """True when a queue delivers: the whole message is here, and the time budget is the queue's."""
+
+
+FIRST_ATTEMPT = Attempt()
+
+
+@dataclass(slots=True, eq=False)
+class Envelope:
+    """What a delivery is opened with: everything but the recipients, which follow one by one."""
+
+    id: str
+    """The message id that stands in replies, logs and Received."""
+    sender: Address
+    """The reverse-path as rewritten for this delivery; the null address for ``<>``."""
+    session: Session
+    parameters: MailParameters = NO_MAIL_PARAMETERS
+    recipients: list[Recipient] = field(default_factory=list)
+    """Those accepted so far, for checks and logs."""
+    attempt: Attempt = FIRST_ATTEMPT
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Values that checks leave for each other."""

@@ -1,0 +1,1 @@
+"""What the language can name, one file each: folder = namespace, file = kind."""

@@ -1,0 +1,1 @@
+"""Checks: judgements on a message."""

@@ -1,0 +1,1 @@
+"""Modifiers: rewriting of envelope and message."""

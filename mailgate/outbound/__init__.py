@@ -1,0 +1,1 @@
+"""Next hops: endpoints, pools, connections, TLS policy, deliveries."""

@@ -1,0 +1,1 @@
+"""From the configuration's tree to routes, and one transaction through them."""

@@ -1,0 +1,1 @@
+"""The SMTP and LMTP protocol, sans-IO: bytes in, events and bytes out. Imports nothing of Twisted."""

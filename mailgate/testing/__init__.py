@@ -1,0 +1,1 @@
+"""Fakes for tests and for authors of modules; the gateway itself never imports them."""

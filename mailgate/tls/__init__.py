@@ -1,0 +1,1 @@
+"""TLS contexts, keys and verification for both sides."""
