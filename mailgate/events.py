@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 MAX_FIELD = 1000
 
-_NEEDS_QUOTES = re.compile(r'[^!#-<>-\[\]-~]')
-_ESCAPED = re.compile(r'[^ !#-\[\]-~]')
+_NEEDS_QUOTES = re.compile(r"[^!#-<>-\[\]-~]")
+_ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
 
 class Event(Enum):
@@ -50,11 +51,15 @@ class EventLog:
 
     __slots__ = ("_logger",)
 
+    debugging: ClassVar[bool] = False
+    """Whether debug events are made at all: one switch for the process, set once at start (`twistd mailgate --debug`)."""
+
     def __init__(self, namespace: str, observer: Any = None) -> None:
         self._logger = Logger(namespace=namespace, observer=observer) if observer else Logger(namespace=namespace)
 
     def debug(self, event: Event, **fields: Any) -> None:
-        self._emit(LogLevel.debug, event, fields)
+        if self.debugging:
+            self._emit(LogLevel.debug, event, fields)
 
     def info(self, event: Event, **fields: Any) -> None:
         self._emit(LogLevel.info, event, fields)
@@ -68,8 +73,6 @@ class EventLog:
     def incident(self, incident: str, error: BaseException, **fields: Any) -> None:
         """Our own bug: one line, then the traceback."""
         self._emit(LogLevel.critical, Event.INCIDENT, {"incident": incident, "error": repr(error), **fields})
-        from twisted.python.failure import Failure
-
         self._logger.failure("incident {incident}", Failure(error), incident=incident)
 
     def _emit(self, level: Any, event: Event, fields: dict[str, Any]) -> None:

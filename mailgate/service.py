@@ -1,0 +1,157 @@
+"""The composition root: what `twistd mailgate` and a .tac file build.
+
+`Options` and `makeService` are what twisted/plugins/mailgate_plugin.py names; `application` serves a .tac. The order of
+twistd is: makeService (the configuration is read and checked; any error ends here with its diagnostics), then
+privilegedStartService (ports are bound, still as root), drop of uid and gid, startService; stopService drains. This module is
+one of the few that may import the reactor.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any
+
+from twisted.application.service import Application, IServiceCollection, Service
+from twisted.internet import threads
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.threadpool import ThreadPool
+
+from mailgate.adapters import Adapters
+from mailgate.config.diagnostics import render
+from mailgate.events import EventLog
+from mailgate.net.waiting import spawn
+from mailgate.registry import Configuration, build
+from mailgate.runtime import CannotListen, Gateway
+
+DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
+FILE_THREADS = 8
+"""Threads for blocking file work (bodies on disk, maildirs, fsync): enough to keep one disk busy."""
+
+_log = Logger(namespace="mailgate")
+_events = EventLog("mailgate")
+
+
+class Options(usage.Options):
+    """The command line of `twistd mailgate`."""
+
+    longdesc = "Runs the mail gateway that a configuration file describes."
+    optParameters = [
+        ["config", "c", DEFAULT_CONFIG, "The configuration file."],
+        ["workers", "w", None, "Not available in this version: one process serves."],
+    ]
+    optFlags = [["debug", "d", "Log debug events too."]]
+
+    def postOptions(self) -> None:
+        if self["workers"] is not None:
+            raise usage.UsageError("--workers is not available in this version: one process serves all listeners")
+        self._choose_observer()
+
+    def _choose_observer(self) -> None:
+        """Log to standard output through our own observer, unless twistd was told where to log."""
+        parent = self.parent
+        if parent is None or parent.get("logger") or parent.get("syslog") or parent.get("logfile") not in (None, "", "-"):
+            return
+        if parent.get("nodaemon"):
+            parent["logger"] = "mailgate.logs.standard_output"
+
+
+class GatewayService(Service):
+    """One running gateway as a Twisted service."""
+
+    name = "mailgate"
+
+    def __init__(self, gateway: Gateway, pool: ThreadPool, reactor: Any) -> None:
+        self._gateway = gateway
+        self._pool = pool
+        self._reactor = reactor
+        self._starting: Deferred[None] | None = None
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        try:
+            self._gateway.bind()
+        except CannotListen as error:
+            _log.critical("{error}", error=error)
+            raise SystemExit(str(error)) from error
+
+    def startService(self) -> None:
+        super().startService()
+        self._pool.start()
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._hang_up)
+        self._starting = spawn(self._gateway.start())
+        self._starting.addCallbacks(self._started, self._failed)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        if self._starting is not None:
+            self._starting.cancel()
+        stopping = spawn(self._gateway.stop())
+        stopping.addErrback(lambda failure: _log.failure("stopping failed", failure))
+        stopping.addBoth(lambda _: self._pool.stop())
+        return stopping
+
+    def _started(self, _: None) -> None:
+        self._starting = None
+        gc.collect()
+        gc.freeze()
+
+    def _failed(self, failure: Any) -> None:
+        self._starting = None
+        if failure.check(CancelledError):
+            return
+        _log.failure("the gateway could not start", failure)
+        self._reactor.exitCode = 1
+        self._reactor.stop()
+
+    def _hang_up(self, _signal: int, _frame: Any) -> None:
+        """SIGHUP ends a process that does not handle it; nothing is reloaded in this version, and we say so."""
+        self._reactor.callFromThread(
+            _log.warn, "SIGHUP received: this version reads its configuration at start only; nothing changed"
+        )
+
+
+def makeService(options: Any) -> GatewayService:
+    """Build the gateway of ``options["config"]``.
+
+    :raises SystemExit: the diagnostics went to standard error; 1 for errors in the file, 2 if it can't be read.
+    """
+    from twisted.internet import reactor
+
+    EventLog.debugging = bool(options["debug"])
+    pool = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
+    adapters = Adapters(
+        reactor=reactor,
+        wall_time=time.time,
+        run_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, pool, function, *args),
+        random=random.SystemRandom(),
+    )
+    configuration = load(options["config"], adapters)
+    return GatewayService(Gateway(configuration, adapters), pool, reactor)
+
+
+def load(path: str, adapters: Adapters) -> Configuration:
+    """The checked configuration in ``path``; warnings go to standard error too."""
+    if not os.access(path, os.R_OK):
+        print(f"error: {path}: cannot be read", file=sys.stderr)
+        raise SystemExit(2)
+    built = build(path, adapters)
+    if built.diagnostics:
+        print(render(built.diagnostics, color=sys.stderr.isatty()), file=sys.stderr)
+    if built.configuration is None:
+        raise SystemExit(1)
+    return built.configuration
+
+
+def application(config: str = DEFAULT_CONFIG, *, debug: bool = False) -> Any:
+    """A whole Application for a .tac file: ``application = mailgate.service.application("/etc/mailgate/mailgate.conf")``."""
+    made = Application("mailgate")
+    makeService({"config": config, "debug": debug}).setServiceParent(IServiceCollection(made))
+    return made
