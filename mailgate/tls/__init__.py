@@ -1,1 +1,1 @@
-"""TLS contexts, keys and verification for both sides."""
+"""TLS of both sides: key pairs, contexts, verification after the handshake, facts for logs and Received."""

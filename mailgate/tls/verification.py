@@ -1,0 +1,157 @@
+"""Is the peer who its certificate says, and is that whom we wanted? Asked after the handshake, answered as data.
+
+Two questions, both of which must be answered yes:
+
+chain   `crypto.X509Store` builds a path from the peer's certificate over those it sent to a trust anchor (RFC 5280 6), with
+        dates, signatures, basic constraints and name constraints. Then, as OpenSSL does in a client's handshake: every
+        certificate with an extended key usage allows TLS servers, a key usage of the leaf allows it to take part in a
+        handshake, and keys and signatures are of the strength of OpenSSL's second security level.
+name    service_identity compares dNSName and iPAddress names (RFC 9525): a wildcard is the whole left-most label and stands
+        for one label; a common name is never a name; an address never matches a dNSName. One malformed name in the
+        certificate refuses it. Ours is the form ``.example.org``: any name exactly one label below.
+
+It fails closed: whatever goes wrong in here, foreseen or not, is a verdict that refuses. The oracle of the tests is the
+standard library: what `ssl` refuses, this refuses. Not asked: revocation.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
+from service_identity.cryptography import extract_patterns
+from service_identity.hazmat import DNS_ID, CertificatePattern, DNSPattern, IPAddress_ID
+
+from mailgate.tls.client import ClientContext
+
+MIN_FACTOR_BITS = 2048
+"""Smallest RSA and DSA key: 112 bits of strength, OpenSSL's security level 2."""
+MIN_CURVE_BITS = 224
+WEAK_HASHES = frozenset({"md5", "sha1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer; ``reason`` is empty when ``ok``."""
+
+    ok: bool
+    reason: str = ""
+    matched_name: str = ""
+    """The reference name that matched: of those that were asked for, not the certificate's."""
+    chain: tuple[x509.Certificate, ...] = ()
+    """Leaf to anchor where a path was found, else what the peer sent."""
+
+
+class _Refused(Exception):
+    """Why the peer is not trusted."""
+
+
+def verify_peer(connection: Any, context: ClientContext, names: Sequence[str]) -> Verdict:
+    """Judge the peer of a `SSL.Connection` whose handshake is done: chain, and at least one of ``names``.
+
+    A name is a host name (A-labels or U-labels, trailing dot or not), an address literal (brackets or not), or ``.example.org``.
+    No names refuse: who wants the chain alone says so by `verify_chain`.
+    """
+    verdict = verify_chain(connection, context)
+    if not verdict.ok:
+        return verdict
+    return _closed(lambda: _match(verdict, names), verdict.chain)
+
+
+def verify_chain(connection: Any, context: ClientContext) -> Verdict:
+    """Judge only whether the certificate leads to a trust anchor; anybody with a certificate passes."""
+    sent: list[x509.Certificate] = []
+
+    def judge() -> Verdict:
+        leaf = connection.get_peer_certificate()
+        if leaf is None:
+            raise _Refused("the peer has no certificate")
+        others = (connection.get_peer_cert_chain() or [])[1:]
+        sent.extend(certificate.to_cryptography() for certificate in (leaf, *others))
+        try:
+            path = crypto.X509StoreContext(context.store, leaf, others).get_verified_chain()
+        except crypto.X509StoreContextError as error:
+            raise _Refused(str(error)) from error
+        chain = tuple(certificate.to_cryptography() for certificate in path)
+        _check_purpose(chain)
+        _check_strength(chain)
+        return Verdict(True, chain=chain)
+
+    return _closed(judge, sent)
+
+
+def _closed(judge: Callable[[], Verdict], sent: Sequence[x509.Certificate]) -> Verdict:
+    try:
+        return judge()
+    except _Refused as refusal:
+        return Verdict(False, str(refusal), chain=tuple(sent))
+    except Exception as error:  # nothing is awaited in here; a malformed certificate raises whatever it likes
+        return Verdict(False, f"the certificate can't be judged: {error or type(error).__name__}", chain=tuple(sent))
+
+
+def _check_purpose(chain: Sequence[x509.Certificate]) -> None:
+    for certificate in chain:
+        try:
+            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            continue
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+            raise _Refused("unsuitable certificate purpose: not for TLS servers")
+    try:
+        key_usage = chain[0].extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if not (key_usage.digital_signature or key_usage.key_encipherment or key_usage.key_agreement):
+        raise _Refused("unsuitable certificate purpose: its key may not be used in a handshake")
+
+
+def _check_strength(chain: Sequence[x509.Certificate]) -> None:
+    for certificate in chain:
+        key = certificate.public_key()
+        match key:
+            case rsa.RSAPublicKey() | dsa.DSAPublicKey():
+                strong = key.key_size >= MIN_FACTOR_BITS
+            case ec.EllipticCurvePublicKey():
+                strong = key.key_size >= MIN_CURVE_BITS
+            case _:
+                strong = isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
+        if not strong:
+            raise _Refused("a key in the chain is too weak")
+    for certificate in chain[:-1]:  # what vouches for the anchor is our own store, not its signature
+        algorithm = certificate.signature_hash_algorithm
+        if algorithm is not None and algorithm.name in WEAK_HASHES:
+            raise _Refused(f"a signature in the chain is too weak ({algorithm.name})")
+
+
+def _match(verdict: Verdict, names: Sequence[str]) -> Verdict:
+    if not names:
+        raise _Refused("no name to verify is known")
+    patterns = extract_patterns(verdict.chain[0])
+    for name in names:
+        if any(_matches(pattern, name) for pattern in patterns):
+            return Verdict(True, matched_name=name, chain=verdict.chain)
+    raise _Refused(f"the certificate is not for {' or '.join(names)}")
+
+
+def _matches(pattern: CertificatePattern, name: str) -> bool:
+    if name.startswith("."):
+        return isinstance(pattern, DNSPattern) and _is_one_label_below(pattern.pattern, name)
+    host = name.strip("[]").rstrip(".")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return DNS_ID(host).verify(pattern)
+    return IPAddress_ID(host).verify(pattern)
+
+
+def _is_one_label_below(presented: bytes, reference: str) -> bool:
+    label, _, parent = presented.partition(b".")
+    if not label or (b"*" in label and label != b"*"):
+        return False
+    return parent == DNS_ID(reference[1:].rstrip(".")).hostname
