@@ -1,0 +1,197 @@
+"""Declarations: what a block may contain, said once, in the file of the module that reads it.
+
+A `Block` class lists its directives as class attributes; the parser's checker, completion, `mailgate doc` and docs/reference all
+read these declarations, and the same attributes give the values on the instance. There is no second list.
+
+    class Health(Block):
+        \"\"\"When an endpoint counts as down.\"\"\"
+        failures = Directive("failures", v.Integer(minimum=1), default=3, doc="Failures in a row that take it out.")
+
+- An attribute of the instance is the value; of the class, the declaration (`inherit=Globals.debug` names it so).
+- ``repeatable``: the value is a tuple, in order. With ``block`` too, a tuple of blocks; what stands on a block's own line is
+  its ``.value``.
+- ``block`` is a Block class, a callable that returns one, or its name as a string (blocks that contain themselves).
+- Directives are collected over the bases of a class; a subclass replaces one by the same attribute, or removes it with None.
+- `Refused` names what this version does not have, so that the operator hears why.
+
+Nothing here parses; see checker.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from mailgate.config.source import Span
+from mailgate.config.values import REQUIRED, Refused, Value
+
+__all__ = ["DEFAULTS", "REQUIRED", "Argument", "Block", "Directive", "Item", "Refused", "Span"]
+
+
+class _Defaults:
+    def __repr__(self) -> str:
+        return "DEFAULTS"
+
+
+DEFAULTS: Any = _Defaults()
+"""Default of a directive with a block: when it is absent, the block with all its defaults."""
+
+BlockType: TypeAlias = "type[Block] | Callable[[], type[Block]] | str"
+
+
+class Directive:
+    """One directive of a block: its name, type, default, and one sentence of documentation.
+
+    ``inherit`` is the declaration (of the global scope) whose value counts when this one is absent; ``dynamic`` says that
+    expressions are allowed; ``origin`` names the system it comes from; ``block_required`` refuses it without ``{ }``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        type: Value | None = None,
+        *,
+        block: BlockType | None = None,
+        default: Any = None,
+        repeatable: bool = False,
+        inherit: Directive | None = None,
+        dynamic: bool = False,
+        block_required: bool = False,
+        doc: str = "",
+        origin: str = "mailgate",
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.default = () if repeatable and default is None else default
+        self.repeatable = repeatable
+        self.inherit = inherit
+        self.dynamic = dynamic
+        self.block_required = block_required
+        self.doc = doc
+        self.origin = origin
+        self.attribute = ""
+        self._block = block
+        self._owner: type | None = None
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self.attribute = attribute
+        self._owner = owner
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+    @property
+    def block(self) -> type[Block] | None:
+        """The class of its block, if it may have one."""
+        if isinstance(self._block, str):
+            names = {**vars(sys.modules[self._owner.__module__]), **vars(self._owner)} if self._owner else {}
+            self._block = names[self._block]
+        if self._block is None or isinstance(self._block, type):
+            return self._block
+        self._block = self._block()
+        return self.block
+
+    def absent(self) -> Any:
+        """The value when the directive is not written."""
+        if self.default is DEFAULTS:
+            block = self.block
+            return block.defaults() if block is not None else None
+        return () if self.required and self.repeatable else None if self.required else self.default
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        # Reached only when the instance has no value of its own: one made without a configuration.
+        return self if instance is None else self.absent()
+
+
+class Argument:
+    """One positional argument on the block's own line: `table.file aliases PATH`. ``rest`` takes all that are left, as a tuple."""
+
+    def __init__(
+        self,
+        metavar: str,
+        type: Value,
+        *,
+        default: Any = REQUIRED,
+        rest: bool = False,
+        minimum: int = 0,
+        doc: str = "",
+        origin: str = "mailgate",
+    ) -> None:
+        self.metavar = metavar
+        self.type = type
+        self.rest = rest
+        self.minimum = minimum
+        self.default = () if rest and default is REQUIRED else default
+        self.doc = doc
+        self.origin = origin
+        self.attribute = ""
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self.attribute = attribute
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else None if self.default is REQUIRED else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One directive as it was written: its declaration, its value, its place."""
+
+    directive: Directive
+    value: Any
+    span: Span
+
+    @property
+    def name(self) -> str:
+        return self.directive.name
+
+
+class Block:
+    """What stands between braces: the declarations of its class, the values of its instance.
+
+    ``items`` are its directives in written order, ``span`` the place of the directive it belongs to, ``value`` what stood on
+    that line. ``damaged`` says that some directive directly in it was wrong and is missing here.
+    """
+
+    directives: ClassVar[dict[str, Directive]] = {}
+    arguments: ClassVar[tuple[Argument, ...]] = ()
+    refusals: ClassVar[dict[str, Refused]] = {}
+
+    span: Span | None = None
+    value: Any = None
+    items: tuple[Item, ...] = ()
+    damaged: bool = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        declared: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            declared.update((name, value) for name, value in vars(base).items() if not name.startswith("__"))
+        cls.directives = {value.name: value for value in declared.values() if isinstance(value, Directive)}
+        cls.arguments = tuple(value for value in declared.values() if isinstance(value, Argument))
+        cls.refusals = {value.name: value for value in declared.values() if isinstance(value, Refused)}
+
+    @classmethod
+    def defaults(cls) -> Any:
+        """The block as if written empty."""
+        block = cls.__new__(cls)
+        block.bind({directive.attribute: directive.absent() for directive in cls.directives.values()}, (), None, None)
+        block.__init__()  # type: ignore[misc]
+        return block
+
+    def bind(self, values: dict[str, Any], items: Iterable[Item], span: Span | None, value: Any) -> None:
+        """Put the values in place; called by the checker, before ``__init__``."""
+        self.__dict__.update(values)
+        self.items = tuple(items)
+        self.span = span
+        self.value = value
+
+    def span_of(self, name: str) -> Span | None:
+        """Where the directive of this name stands (its first, if repeatable); None if it is not written here."""
+        for item in self.items:
+            if item.directive.name == name:
+                return item.span
+        return None
