@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from mailgate.tls.options import TlsError
 
@@ -82,10 +82,10 @@ class KeyPair:
         :raises TlsError: when OpenSSL refuses what parsed well (a key below its security level).
         """
         try:
-            context.use_certificate(crypto.X509.from_cryptography(self.chain[0]))
+            context.use_certificate(self.chain[0])
             for certificate in self.chain[1:]:
-                context.add_extra_chain_cert(crypto.X509.from_cryptography(certificate))
-            context.use_privatekey(crypto.PKey.from_cryptography_key(self.key))
+                context.add_extra_chain_cert(certificate)
+            context.use_privatekey(self.key)
             context.check_privatekey()
         except (SSL.Error, TypeError) as error:
             raise TlsError(f"{self.source}: OpenSSL refuses the certificate or its key: {explain(error)}") from error
