@@ -11,7 +11,6 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
@@ -38,12 +37,13 @@ class CertificateServer:
     """Shows the chain in ``certificate`` (PEM, the server's own first) with the key in ``key`` (PEM)."""
 
     def __init__(self, certificate: bytes, key: bytes, adjust: Callable[[SSL.Context], Any] | None = None) -> None:
-        own, *others = map(X509.from_cryptography, load_pem_x509_certificates(certificate))
+        own, *others = load_pem_x509_certificates(certificate)
         self._context = SSL.Context(SSL.TLS_METHOD)
-        self._context.use_certificate(own)
+        context: Any = self._context
+        context.use_certificate(own)
         for other in others:
-            self._context.add_extra_chain_cert(other)
-        self._context.use_privatekey(load_pem_private_key(key, None))  # type: ignore[arg-type]
+            context.add_extra_chain_cert(other)
+        context.use_privatekey(load_pem_private_key(key, None))
         if adjust is not None:
             adjust(self._context)
 
