@@ -1,0 +1,105 @@
+"""Sending at once: the same bytes in the same order as Twisted's own write, over real sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from mailgate.net.transport import send
+from mailgate.net.waiting import DeadlineExceeded, spawn, within
+
+
+class _Reader(Protocol):
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.received = bytearray()
+        self.done: Deferred[bytes] = Deferred()
+        self.accepted: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.pauseProducing()  # until the test lets it read: the writer fills the socket's buffer first
+        self.accepted.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if len(self.received) >= self.expected and not self.done.called:
+            self.done.callback(bytes(self.received))
+
+
+class SendTests(TestCase):
+    timeout = 30
+
+    async def _pair(self, expected: int) -> tuple[Any, _Reader]:
+        reader = _Reader(expected)
+        port = reactor.listenTCP(0, Factory.forProtocol(lambda: reader), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        connected: Deferred[Any] = Deferred()
+
+        class Writer(Protocol):
+            def connectionMade(self) -> None:
+                connected.callback(self.transport)
+
+        factory = ClientFactory.forProtocol(Writer)
+        reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+        transport = await connected
+        await reader.accepted
+        self.addCleanup(transport.abortConnection)
+        return transport, reader
+
+    async def test_small_writes_arrive_in_order(self) -> None:
+        pieces = [b"%d;" % number for number in range(1000)]
+        whole = b"".join(pieces)
+        transport, reader = await self._pair(len(whole))
+        for piece in pieces:
+            send(transport, piece)
+        reader.transport.resumeProducing()
+        self.assertEqual(await reader.done, whole)
+
+    async def test_order_with_write_is_kept_when_the_socket_is_full(self) -> None:
+        pieces = [bytes([number % 251]) * 300_000 for number in range(40)]
+        whole = b"".join(pieces)
+        transport, reader = await self._pair(len(whole))
+        for number, piece in enumerate(pieces):
+            (send if number % 3 else lambda transport, data: transport.write(data))(transport, piece)
+        reader.transport.resumeProducing()
+        self.assertEqual(await reader.done, whole)
+
+    async def test_a_lost_connection_is_reported_by_the_reactor(self) -> None:
+        transport, _ = await self._pair(10**9)
+        transport.abortConnection()
+        send(transport, b"too late")  # nothing is raised at the writer
+
+    def test_other_transports_get_a_plain_write(self) -> None:
+        transport = StringTransport()
+        send(transport, b"abc")
+        self.assertEqual(transport.value(), b"abc")
+
+
+class WithinTests(SynchronousTestCase):
+    def test_in_time(self) -> None:
+        clock, waiting = Clock(), Deferred()
+        result = spawn(within(waiting, 5, clock))
+        waiting.callback("x")
+        self.assertEqual(self.successResultOf(result), "x")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_too_late_cancels_what_was_awaited(self) -> None:
+        clock, cancelled = Clock(), []
+        waiting: Deferred[None] = Deferred(lambda _: cancelled.append(True))
+        result = spawn(within(waiting, 5, clock))
+        clock.advance(5)
+        self.failureResultOf(result, DeadlineExceeded)
+        self.assertEqual(cancelled, [True])
+
+    def test_being_cancelled_is_no_deadline(self) -> None:
+        clock = Clock()
+        result = spawn(within(Deferred(), 5, clock))
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.assertEqual(clock.getDelayedCalls(), [])
