@@ -1,12 +1,20 @@
 """What MAIL and RCPT carry besides the address, parsed and typed.
 
 RFC 1870 (SIZE), 6152 and 3030 (BODY), 6531 (SMTPUTF8), 3461 (RET, ENVID, NOTIFY, ORCPT), 4954 (AUTH=), 8689 (REQUIRETLS).
+
+Each parameter is one row: its name, the extension that must be offered for it, and its parser. A keyword that has no row,
+or whose extension is not offered on this connection, is 555 5.5.4; a bad value, or the same keyword twice, 501 5.5.4.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
+
+from mailgate.smtp.reply import PermanentError
 
 
 class BodyType(Enum):
@@ -43,3 +51,117 @@ class RcptParameters:
 
 NO_MAIL_PARAMETERS = MailParameters()
 NO_RCPT_PARAMETERS = RcptParameters()
+
+MAX_ENVID = 100
+"""Characters, RFC 3461 4.4."""
+MAX_ORCPT = 500
+"""Characters, RFC 3461 4.2."""
+
+_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+_VALUE = re.compile(r"[\x21-\x3c\x3e-\x7e]+")
+_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
+_SIZE = re.compile(r"[0-9]{1,20}")
+_ORCPT = re.compile(r"[A-Za-z0-9-]+;(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})+")
+_UNPRINTABLE_XTEXT = re.compile(r"\+(?:[01][0-9A-F]|7F)")
+
+_BODY_TYPES = {body.value: body for body in BodyType}
+_NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
+
+
+def is_xtext(text: str) -> bool:
+    """Whether ``text`` is RFC 3461 4 xtext that decodes to printable characters."""
+    return _XTEXT.fullmatch(text) is not None and _UNPRINTABLE_XTEXT.search(text) is None
+
+
+def _size(value: str) -> int | None:
+    return int(value) if _SIZE.fullmatch(value) else None
+
+
+def _body(value: str) -> BodyType | None:
+    return _BODY_TYPES.get(value.upper())
+
+
+def _ret(value: str) -> str | None:
+    return value.upper() if value.upper() in ("FULL", "HDRS") else None
+
+
+def _envid(value: str) -> str | None:
+    return value if len(value) <= MAX_ENVID and is_xtext(value) else None
+
+
+def _auth(value: str) -> str | None:
+    return value if value == "<>" or is_xtext(value) else None
+
+
+def _notify(value: str) -> frozenset[str] | None:
+    words = value.upper().split(",")
+    chosen = frozenset(words)
+    return chosen if chosen <= _NOTIFY and len(words) == len(chosen) and ("NEVER" not in chosen or len(chosen) == 1) else None
+
+
+def _orcpt(value: str) -> str | None:
+    return value if len(value) <= MAX_ORCPT and _ORCPT.fullmatch(value) and not _UNPRINTABLE_XTEXT.search(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One row: ``attribute`` of the dataclass, ``extension`` that offers it, and ``parse``: value to what is stored,
+    or None for a bad one. A parameter without ``parse`` is a flag and takes no value."""
+
+    attribute: str
+    extension: str
+    parse: Callable[[str], Any] | None = None
+
+
+MAIL_PARAMETERS: Mapping[str, Parameter] = {
+    "SIZE": Parameter("size", "SIZE", _size),
+    "BODY": Parameter("body", "8BITMIME", _body),
+    "SMTPUTF8": Parameter("smtputf8", "SMTPUTF8"),
+    "REQUIRETLS": Parameter("requiretls", "REQUIRETLS"),
+    "RET": Parameter("ret", "DSN", _ret),
+    "ENVID": Parameter("envid", "DSN", _envid),
+    "AUTH": Parameter("auth", "AUTH", _auth),
+}
+RCPT_PARAMETERS: Mapping[str, Parameter] = {
+    "NOTIFY": Parameter("notify", "DSN", _notify),
+    "ORCPT": Parameter("orcpt", "DSN", _orcpt),
+}
+
+
+def parse_mail_parameters(text: str, offered: Set[str]) -> MailParameters:
+    """Parameters of MAIL; ``text`` is what stands behind the path, ``offered`` the extensions this connection has.
+
+    :raises PermanentError: with the reply for the client.
+    """
+    return MailParameters(**_parse(text, MAIL_PARAMETERS, offered)) if text else NO_MAIL_PARAMETERS
+
+
+def parse_rcpt_parameters(text: str, offered: Set[str]) -> RcptParameters:
+    """As `parse_mail_parameters`, for RCPT."""
+    return RcptParameters(**_parse(text, RCPT_PARAMETERS, offered)) if text else NO_RCPT_PARAMETERS
+
+
+def _parse(text: str, table: Mapping[str, Parameter], offered: Set[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for word in text.split(" "):
+        if not word:
+            continue
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper()
+        parameter = table.get(keyword)
+        if parameter is None or parameter.extension not in offered:
+            raise _refusal(keyword)
+        if parameter.parse is None:
+            parsed: Any = None if equals else True
+        else:
+            parsed = parameter.parse(value) if _VALUE.fullmatch(value) else None
+        if parsed is None or parameter.attribute in values:
+            raise PermanentError(f"Bad value of parameter {keyword}", code=501, enhanced="5.5.4")
+        values[parameter.attribute] = parsed
+    return values
+
+
+def _refusal(keyword: str) -> PermanentError:
+    if not _KEYWORD.fullmatch(keyword):
+        return PermanentError("Bad parameter syntax", code=501, enhanced="5.5.4")
+    return PermanentError(f"Parameter {keyword[:40]} is not supported", code=555, enhanced="5.5.4")
