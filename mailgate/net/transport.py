@@ -29,6 +29,7 @@ def send(transport: Any, data: bytes) -> None:
 def _is_idle(transport: Any) -> bool:
     return bool(
         transport.connected
+        and not transport.TLS  # after startTLS the socket's own writes would go past the TLS layer, in clear
         and not transport.disconnecting
         and not transport._writeDisconnected
         and not transport._tempDataBuffer
