@@ -1,0 +1,216 @@
+"""Throughput, CPU and memory of the gateway beside Postfix, on this machine, in one run.
+
+For every workload the relays take turns, so that whatever else the machine does meets them all; each turn sends the same
+messages through a relay to a sink, and counts there what arrived: a message lost or doubled fails the benchmark. Load generator
+(smtp-source) and sink (smtp-sink) run on the same cores as the relay.
+
+    python -m contrib.bench                           # everything, 3 rounds, about 10 minutes; prints a table
+    python -m contrib.bench --write docs/performance.md
+    python -m contrib.bench --workload reused --relay mailgate --runs 1 --scale 0.1
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from .probe import idle_memory, latency
+from .processes import NotReady, PeakMemory
+from .servers import Direct, Mailgate, PostfixProxy, PostfixQueue, Relay, Sink, tool
+
+SESSIONS = 20
+RELAYS: dict[str, type[Relay]] = {
+    "direct": Direct,
+    "postfix-proxy": PostfixProxy,
+    "postfix-queue": PostfixQueue,
+    "mailgate": Mailgate,
+}
+REFERENCE = PostfixProxy.name
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What smtp-source sends. ``messages`` is sized so that Postfix needs a few seconds."""
+
+    title: str
+    messages: int
+    size: int
+    reuse: bool
+    recipients: int = 1
+
+    def command(self, port: int, messages: int) -> list[str]:
+        return [
+            *(tool("smtp-source"), "-s", str(min(SESSIONS, messages)), "-m", str(messages), "-l", str(self.size)),
+            *("-r", str(self.recipients), "-M", "source.bench.test", "-f", "sender@bench.test", "-t", "rcpt@bench.test"),
+            *(("-d",) if self.reuse else ()),
+            f"inet:127.0.0.1:{port}",
+        ]
+
+
+WORKLOADS = {
+    "single": Workload("5 KiB, one message per connection", 8_000, 5 << 10, reuse=False),
+    "reused": Workload("5 KiB, reused connections", 12_000, 5 << 10, reuse=True),
+    "100k": Workload("100 KiB, reused connections", 5_000, 100 << 10, reuse=True),
+    "10m": Workload("10 MiB, reused connections", 80, 10 << 20, reuse=True),
+    "rcpts": Workload("5 KiB, 10 recipients, reused connections", 5_000, 5 << 10, reuse=True, recipients=10),
+}
+
+
+@dataclass(slots=True)
+class Series:
+    """The turns of one relay at one workload."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Milliseconds per message."""
+    base: list[int] = field(default_factory=list)
+    peak: list[int] = field(default_factory=list)
+
+
+class Miscounted(Exception):
+    """Messages were lost or doubled."""
+
+
+def turn(relay: Relay, sink: Sink, workload: Workload, messages: int, series: Series) -> None:
+    """Send once and add what was measured to ``series``."""
+    before = sink.count
+    used = relay.server.cpu_seconds() if relay.server else 0.0
+    with PeakMemory(relay.server) as memory:
+        began = time.monotonic()
+        source = subprocess.run(workload.command(relay.port, messages), capture_output=True, text=True, timeout=600)
+        arrived = sink.wait_for(before + messages) - before
+        seconds = time.monotonic() - began
+    if source.returncode != 0:
+        raise Miscounted(f"{relay.name}: smtp-source failed: {source.stderr.strip()}")
+    if arrived != messages:
+        raise Miscounted(f"{relay.name}: {messages} sent, {arrived} arrived")
+    series.rates.append(messages / seconds)
+    if relay.server:
+        series.cpu.append((relay.server.cpu_seconds() - used) / messages * 1000)
+        series.base.append(memory.base)
+        series.peak.append(memory.peak)
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Everything that was asked for, as Markdown."""
+    with tempfile.TemporaryDirectory(prefix="mailgate-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        sink = Sink(directory)
+        relays: list[Relay] = []
+        try:
+            for wanted in options.relay or RELAYS:
+                relays.append(RELAYS[wanted](sink, directory))
+            tables = [throughput(options, relays, sink)]
+            ours = next((relay for relay in relays if isinstance(relay, Mailgate)), None)
+            if options.probes and ours is not None:
+                tables.append(probes(relays, ours))
+            return "\n".join(tables)
+        finally:
+            for relay in relays:
+                relay.stop()
+            sink.stop()
+
+
+def throughput(options: argparse.Namespace, relays: list[Relay], sink: Sink) -> str:
+    results: dict[tuple[str, str], Series] = {}
+    chosen = options.workload or list(WORKLOADS)
+    for name in chosen:
+        workload = WORKLOADS[name]
+        messages = max(SESSIONS, int(workload.messages * options.scale))
+        for relay in relays:  # connections, caches and pools are warm before the first turn counts
+            turn(relay, sink, workload, max(SESSIONS, messages // 20), Series())
+        for number in range(options.runs):
+            for relay in relays[number % len(relays) :] + relays[: number % len(relays)]:
+                series = results.setdefault((name, relay.name), Series())
+                turn(relay, sink, workload, messages, series)
+                print(f"{name:8} {number + 1}/{options.runs} {relay.name:16} {series.rates[-1]:10,.0f}/s", file=sys.stderr)
+    return table(results, chosen, [relay.name for relay in relays])
+
+
+def table(results: dict[tuple[str, str], Series], workloads: list[str], relays: list[str]) -> str:
+    """Medians; the ratio is to Postfix's proxy in the same run."""
+    lines = [
+        f"| workload | relay | messages/s | range | × {REFERENCE} | CPU ms/message | memory base → peak, MiB |",
+        "|---|---|---:|---|---:|---:|---|",
+    ]
+    for name in workloads:
+        reference = results.get((name, REFERENCE))
+        for relay in relays:
+            series = results[name, relay]
+            rate = median(series.rates)
+            ratio = f"{rate / median(reference.rates):.2f}" if reference else ""
+            cpu = f"{median(series.cpu):.2f}" if series.cpu else ""
+            memory = f"{median(series.base) / 2**20:.0f} → {max(series.peak) / 2**20:.0f}" if series.peak else ""
+            spread = f"{min(series.rates):,.0f}–{max(series.rates):,.0f}"
+            lines.append(f"| {WORKLOADS[name].title} | {relay} | {rate:,.0f} | {spread} | {ratio} | {cpu} | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
+def probes(relays: list[Relay], ours: Mailgate) -> str:
+    lines = ["| probe | relay | result |", "|---|---|---|"]
+    for relay in relays:
+        times = latency(relay.port, rate=100, seconds=5)
+        half, worst = times[len(times) // 2], times[int(len(times) * 0.99)]
+        lines.append(f"| latency at 100 messages/s | {relay.name} | p50 {half * 1000:.1f} ms, p99 {worst * 1000:.1f} ms |")
+    if ours.server is not None:
+        each, greeting = idle_memory(ours.server, ours.port, connections=900)
+        lines.append(
+            f"| 900 idle connections | {ours.name} | {each / 1024:.1f} KiB each, a new client is greeted "
+            f"after {greeting * 1000:.1f} ms |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """One sentence about where this was measured."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return (
+        f"{os.cpu_count()} cores ({model.group(1) if model else platform.machine()}), Linux {platform.release()}, "
+        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}; {SESSIONS} sessions, everything on loopback."
+    )
+
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def write(path: Path, report: str, command: str) -> None:
+    """Put the report between the marks in ``path``, which are added at its end if they're missing."""
+    text = path.read_text() if path.exists() else "# Performance\n"
+    if BEGIN not in text:
+        text += f"\n{BEGIN}\n{END}\n"
+    section = f"{BEGIN}\n{machine()} Printed by `{command}`.\n\n{report}{END}"
+    path.write_text(text[: text.index(BEGIN)] + section + text[text.index(END) + len(END) :])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m contrib.bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--relay", action="append", choices=RELAYS, help="only these (repeatable)")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only these (repeatable)")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each relay at each workload (default 3)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of messages")
+    parser.add_argument("--no-probes", dest="probes", action="store_false", help="neither latency nor idle connections")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this Markdown file")
+    options = parser.parse_args()
+    try:
+        report = measure(options)
+    except (Miscounted, NotReady) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report)
+    if options.write:
+        write(options.write, report, " ".join(["python -m contrib.bench", *sys.argv[1:]]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Processes under measurement: started, watched through /proc, ended. Linux only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+TICK = os.sysconf("SC_CLK_TCK")
+SAMPLING = 0.2
+"""Seconds between two looks at memory: often enough for a body of 10 MiB, too seldom to cost anything."""
+
+
+class NotReady(Exception):
+    """A server did not come up in time; the text has the end of its log."""
+
+
+class Running:
+    """One server, with all its children."""
+
+    def __init__(self, command: list[str], directory: Path, log: Path, port: int, deadline: float = 15.0) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            self._wait_for(port, deadline)
+        except NotReady:
+            self.stop()
+            raise
+
+    def _wait_for(self, port: int, deadline: float) -> None:
+        end = time.monotonic() + deadline
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                break
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+                    client.settimeout(deadline)
+                    if client.recv(512).startswith(b"220"):
+                        client.sendall(b"QUIT\r\n")
+                        client.recv(512)
+                        return
+            except OSError:
+                time.sleep(0.05)
+        raise NotReady(f"{self._process.args!r}\n" + self.log.read_text(errors="replace")[-3000:])
+
+    @property
+    def pids(self) -> list[int]:
+        """The process and all its descendants."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                except OSError:
+                    continue
+                children.setdefault(parent, []).append(int(entry.name))
+        found = [self._process.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, of living and of reaped children too."""
+        ticks = 0
+        for pid in self.pids:
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            ticks += sum(int(field) for field in fields[11:15])
+        return ticks / TICK
+
+    def memory(self) -> int:
+        """Resident bytes, shared pages counted in proportion (PSS), so that many processes are not over-counted."""
+        total = 0
+        for pid in self.pids:
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            for line in rollup.splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class PeakMemory:
+    """Watches a server's memory while the block runs."""
+
+    def __init__(self, server: Running | None) -> None:
+        self._server = server
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.base = server.memory() if server else 0
+        self.peak = self.base
+
+    def _watch(self) -> None:
+        while self._server is not None and not self._done.wait(SAMPLING):
+            self.peak = max(self.peak, self._server.memory())
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [int(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
