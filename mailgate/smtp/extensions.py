@@ -1,0 +1,69 @@
+"""Which service extensions a session has, and how EHLO announces them.
+
+RFC 5321 4.1.1.1, 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 2034 (ENHANCEDSTATUSCODES), 3030 (CHUNKING,
+BINARYMIME), 3461 (DSN), 9422 (LIMITS), 3207 (STARTTLS), 8689 (REQUIRETLS), 4954 (AUTH).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mailgate.smtp.settings import ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """One row: when it is offered (given settings and whether TLS is on), what stands behind the keyword, and the
+    command it lives by, if it has one that an operator might disable."""
+
+    offered: Callable[[ServerSettings, bool], bool] = lambda settings, tls: True
+    argument: Callable[[ServerSettings], str] = lambda settings: ""
+    command: str = ""
+
+
+EXTENSIONS: Mapping[str, Extension] = {
+    "PIPELINING": Extension(),
+    "SIZE": Extension(argument=lambda settings: str(settings.max_message_size) if settings.announce_size else ""),
+    "8BITMIME": Extension(),
+    "SMTPUTF8": Extension(),
+    "ENHANCEDSTATUSCODES": Extension(),
+    "CHUNKING": Extension(command="BDAT"),
+    "BINARYMIME": Extension(command="BDAT"),
+    "DSN": Extension(lambda settings, tls: settings.dsn),
+    "LIMITS": Extension(argument=lambda settings: f"RCPTMAX={settings.max_recipients}"),
+    "STARTTLS": Extension(lambda settings, tls: settings.starttls and not tls, command="STARTTLS"),
+    "REQUIRETLS": Extension(lambda settings, tls: settings.requiretls and tls),
+    "AUTH": Extension(
+        lambda settings, tls: bool(settings.auth_mechanisms) and (tls or settings.insecure_auth),
+        argument=lambda settings: " ".join(settings.auth_mechanisms),
+        command="AUTH",
+    ),
+}
+"""In the order of the announcement."""
+
+
+@lru_cache(maxsize=256)
+def offered(settings: ServerSettings, tls: bool) -> frozenset[str]:
+    """The extensions a client may use now, announced or hidden."""
+    return frozenset(
+        keyword
+        for keyword, extension in EXTENSIONS.items()
+        if extension.offered(settings, tls) and extension.command not in settings.disable_commands
+    )
+
+
+@lru_cache(maxsize=256)
+def accepted(settings: ServerSettings, tls: bool) -> frozenset[str]:
+    """The extensions whose parameters are read: in clear REQUIRETLS too, which has a refusal of its own there."""
+    return offered(settings, tls) if tls else offered(settings, tls) | {"REQUIRETLS"}
+
+
+@lru_cache(maxsize=256)
+def announcement(settings: ServerSettings, tls: bool) -> tuple[str, ...]:
+    """The keyword lines of the EHLO reply."""
+    available = offered(settings, tls) - settings.hide
+    return tuple(
+        f"{keyword} {extension.argument(settings)}".rstrip() for keyword, extension in EXTENSIONS.items() if keyword in available
+    )

@@ -1,0 +1,735 @@
+"""The inbound protocol engine: bytes in, events and bytes out; no socket, no clock, no policy.
+
+A driver feeds `ServerSession.receive` with what it read, handles the events it gets, answers questions with `reply`,
+and writes `output` after each of these calls. The engine owns what every server must decide alike: the order of commands,
+what resets what, extensions and parameters, line and content framing (`framing`), and the limits on what a peer may do
+without a message coming of it. Whether a sender, a recipient or a message is welcome is the driver's answer.
+
+The contract:
+
+- Every cut of the input gives the same events and the same bytes (two `Content` in place of one count as the same). The
+  one exception is in RFC 3207 itself: bytes behind STARTTLS can be seen only if they have come already.
+- At most the last event of a list is a question. While one is open, input is buffered and no command is looked at, so
+  replies go out in order and those of one read in one write (RFC 2920). `wants_pause` bounds the buffer.
+- A reply from outside is made safe: an unusable code becomes 451, an enhanced code of another class is replaced.
+- Closing is final: after `Closed` nothing is written or reported.
+
+Refused here: bare LF or CR and NUL in commands; anything but CRLF.CRLF as the end of data; bytes behind STARTTLS
+(CVE-2011-0411); content sent in spite of a refused DATA, which would be obeyed as commands; HTTP; floods of junk, of idle
+commands, of recipients; endless lines.
+
+RFC 5321, 2033 (LMTP), 2034, 2920, 3030, 3207, 4954, 1870, 6152, 6531, 3461, 8689, 9422.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from mailgate.smtp import command as grammar
+from mailgate.smtp import extensions, replies
+from mailgate.smtp.address import Address
+from mailgate.smtp.events import (
+    Aborted,
+    Auth,
+    Closed,
+    CloseReason,
+    Content,
+    ContentEnd,
+    ContentRefused,
+    Data,
+    Event,
+    Hello,
+    Mail,
+    Rcpt,
+    StartTls,
+)
+from mailgate.smtp.framing import ChunkFraming, ContentFilter, DataFraming
+from mailgate.smtp.parameters import (
+    NO_MAIL_PARAMETERS,
+    BodyType,
+    MailParameters,
+    parse_mail_parameters,
+    parse_rcpt_parameters,
+)
+from mailgate.smtp.reply import MailError, Reply, default_enhanced
+from mailgate.smtp.settings import ServerSettings
+
+__all__ = ["ServerSession", "ServerSettings"]
+
+READ_AHEAD = 1 << 16
+"""Octets buffered behind an open question before the driver should stop reading: pipelined commands fit, floods wait."""
+RECIPIENT_OVERSHOOT = 1000
+"""RCPTs answered 452 since the last delivered message before we close: a client that has more sends another transaction."""
+
+_CLASSES = {2: "2", 4: "4", 5: "5"}
+
+
+class Phase(IntEnum):
+    """Where a session stands; the transaction is open from SENDER on."""
+
+    CONNECTED = 0
+    GREETED = 1
+    SENDER = 2
+    RECIPIENTS = 3
+    CHUNKS = 4
+    """The first BDAT was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row of the command table."""
+
+    verb: str
+    handler: Callable[[ServerSession, bytes], None]
+    phases: tuple[Phase, ...] = tuple(Phase)
+    out_of_order: str = ""
+    """Text of the 503 in other phases; before the hello it is always the same."""
+    dialect: str = ""
+    """``SMTP`` or ``LMTP`` where it exists in one only."""
+    bare: bool = False
+    """Takes no argument."""
+    idle: bool = False
+    """Counts against max_idle_commands."""
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """Content that is on its way: one DATA, or one BDAT."""
+
+    framing: DataFraming | ChunkFraming
+    size: int = 0
+    """Of the chunk, for its reply."""
+    last: bool = True
+    refusal: Reply | None = None
+    """Read and thrown away, then answered with this."""
+
+
+class ServerSession:
+    """One inbound SMTP or LMTP connection."""
+
+    __slots__ = (
+        "_accepted",
+        "_authenticated",
+        "_buffer",
+        "_chunk",
+        "_closed",
+        "_content_unwanted",
+        "_enhanced",
+        "_errors",
+        "_events",
+        "_exchange",
+        "_extended",
+        "_filter",
+        "_greeted",
+        "_handshaking",
+        "_idle",
+        "_output",
+        "_overshoot",
+        "_parameters",
+        "_phase",
+        "_position",
+        "_question",
+        "_recipients",
+        "_rejected",
+        "_settings",
+        "_strict",
+        "_tls",
+        "_transfer",
+    )
+
+    def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
+        self._settings = settings
+        self._strict = settings.strict_addresses
+        self._tls = tls
+        self._enhanced = "ENHANCEDSTATUSCODES" not in settings.hide
+        self._greeted = False
+        self._handshaking = False
+        self._closed = False
+        self._buffer = b""
+        self._position = 0
+        self._output: list[bytes] = []
+        self._events: list[Event] = []
+        self._question: Mail | Rcpt | Data | ContentEnd | Auth | None = None
+        self._errors = 0
+        self._idle = 0
+        self._rejected = 0
+        self._overshoot = 0
+        self._content_unwanted = False
+        """DATA was refused: what comes may be content of a client that did not wait for the answer."""
+        self._forget()
+
+    def _forget(self) -> None:
+        """The state of RFC 3207 4.2: as after the greeting. The counts are not the client's to clear."""
+        self._phase = Phase.CONNECTED
+        self._extended = False
+        self._authenticated = False
+        self._accepted: frozenset[str] = frozenset()
+        self._exchange = ""
+        self._end_transaction()
+
+    def _end_transaction(self) -> None:
+        if self._phase > Phase.GREETED:
+            self._phase = Phase.GREETED
+        self._parameters = NO_MAIL_PARAMETERS
+        self._recipients = 0
+        self._transfer: _Transfer | None = None
+        self._filter: ContentFilter | None = None
+        self._chunk: grammar.Chunk | None = None
+
+    # What the driver calls
+
+    def greet(self) -> list[Event]:
+        """Say 220. Events only where early talkers are not refused and one talked."""
+        if self._closed:
+            return []
+        self._greeted = True
+        protocol = "LMTP" if self._settings.lmtp else "ESMTP"
+        self._write(Reply(220, "", f"{self._settings.hostname} {protocol} {self._settings.banner}".rstrip()))
+        return self._run()
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What these bytes make happen."""
+        if self._closed:
+            return []
+        if self._handshaking:  # in clear after our 220, where TLS should begin
+            return self._close_now(CloseReason.INJECTION, None)
+        self._buffer = self._buffer + data if self._buffer else data
+        if not self._greeted:
+            if not self._settings.refuse_early_talkers or not data:
+                return []
+            return self._close_now(CloseReason.EARLY_TALKER, replies.CLOSING[CloseReason.EARLY_TALKER])
+        return self._run() if self._question is None else []
+
+    def reply(self, reply: Reply | None = None) -> list[Event]:
+        """Answer the open question; None is "go ahead" to `Data`. Events that follow from input already here."""
+        if self._closed:
+            return []
+        question = self._question
+        if question is None:
+            raise RuntimeError("no question is open")
+        self._question = None
+        ANSWERS[type(question)](self, question, _checked(reply or replies.GO_AHEAD, question))
+        return self._run()
+
+    def reply_each(self, answers: Sequence[Reply]) -> list[Event]:
+        """Answer `ContentEnd` with a reply for each accepted recipient in LMTP, or with the one reply of SMTP."""
+        if self._closed:
+            return []
+        if not isinstance(self._question, ContentEnd):
+            raise RuntimeError("the content is not complete")
+        if len(answers) != (self._recipients if self._settings.lmtp else 1):
+            raise ValueError(f"{len(answers)} replies for {self._recipients} recipients")
+        question, self._question = self._question, None
+        self._answer_content([_checked(reply, question) for reply in answers])
+        return self._run()
+
+    def output(self) -> bytes:
+        """Everything to be written now, in order; it is handed out once."""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def tls_started(self) -> None:
+        """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten."""
+        self._handshaking = False
+        self._tls = True
+        self._content_unwanted = False
+        self._forget()
+
+    def close(self, reply: Reply | None = None) -> list[Event]:
+        """End the session from outside (drain, timeout), saying ``reply`` if there is one."""
+        return [] if self._closed else self._close_now(CloseReason.ENDED, reply)
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether enough input waits behind an open question for the driver to stop reading."""
+        return (self._question is not None or not self._greeted) and len(self._buffer) >= READ_AHEAD
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def in_transaction(self) -> bool:
+        """A sender was accepted, and the content not yet answered."""
+        return self._phase > Phase.GREETED
+
+    @property
+    def in_data(self) -> bool:
+        """Content is on its way: the data timeout holds, not the one for commands."""
+        return self._transfer is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """A question is open: it is our turn, not the client's."""
+        return self._question is not None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    @property
+    def tls(self) -> bool:
+        return self._tls
+
+    # Input
+
+    def _run(self) -> list[Event]:
+        while self._question is None and not self._closed and not self._handshaking:
+            if not (self._take_line() if self._transfer is None else self._take_content(self._transfer)):
+                break
+        if self._position:
+            self._buffer = self._buffer[self._position :]
+            self._position = 0
+        events = self._events
+        self._events = []
+        return events
+
+    def _take_line(self) -> bool:
+        buffer, start = self._buffer, self._position
+        limit = self._settings.max_command_length
+        end = buffer.find(b"\n", start) + 1
+        if not end:
+            if grammar.is_runaway(buffer, start, limit):
+                self._close(CloseReason.RUNAWAY_LINE)
+            return False
+        self._position = end
+        line = buffer[start:end]
+        refusal = grammar.judge_line(line, limit)
+        if refusal is None:
+            self._obey(line[:-2])
+        elif grammar.is_runaway(line[:-1], 0, limit):
+            self._close(CloseReason.RUNAWAY_LINE)
+        else:
+            self._no_command(refusal)
+        return True
+
+    def _obey(self, line: bytes) -> None:
+        if self._exchange:
+            self._continue_auth(line)
+            return
+        verb, _, argument = line.partition(b" ")
+        command = COMMANDS.get(verb) or COMMANDS.get(verb.upper())
+        if command is None:
+            if grammar.is_http_request(line):
+                self._close(CloseReason.HTTP)
+            else:
+                self._no_command(replies.UNKNOWN)
+            return
+        refusal = self._judge(command, argument)
+        if refusal is not None:
+            self._refuse_command(command, argument, refusal)
+        elif not command.idle or self._count_idle():
+            command.handler(self, argument)
+
+    def _judge(self, command: Command, argument: bytes) -> Reply | None:
+        """Why ``command`` is not obeyed here and now."""
+        settings = self._settings
+        if command.verb in settings.disable_commands:
+            return replies.NOT_IMPLEMENTED
+        if command.dialect and (command.dialect == "LMTP") is not settings.lmtp:
+            return Reply(500, "5.5.1", f"Say {'LHLO' if settings.lmtp else 'EHLO'} here")
+        if self._phase not in command.phases:
+            if self._phase is Phase.CONNECTED:
+                return Reply(503, "5.5.1", f"Say {'LHLO' if settings.lmtp else 'EHLO'} first")
+            return Reply(503, "5.5.1", command.out_of_order)
+        if command.bare and argument.strip(b" "):
+            return replies.NO_ARGUMENT
+        return None
+
+    def _refuse_command(self, command: Command, argument: bytes, reply: Reply) -> None:
+        if command.verb == "BDAT":
+            self._discard_chunk(argument, reply)
+        else:
+            if command.verb == "DATA":
+                self._content_unwanted = True
+            self._say(reply)
+
+    def _no_command(self, reply: Reply) -> None:
+        if self._content_unwanted:
+            self._close(CloseReason.CONTENT_AFTER_REFUSAL)
+        else:
+            self._say(reply)
+
+    def _take_content(self, transfer: _Transfer) -> bool:
+        content, self._position, complete = transfer.framing.take(self._buffer, self._position)
+        if self._filter is not None and transfer.refusal is None and content:
+            clean = self._filter.feed(content)
+            if clean:
+                self._events.append(Content(clean))
+        if complete:
+            self._transfer = None
+            if transfer.refusal is not None:
+                self._say(transfer.refusal)
+            elif self._filter is not None:
+                self._transfer_done(transfer, self._filter)
+        return complete
+
+    def _transfer_done(self, transfer: _Transfer, content: ContentFilter) -> None:
+        if transfer.last:
+            rest = content.finish()
+            if rest:
+                self._events.append(Content(rest))
+        refusal = content.refusal
+        if refusal is not None:
+            self._events.append(ContentRefused(refusal))
+            for _ in range(self._recipients if self._settings.lmtp and transfer.last else 1):
+                self._write(refusal)
+            self._end_transaction()
+        elif transfer.last:
+            self._ask(ContentEnd())
+        else:
+            self._write(Reply(250, "2.0.0", f"{transfer.size} octets received"))
+
+    # Output
+
+    def _write(self, reply: Reply) -> None:
+        self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._parameters.smtputf8))
+
+    def _say(self, reply: Reply) -> None:
+        """The answer to a command: counts errors, and 421 closes."""
+        code = reply.code
+        if 500 <= code <= 504:
+            self._errors += 1
+            if self._errors >= self._settings.max_errors:
+                self._close(CloseReason.ERRORS)
+                return
+        self._write(reply)
+        if code == 421:
+            self._closed = True
+            self._events.append(Closed(CloseReason.REPLIED))
+
+    def _ask(self, question: Mail | Rcpt | Data | ContentEnd | Auth) -> None:
+        self._question = question
+        self._events.append(question)
+
+    def _close(self, reason: CloseReason) -> None:
+        self._write(replies.CLOSING[reason])
+        self._closed = True
+        self._events.append(Closed(reason))
+
+    def _close_now(self, reason: CloseReason, reply: Reply | None) -> list[Event]:
+        if reply is not None:
+            self._write(reply)
+        self._closed = True
+        self._question = None
+        self._buffer = b""
+        return [Closed(reason)]
+
+    def _count_idle(self) -> bool:
+        self._idle += 1
+        if self._idle > self._settings.max_idle_commands:
+            self._close(CloseReason.IDLE_COMMANDS)
+            return False
+        return True
+
+    # Commands of the session
+
+    def _hello(self, verb: str, argument: bytes) -> None:
+        name = grammar.hello_name(argument)
+        if name is None:
+            self._say(replies.BAD_HELLO)
+            return
+        self._abort()
+        self._phase = Phase.GREETED
+        self._extended = verb != "HELO"
+        self._content_unwanted = False
+        self._accepted = extensions.accepted(self._settings, self._tls) if self._extended else frozenset()
+        lines = [_fill_in(self._settings.helo_response, self._settings.hostname, name)]
+        if self._extended:
+            lines.extend(extensions.announcement(self._settings, self._tls))
+        self._write(Reply(250, "", "\n".join(lines)))
+        self._events.append(Hello(verb, name, self._extended))
+
+    def _ehlo(self, argument: bytes) -> None:
+        self._hello("EHLO", argument)
+
+    def _helo(self, argument: bytes) -> None:
+        self._hello("HELO", argument)
+
+    def _lhlo(self, argument: bytes) -> None:
+        self._hello("LHLO", argument)
+
+    def _abort(self) -> None:
+        if self._phase > Phase.GREETED:
+            self._events.append(Aborted())
+            self._end_transaction()
+
+    def _rset(self, argument: bytes) -> None:
+        self._abort()
+        self._say(replies.OK)
+
+    def _noop(self, argument: bytes) -> None:
+        self._say(replies.OK)
+
+    def _help(self, argument: bytes) -> None:
+        self._say(replies.HELP)
+
+    def _vrfy(self, argument: bytes) -> None:
+        self._say(replies.CANNOT_VRFY)
+
+    def _not_implemented(self, argument: bytes) -> None:
+        self._say(replies.NOT_IMPLEMENTED)
+
+    def _not_allowed(self, argument: bytes) -> None:
+        self._say(replies.NOT_ALLOWED)
+
+    def _quit(self, argument: bytes) -> None:
+        self._close(CloseReason.QUIT)
+
+    def _starttls(self, argument: bytes) -> None:
+        if self._tls:
+            self._say(replies.TLS_ACTIVE)
+        elif not self._settings.starttls:
+            self._say(replies.NOT_IMPLEMENTED)
+        elif self._position < len(self._buffer):
+            self._close(CloseReason.INJECTION)
+        else:
+            self._write(replies.READY_FOR_TLS)
+            self._handshaking = True
+            self._events.append(StartTls())
+
+    def _auth(self, argument: bytes) -> None:
+        settings = self._settings
+        words = argument.split()
+        if not settings.auth_mechanisms:
+            self._say(replies.NOT_IMPLEMENTED)
+        elif self._authenticated:
+            self._say(replies.AUTHENTICATED)
+        elif not (self._tls or settings.insecure_auth):
+            self._say(replies.AUTH_NEEDS_TLS)
+        elif not 1 <= len(words) <= 2:
+            self._say(replies.BAD_AUTH)
+        elif words[0].decode("latin-1").upper() not in settings.auth_mechanisms:
+            self._say(replies.UNKNOWN_MECHANISM)
+        else:
+            self._ask(Auth(words[0].decode().upper(), words[1] if len(words) == 2 else None))
+
+    def _continue_auth(self, line: bytes) -> None:
+        mechanism, self._exchange = self._exchange, ""
+        if line == b"*":
+            self._say(replies.AUTH_CANCELLED)
+        else:
+            self._ask(Auth(mechanism, line))
+
+    # Commands of a transaction
+
+    def _mail(self, argument: bytes) -> None:
+        try:
+            address, rest = grammar.path_argument(
+                argument, b"FROM:", strict=self._settings.strict_addresses, bad=replies.BAD_SENDER
+            )
+            parameters = parse_mail_parameters(rest, self._accepted)
+        except MailError as error:
+            self._refuse(error.reply)
+            return
+        refusal = self._judge_mail(address, parameters)
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            self._ask(Mail(address, parameters))
+
+    def _judge_mail(self, address: Address, parameters: MailParameters) -> Reply | None:
+        if not address.domain and address.local_part:
+            return replies.BAD_SENDER
+        if parameters is NO_MAIL_PARAMETERS:
+            return None if address.is_ascii else replies.NEEDS_SMTPUTF8
+        if not (parameters.smtputf8 or address.is_ascii):
+            return replies.NEEDS_SMTPUTF8
+        if parameters.size is not None and parameters.size > self._settings.max_message_size:
+            return replies.TOO_BIG
+        if parameters.requiretls and not self._tls:
+            return replies.NEEDS_TLS
+        if parameters.body is BodyType.BINARY and "BINARYMIME" not in self._accepted:
+            return replies.BAD_BODY
+        return None
+
+    def _refuse(self, reply: Reply) -> None:
+        """A step of a transaction was refused: no harm in one, but nothing comes of a hundred."""
+        if self._count_idle():
+            self._say(reply)
+
+    def _mail_answered(self, question: Mail, reply: Reply) -> None:
+        if not reply.is_success:
+            self._refuse(reply)
+            return
+        self._phase = Phase.SENDER
+        self._parameters = question.parameters
+        self._content_unwanted = False
+        self._say(reply)
+
+    def _rcpt(self, argument: bytes) -> None:
+        try:
+            address, rest = grammar.path_argument(
+                argument, b"TO:", strict=self._settings.strict_addresses, bad=replies.BAD_RECIPIENT
+            )
+            parameters = parse_rcpt_parameters(rest, self._accepted)
+        except MailError as error:
+            self._refuse_recipient(error.reply)
+            return
+        if address.is_null:
+            self._refuse_recipient(replies.BAD_RECIPIENT)
+        elif not (self._parameters.smtputf8 or address.is_ascii):
+            self._refuse_recipient(replies.NEEDS_SMTPUTF8)
+        elif self._recipients >= self._settings.max_recipients:
+            self._refuse_recipient(replies.TOO_MANY_RECIPIENTS)
+        else:
+            self._ask(Rcpt(address, parameters))
+
+    def _rcpt_answered(self, question: Rcpt, reply: Reply) -> None:
+        if not reply.is_success:
+            self._refuse_recipient(reply)
+            return
+        self._phase = Phase.RECIPIENTS
+        self._recipients += 1
+        self._say(reply)
+
+    def _refuse_recipient(self, reply: Reply) -> None:
+        # 452 sends the recipient into the next transaction (too many, or on_split defer): that is no harvesting.
+        if reply.code == 452:
+            self._overshoot += 1
+        else:
+            self._rejected += 1
+        if self._rejected >= self._settings.max_rejected_recipients or self._overshoot > RECIPIENT_OVERSHOOT:
+            self._close(CloseReason.REJECTED_RECIPIENTS)
+        else:
+            self._say(reply)
+
+    def _data(self, argument: bytes) -> None:
+        if self._parameters.body is BodyType.BINARY:  # RFC 3030 3
+            self._content_unwanted = True
+            self._say(replies.BINARY_NEEDS_BDAT)
+        else:
+            self._ask(Data(chunked=False))
+
+    def _data_answered(self, question: Data, reply: Reply) -> None:
+        accepted = reply.code < 400
+        if question.chunked:
+            self._first_chunk_answered(reply, accepted)
+        elif accepted:
+            self._write(replies.GO_AHEAD)
+            self._filter = ContentFilter(self._settings.content_rules())
+            self._transfer = _Transfer(DataFraming())
+        else:
+            self._content_unwanted = True
+            self._refuse(reply)
+
+    def _bdat(self, argument: bytes) -> None:
+        chunk = grammar.chunk_argument(argument)
+        if chunk is None:
+            self._close(CloseReason.BAD_CHUNK_SIZE)
+        elif not chunk.valid:  # the message would lack a piece
+            self._abort()
+            self._discard_chunk(argument, replies.BAD_CHUNK)
+        elif self._phase is Phase.CHUNKS:
+            if chunk.size or chunk.last or self._count_idle():
+                self._receive_chunk(chunk)
+        else:
+            self._chunk = chunk
+            self._ask(Data(chunked=True))
+
+    def _first_chunk_answered(self, reply: Reply, accepted: bool) -> None:
+        chunk, self._chunk = self._chunk, None
+        if chunk is None:
+            raise RuntimeError("no chunk was announced")
+        if accepted:
+            self._phase = Phase.CHUNKS
+            self._filter = ContentFilter(self._settings.content_rules(), binary=self._parameters.body is BodyType.BINARY)
+            self._receive_chunk(chunk)
+        else:
+            self._abort()
+            self._transfer = _Transfer(ChunkFraming(chunk.size), refusal=reply)
+
+    def _receive_chunk(self, chunk: grammar.Chunk) -> None:
+        self._transfer = _Transfer(ChunkFraming(chunk.size), chunk.size, chunk.last)
+
+    def _discard_chunk(self, argument: bytes, reply: Reply) -> None:
+        """RFC 3030 2: the octets of a refused chunk come all the same, and must not be taken for commands."""
+        chunk = grammar.chunk_argument(argument)
+        if chunk is None:
+            self._close(CloseReason.BAD_CHUNK_SIZE)
+        else:
+            self._transfer = _Transfer(ChunkFraming(chunk.size), refusal=reply)
+
+    def _content_answered(self, question: ContentEnd, reply: Reply) -> None:
+        self._answer_content([reply] * (self._recipients if self._settings.lmtp else 1))
+
+    def _answer_content(self, answers: Sequence[Reply]) -> None:
+        for reply in answers:
+            self._write(reply)
+        self._end_transaction()
+        if any(reply.is_success for reply in answers):
+            self._errors = self._idle = self._rejected = self._overshoot = 0
+        if any(reply.code == 421 for reply in answers):
+            self._closed = True
+            self._events.append(Closed(CloseReason.REPLIED))
+
+    def _auth_answered(self, question: Auth, reply: Reply) -> None:
+        if reply.code == 334:
+            self._exchange = question.mechanism
+        self._authenticated = reply.code == 235
+        self._say(reply)
+
+
+def _checked(reply: Reply, question: Event) -> Reply:
+    """A reply from outside, fit for the wire. What is no answer to the question is our fault, so 451."""
+    expected = _CLASSES.get(reply.code // 100)
+    if expected is None:
+        if (type(question), reply.code) in ((Data, 354), (Auth, 334)):
+            return reply
+        return replies.INTERNAL_ERROR
+    if reply.enhanced[:1] != expected:
+        return replace(reply, enhanced=default_enhanced(reply.code))
+    return reply
+
+
+def _fill_in(template: str, *values: str) -> str:
+    """The values for each ``%s``; what is left over is empty. No other % means anything."""
+    parts = template.split("%s")
+    filled = parts[0]
+    for number, part in enumerate(parts[1:]):
+        filled += (values[number] if number < len(values) else "") + part
+    return filled
+
+
+IN_TRANSACTION = (Phase.SENDER, Phase.RECIPIENTS)
+
+COMMANDS: Mapping[bytes, Command] = {
+    command.verb.encode(): command
+    for command in (
+        Command("EHLO", ServerSession._ehlo, dialect="SMTP", idle=True),
+        Command("HELO", ServerSession._helo, dialect="SMTP", idle=True),
+        Command("LHLO", ServerSession._lhlo, dialect="LMTP", idle=True),
+        Command("MAIL", ServerSession._mail, (Phase.GREETED,), "A transaction is open already"),
+        Command("RCPT", ServerSession._rcpt, IN_TRANSACTION, "MAIL comes first, and RCPT before BDAT"),
+        Command("DATA", ServerSession._data, (Phase.RECIPIENTS,), "An accepted RCPT comes first, and no BDAT", bare=True),
+        Command("BDAT", ServerSession._bdat, (Phase.RECIPIENTS, Phase.CHUNKS), "An accepted RCPT comes first"),
+        Command("RSET", ServerSession._rset, bare=True, idle=True),
+        Command("NOOP", ServerSession._noop, idle=True),
+        Command("HELP", ServerSession._help, idle=True),
+        Command("VRFY", ServerSession._vrfy, idle=True),
+        Command("EXPN", ServerSession._not_implemented),
+        Command("ETRN", ServerSession._not_implemented),
+        Command("TURN", ServerSession._not_implemented),
+        Command("SEND", ServerSession._not_implemented),
+        Command("SOML", ServerSession._not_implemented),
+        Command("SAML", ServerSession._not_implemented),
+        Command("QUIT", ServerSession._quit, bare=True),
+        Command("STARTTLS", ServerSession._starttls, (Phase.GREETED,), "A transaction is open", bare=True),
+        Command("AUTH", ServerSession._auth, (Phase.GREETED,), "A transaction is open"),
+        Command("XCLIENT", ServerSession._not_allowed, idle=True),
+        Command("XFORWARD", ServerSession._not_allowed, idle=True),
+    )
+}
+
+ANSWERS: Mapping[type[Event], Callable[[ServerSession, Any, Reply], None]] = {
+    Mail: ServerSession._mail_answered,
+    Rcpt: ServerSession._rcpt_answered,
+    Data: ServerSession._data_answered,
+    ContentEnd: ServerSession._content_answered,
+    Auth: ServerSession._auth_answered,
+}
+"""What an answer to each question does."""

@@ -1,0 +1,74 @@
+"""What the operator decides about one listener's protocol; each with its documented default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailgate.smtp.framing import ContentRules
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """One per listener, shared by its sessions. Sizes are octets."""
+
+    hostname: str
+    """Our name in the greeting and the hello reply."""
+    lmtp: bool = False
+    """RFC 2033: LHLO only, one reply per recipient after the content."""
+    banner: str = ""
+    """Text behind the host name and protocol in the greeting."""
+    helo_response: str = "%s greets %s"
+    """First line of the hello reply: our name, the client's."""
+    max_message_size: int = 32 << 20
+    """RFC 1870: 552 5.3.4, on a declared and on an actual excess."""
+    announce_size: bool = True
+    """Whether SIZE in EHLO names the limit, which holds in any case."""
+    hide: frozenset[str] = frozenset()
+    """EHLO keywords not announced; still accepted, but without ENHANCEDSTATUSCODES replies carry no such codes."""
+    disable_commands: frozenset[str] = frozenset()
+    """Verbs answered 502 5.5.1; their keywords are not announced either."""
+    strict_line_endings: str = "reject"
+    """Bare CR and LF in content: ``reject`` or ``normalize``. A command with one is always refused."""
+    nul: str = "reject"
+    """NUL in content: ``reject`` or ``strip``."""
+    max_line_length: int = 4000
+    """Of a line of content, without CRLF."""
+    max_header_size: int = 1 << 20
+    """Of the header section."""
+    max_header_count: int = 1000
+    """Fields in the header section."""
+    max_command_length: int = 4096
+    """Of a command without CRLF. Longer is 500 5.5.2, beyond four times that 421 and close: memory per connection."""
+    max_recipients: int = 1000
+    """Accepted per transaction, then 452 4.5.3; RFC 5321 4.5.3.1.8 wants at least 100."""
+    max_errors: int = 10
+    """The reply 500 to 504 that would be the Nth since the last delivered message is 421: junk, guessing, other protocols."""
+    max_rejected_recipients: int = 50
+    """The refused RCPT that would be the Nth since the last delivered message is 421: harvesting of addresses."""
+    max_idle_commands: int = 100
+    """Commands without effect (NOOP, RSET, EHLO, HELP, VRFY, refused MAIL…) since the last delivered message: floods."""
+    strict_addresses: bool = True
+    """RFC 5321's grammar and lengths for paths, or what real clients send."""
+    refuse_early_talkers: bool = True
+    """Whether input before the greeting closes the connection."""
+    starttls: bool = False
+    """STARTTLS is offered while the session is in clear."""
+    dsn: bool = False
+    """RFC 3461 is offered: only where relayed reports have a queue to go to."""
+    requiretls: bool = False
+    """RFC 8689 is offered once TLS is on: only where the way out enforces it."""
+    auth_mechanisms: tuple[str, ...] = ()
+    """SASL mechanisms offered; without any, AUTH is not implemented."""
+    insecure_auth: bool = False
+    """AUTH in clear."""
+
+    def content_rules(self) -> ContentRules:
+        """The part that concerns content."""
+        return ContentRules(
+            max_size=self.max_message_size,
+            max_line_length=self.max_line_length,
+            max_header_size=self.max_header_size,
+            max_header_count=self.max_header_count,
+            normalize_line_endings=self.strict_line_endings == "normalize",
+            strip_nul=self.nul == "strip",
+        )
