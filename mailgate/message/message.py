@@ -23,7 +23,7 @@ class Message:
         self.utf8_header = not header.isascii()
         """The header section needs SMTPUTF8 at the next hop (RFC 6532)."""
         self.eight_bit = self.utf8_header or body.rest_eight_bit
-        self.has_dots = body.rest_has_dots or header.startswith(b".") or b"\n." in header
+        self.has_dots = body.rest_has_dots or header.startswith(b".") or b"\r\n." in header
         rest_size = body.size - body.header_length
         self.size = len(header) + rest_size
         self.ends_with_newline = body.ends_with_newline or not rest_size

@@ -82,7 +82,7 @@ class BodyEverywhereTests(SynchronousTestCase):
         self.assertEqual(body.header_length, len(header))
         self.assertEqual(body.header, header if header.endswith(b"\r\n") or not header else header + b"\r\n")
         self.assertEqual(body.eight_bit, not content.isascii())
-        self.assertEqual(body.has_dots, content.startswith(b".") or b"\n." in content)
+        self.assertEqual(body.has_dots, content.startswith(b".") or b"\r\n." in content)
         self.assertEqual(body.ends_with_newline, not content or content.endswith(b"\r\n"))
         self.assertEqual(body.data, content if len(content) <= memory_limit else None)
         self.assertEqual(result(self, body.read(0, len(content) + 10)), content)
@@ -90,7 +90,7 @@ class BodyEverywhereTests(SynchronousTestCase):
         whole = b"Received: x\r\n" + body.header + content[len(header) :]
         self.assertEqual(message.size, len(whole))
         self.assertEqual(message.data(), whole if body.data is not None else None)
-        self.assertEqual(message.has_dots, b"\n." in whole)
+        self.assertEqual(message.has_dots, b"\r\n." in whole)
         self.assertEqual(message.eight_bit, not whole.isascii())
         self.assertEqual(message.ends_with_newline, whole.endswith(b"\r\n"))
         for offset in range(0, len(whole) + 2, 3):

@@ -1,0 +1,148 @@
+"""The words of a pipeline (docs/configuration.md, "Pipelines"), declared block by block.
+
+    pipeline  := (check | modify)*  (handling | rcpts | sources)
+    sources   := (source_in TABLE {srcblock} | source RULE+ {srcblock})* default_source {srcblock}
+    srcblock  := (check | modify)*  (handling | rcpts)
+    rcpts     := (destination_in TABLE {rcptblock} | destination RULE+ {rcptblock})* default_destination {rcptblock}
+    rcptblock := (check | modify)*  handling
+    handling  := deliver_to TARGET+ | reroute {pipeline} | reject [CODE] | discard
+
+A listener's class is `PipelineBlock` with the listener's own directives beside it; `reroute` and `msgpipeline` hold
+`PipelineRules`. Which of the alternatives stands in a block, and whether it is whole, is judged by compile.py, which
+walks ``items`` in written order.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from mailgate.config import values as v
+from mailgate.config.schema import Block, Directive, Refused
+
+
+class Split(Enum):
+    """What happens to a recipient that needs a further irrevocable answer (docs/architecture.md, "Delivering once")."""
+
+    DEFER = "defer"
+    ALLOW = "allow"
+
+
+class HandlingBlock(Block):
+    """What every block of a pipeline may hold: checks, modifiers, and what becomes of the mail."""
+
+    check = Directive("check", v.ModuleList("check"), repeatable=True, doc="Checks to pass, in this order.", origin="maddy")
+    modify = Directive(
+        "modify", v.ModuleList("modify"), repeatable=True, doc="Modifiers to apply, in this order.", origin="maddy"
+    )
+    deliver_to = Directive(
+        "deliver_to",
+        v.ModuleLine("target"),
+        repeatable=True,
+        doc="Deliver to this target. Several are copies: at most one of them may be anything but a queue.",
+        origin="maddy",
+    )
+    reject = Directive(
+        "reject",
+        v.ReplyCode(),
+        repeatable=True,
+        doc="Refuse: code, enhanced code and text, each optional; 550 5.7.1 without any.",
+        origin="maddy",
+    )
+    discard = Directive("discard", v.Nothing(), repeatable=True, doc="Accept and throw away; each one is logged.")
+    reroute = Directive(
+        "reroute",
+        block="PipelineRules",
+        block_required=True,
+        repeatable=True,
+        doc="Pass the rewritten envelope through another pipeline.",
+        origin="maddy",
+    )
+    when = Refused("when", "conditions need expressions, which this version does not have")
+    copy_to = Refused("copy_to", "copies need a queue, which this version does not have")
+    after_body = Refused("after_body", "decisions after the body need a queue, which this version does not have")
+
+
+class RecipientBlock(HandlingBlock):
+    """What becomes of the recipients that a rule matches."""
+
+
+class SourceBlock(HandlingBlock):
+    """What becomes of mail from the senders that a rule matches."""
+
+    destination_in = Directive(
+        "destination_in",
+        v.ModuleLine("table", block="directive"),
+        block=RecipientBlock,
+        block_required=True,
+        repeatable=True,
+        doc="Recipients whose full address is a key of this table. Tables are asked first, in this order.",
+        origin="maddy",
+    )
+    destination = Directive(
+        "destination",
+        v.Strings("RULE"),
+        block=RecipientBlock,
+        block_required=True,
+        repeatable=True,
+        doc="Recipients by address, domain, .domain (its sub-domains) or postmaster.",
+        origin="maddy",
+    )
+    default_destination = Directive(
+        "default_destination",
+        block=RecipientBlock,
+        block_required=True,
+        repeatable=True,
+        doc="Recipients that no other rule matches.",
+        origin="maddy",
+    )
+
+
+class PipelineRules(SourceBlock):
+    """A pipeline: rules for senders and recipients, and what becomes of their mail."""
+
+    source_in = Directive(
+        "source_in",
+        v.ModuleLine("table", block="directive"),
+        block=SourceBlock,
+        block_required=True,
+        repeatable=True,
+        doc='Senders whose full address ("" for the null sender) is a key of this table. Tables are asked first, in this order.',
+        origin="maddy",
+    )
+    source = Directive(
+        "source",
+        v.Strings("RULE"),
+        block=SourceBlock,
+        block_required=True,
+        repeatable=True,
+        doc="Senders by address, domain, .domain (its sub-domains) or <> (the null sender).",
+        origin="maddy",
+    )
+    default_source = Directive(
+        "default_source",
+        block=SourceBlock,
+        block_required=True,
+        repeatable=True,
+        doc="Senders that no other rule matches.",
+        origin="maddy",
+    )
+
+
+class PipelineBlock(PipelineRules):
+    """The pipeline of a listener."""
+
+    on_split = Directive(
+        "on_split",
+        v.Choice(
+            "defer",
+            "allow",
+            Refused("queue", "it needs a queue, which this version does not have"),
+        ),
+        default="defer",
+        doc="What happens to a recipient that needs a further irrevocable answer: its client is told to send it"
+        " separately, or (`allow`) all are tried at once, which may double mail.",
+    )
+
+    @property
+    def split(self) -> Split:
+        return Split(self.on_split)

@@ -1,0 +1,156 @@
+"""A compiled pipeline: which mail goes where, as data.
+
+`compile.py` makes a `Router` of a checked configuration once; `routing.py` walks it for each message. Rules are dictionaries,
+so that ten thousand of them cost as much as ten. The order of precedence, written here and nowhere else: tables as written,
+then the exact address, the domain, the longest ``.domain``, the default.
+
+Every decision keeps the place in the configuration where it is written; logs and `explain` say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+from mailgate.config.source import Span
+from mailgate.interfaces import Finality
+from mailgate.smtp.address import Address, match_key
+from mailgate.smtp.reply import Reply
+
+
+def rule_keys(address: Address) -> tuple[str, str]:
+    """(whole address, domain) as rules and tables compare them: see `mailgate.smtp.address.match_key`. The null address
+    is "", the bare postmaster ``postmaster``."""
+    local_part, domain = match_key(address)
+    return (f"{local_part}@{domain}" if domain else local_part), domain
+
+
+def place(span: Span | None) -> str:
+    return span.place if span is not None else ""
+
+
+class Side(Enum):
+    """Which side of the envelope a set of rules looks at."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeliverTo:
+    """One target of a block."""
+
+    target: Any
+    """An ITarget."""
+    span: Span | None = None
+
+    @property
+    def is_irrevocable(self) -> bool:
+        return self.target.finality not in (Finality.TWO_PHASE, Finality.DISCARD)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Through:
+    """Another pipeline takes the rewritten envelope: `reroute`, or `deliver_to` a msgpipeline."""
+
+    router: Router
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deliver:
+    """Copies to each of these."""
+
+    steps: tuple[DeliverTo | Through, ...]
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reject:
+    reply: Reply
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Discard:
+    span: Span | None = None
+
+
+Handling: TypeAlias = Deliver | Reject | Discard
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """One level of rules. All keys are in the form of `rule_keys`; ``<>`` is the exact key "", the bare postmaster
+    the exact key ``postmaster``; suffixes are without their leading dot."""
+
+    side: Side
+    default: Branch
+    tables: tuple[tuple[Any, Branch], ...] = ()
+    """(ITable, branch), asked in this order."""
+    exact: dict[str, Branch] = field(default_factory=dict)
+    domains: dict[str, Branch] = field(default_factory=dict)
+    suffixes: dict[str, Branch] = field(default_factory=dict)
+
+    def find(self, address: str, domain: str) -> Branch:
+        """The branch by everything but the tables, which come first and may make one wait (`routing.py`)."""
+        branch = self.exact.get(address)
+        if branch is not None:
+            return branch
+        if domain:
+            branch = self.domains.get(domain)
+            if branch is not None:
+                return branch
+            if self.suffixes:
+                rest = domain
+                while dot := rest.find(".") + 1:
+                    rest = rest[dot:]
+                    branch = self.suffixes.get(rest)
+                    if branch is not None:
+                        return branch
+        return self.default
+
+    def branches(self) -> Iterator[Branch]:
+        for _, branch in self.tables:
+            yield branch
+        for rules in (self.exact, self.domains, self.suffixes):
+            yield from rules.values()
+        yield self.default
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """One block of a pipeline. Its modifiers run before its rules; modifiers stand in the tuple of each stage that
+    they have something to do in."""
+
+    route: Handling | Rules
+    span: Span | None = None
+    checks: tuple[Any, ...] = ()
+    """ICheck."""
+    sender_modifiers: tuple[Any, ...] = ()
+    rcpt_modifiers: tuple[Any, ...] = ()
+    body_modifiers: tuple[Any, ...] = ()
+    """IModifier."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Router(Branch):
+    """The outermost block of a pipeline."""
+
+    name: str = ""
+    """Of a msgpipeline."""
+
+
+def irrevocable_copies(handling: Handling) -> int:
+    """The most irrevocable targets that one recipient handled like this can end in."""
+    if not isinstance(handling, Deliver):
+        return 0
+    return sum(step.is_irrevocable if isinstance(step, DeliverTo) else _most_copies(step.router.route) for step in handling.steps)
+
+
+def _most_copies(route: Handling | Rules) -> int:
+    if isinstance(route, Rules):
+        return max(_most_copies(branch.route) for branch in set(route.branches()))
+    return irrevocable_copies(route)

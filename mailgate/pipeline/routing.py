@@ -1,0 +1,231 @@
+"""Where the mail of one transaction goes: a walk over a `Router`.
+
+The sender passes each pipeline once (checks, modifiers, choice of the source block); the result is a `Path`. Each recipient
+then passes the path: checks on the address the client gave, modifiers (one address to any number), choice of the block
+by the rewritten address, the block's checks and modifiers, its handling. `reroute` and `deliver_to` a msgpipeline continue on
+a path of their own, for the sender as rewritten so far. The outcome is a list of `Plan`: nothing has been said to any
+next hop by then, so a refusal costs nothing.
+
+A refusal is a `MailError` with the place of its rule. A table that fails is one too (451 4.3.0): never "no match".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mailgate.interfaces import Finality
+from mailgate.message.envelope import Envelope, Recipient
+from mailgate.pipeline.checks import OpenCheck
+from mailgate.pipeline.lookup import look_up
+from mailgate.pipeline.router import Branch, DeliverTo, Discard, Handling, Reject, Router, Rules, Side, place, rule_keys
+from mailgate.smtp.address import Address
+from mailgate.smtp.reply import MailError, TemporaryError
+
+MAX_EXPANSION = 1000
+"""Addresses that one recipient may become, over all pipelines: a table gone wrong must not become a mail bomb."""
+
+
+@dataclass(slots=True, eq=False)
+class Path:
+    """One pipeline as the sender of this message passed it."""
+
+    router: Router
+    envelope: Envelope
+    """With the sender as the pipeline's own and its source block's modifiers rewrote it."""
+    route: Handling | Rules
+    checks: tuple[OpenCheck, ...] = ()
+    rcpt_modifiers: tuple[Any, ...] = ()
+    body_modifiers: tuple[Any, ...] = ()
+    opened: dict[Branch, tuple[Envelope, tuple[OpenCheck, ...]]] = field(default_factory=dict)
+    """Destination blocks with checks or modifiers that saw the sender already."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """One address of one recipient, and the transaction it needs. ``target`` is None for `discard`."""
+
+    target: Any
+    envelope: Envelope
+    recipient: Recipient
+    body_modifiers: tuple[Any, ...]
+    checks: tuple[OpenCheck, ...]
+    where: str
+    """``file:line`` of the decision."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
+        return (self.target, self.envelope.sender, self.body_modifiers)
+
+    @property
+    def is_irrevocable(self) -> bool:
+        return self.target is not None and self.target.finality is not Finality.DISCARD
+
+    @property
+    def answers_each_recipient(self) -> bool:
+        return self.target.finality is Finality.RECIPIENT
+
+
+class Routing:
+    """The walk of one message. ``opened`` are all its checks, to be closed by the transaction."""
+
+    __slots__ = ("_nested", "opened")
+
+    def __init__(self) -> None:
+        self._nested: dict[tuple[Router, Address], Path] = {}
+        self.opened: list[OpenCheck] = []
+
+    async def enter(self, router: Router, envelope: Envelope) -> Path:
+        """Pass the sender through a pipeline, down to its source block. :raises MailError: refused."""
+        checks = await self._open(router.checks, envelope)
+        if router.sender_modifiers:
+            envelope = await _rewrite_sender(router.sender_modifiers, envelope)
+        route = router.route
+        rcpt_modifiers, body_modifiers = router.rcpt_modifiers, router.body_modifiers
+        if isinstance(route, Rules) and route.side is Side.SOURCE:
+            branch = await _choose(route, envelope.sender)
+            checks += await self._open(branch.checks, envelope)
+            if branch.sender_modifiers:
+                envelope = await _rewrite_sender(branch.sender_modifiers, envelope)
+            rcpt_modifiers += branch.rcpt_modifiers
+            body_modifiers += branch.body_modifiers
+            route = branch.route
+        if isinstance(route, Reject):
+            raise _rejected(route)
+        return Path(router, envelope, route, checks, rcpt_modifiers, body_modifiers)
+
+    async def plan(self, path: Path, recipient: Recipient) -> list[Plan]:
+        """Everything that one recipient needs. :raises MailError: refused, in whole."""
+        plans: list[Plan] = []
+        await self._walk(path, recipient, (), (), plans)
+        return plans if len(plans) == 1 else _without_repetition(plans)
+
+    async def _walk(
+        self,
+        path: Path,
+        recipient: Recipient,
+        modified_by: tuple[Any, ...],
+        judged_by: tuple[OpenCheck, ...],
+        plans: list[Plan],
+    ) -> None:
+        for check in path.checks:
+            await check.rcpt(recipient)
+        modified_by += path.body_modifiers
+        judged_by += path.checks
+        for rewritten in await _expand(path.rcpt_modifiers, recipient):
+            route = path.route
+            if not isinstance(route, Rules):
+                await self._handle(route, path.envelope, rewritten, modified_by, judged_by, plans)
+                continue
+            branch = await _choose(route, rewritten.address)
+            envelope, checks = await self._open_branch(path, branch)
+            for check in checks:
+                await check.rcpt(rewritten)
+            assert not isinstance(branch.route, Rules)  # destination blocks hold no rules
+            for final in await _expand(branch.rcpt_modifiers, rewritten):
+                await self._handle(branch.route, envelope, final, modified_by + branch.body_modifiers, judged_by + checks, plans)
+
+    async def _handle(
+        self,
+        handling: Handling,
+        envelope: Envelope,
+        recipient: Recipient,
+        modified_by: tuple[Any, ...],
+        judged_by: tuple[OpenCheck, ...],
+        plans: list[Plan],
+    ) -> None:
+        if len(plans) >= MAX_EXPANSION:
+            raise TemporaryError(
+                "Too many addresses behind this one", enhanced="4.3.5", reason="expansion limit", where=place(handling.span)
+            )
+        if isinstance(handling, Reject):
+            raise _rejected(handling)
+        if isinstance(handling, Discard):
+            plans.append(Plan(None, envelope, recipient, modified_by, judged_by, place(handling.span)))
+            return
+        for step in handling.steps:
+            if isinstance(step, DeliverTo):
+                plans.append(Plan(step.target, envelope, recipient, modified_by, judged_by, place(step.span)))
+            else:
+                nested = await self._enter_nested(step.router, envelope)
+                await self._walk(nested, recipient, modified_by, judged_by, plans)
+
+    async def _enter_nested(self, router: Router, envelope: Envelope) -> Path:
+        key = (router, envelope.sender)
+        path = self._nested.get(key)
+        if path is None:
+            path = self._nested[key] = await self.enter(router, envelope)
+        return path
+
+    async def _open_branch(self, path: Path, branch: Branch) -> tuple[Envelope, tuple[OpenCheck, ...]]:
+        """A destination block's checks and modifiers see the sender once, when the first recipient comes to the block."""
+        if not branch.checks and not branch.sender_modifiers:
+            return path.envelope, ()
+        opened = path.opened.get(branch)
+        if opened is None:
+            checks = await self._open(branch.checks, path.envelope)
+            envelope = await _rewrite_sender(branch.sender_modifiers, path.envelope)
+            opened = path.opened[branch] = (envelope, checks)
+        return opened
+
+    async def _open(self, checks: Sequence[Any], envelope: Envelope) -> tuple[OpenCheck, ...]:
+        opened: tuple[OpenCheck, ...] = ()
+        for check in checks:
+            state = OpenCheck(check, envelope)
+            self.opened.append(state)
+            opened += (state,)
+            await state.sender(envelope)
+        return opened
+
+
+def _rejected(rule: Reject) -> MailError:
+    return MailError(rule.reply, "rejected by rule", place(rule.span))
+
+
+async def _choose(rules: Rules, address: Address) -> Branch:
+    key, domain = rule_keys(address)
+    for table, branch in rules.tables:
+        if await look_up(table, key):
+            return branch
+    return rules.find(key, domain)
+
+
+async def _rewrite_sender(modifiers: Sequence[Any], envelope: Envelope) -> Envelope:
+    for modifier in modifiers:
+        sender = modifier.sender(envelope)
+        if not isinstance(sender, Address):
+            sender = await sender
+        if sender != envelope.sender:
+            envelope = replace(envelope, sender=sender)
+    return envelope
+
+
+async def _expand(modifiers: Sequence[Any], recipient: Recipient) -> Sequence[Recipient]:
+    """The recipients that take this one's place, each modifier applied to the results of the one before."""
+    recipients: list[Recipient] = [recipient]
+    for modifier in modifiers:
+        rewritten: list[Recipient] = []
+        for one in recipients:
+            addresses = modifier.rcpt(one)
+            if not isinstance(addresses, tuple):
+                addresses = await addresses
+            if not addresses:
+                raise TypeError(f"{modifier!r} left no recipient in place of {one.address}")
+            original = one.original or one.address
+            rewritten += [
+                one if address == one.address else Recipient(address, one.parameters, original) for address in addresses
+            ]
+            if len(rewritten) > MAX_EXPANSION:
+                raise TemporaryError("Too many addresses behind this one", enhanced="4.3.5", reason="expansion limit")
+        recipients = rewritten
+    return recipients
+
+
+def _without_repetition(plans: list[Plan]) -> list[Plan]:
+    """Two aliases that meet again are one delivery to that address."""
+    different: dict[tuple[Any, ...], Plan] = {}
+    for plan in plans:
+        different.setdefault((plan.key, rule_keys(plan.recipient.address)[0]), plan)
+    return list(different.values())

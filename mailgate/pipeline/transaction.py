@@ -1,0 +1,465 @@
+"""One mail transaction, from MAIL to the reply to the dot: what a listener drives and a client hears.
+
+The order of things: `mail` judges and routes the sender; each `rcpt` runs checks and modifiers, decides what the recipient needs
+(routing.py), asks whether that may be promised (answers.py), and only then offers it to next hops, so that the client
+hears their answer for each recipient (cut-through); `data` begins the content, `append` fills it, `end` judges it, adds Received,
+sends it to every delivery at once and answers.
+
+- A recipient is accepted only if all it expands to is; else what was already accepted of it is withdrawn.
+- 250 to the dot means that every next hop said 2yz for every recipient it is said for. Missing replies are refusals.
+- A step answers at once when nothing waits, otherwise with a Deferred. Steps don't overlap.
+- `abort` may come at any time, and must come after a step was cancelled: what waits is cancelled, deliveries are aborted (one
+  that already wrote its final dot runs to its answer and logs it), checks closed, the body released. Nothing is left behind.
+- A step never fails but by cancellation: exceptions of modules are 451 4.3.0 with an incident id and a traceback in the log.
+
+It refuses: more than one irrevocable answer behind one reply (`on_split`), a full spool (452 4.3.1), loops (554 5.4.6).
+RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged results).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+
+from mailgate.adapters import Adapters
+from mailgate.events import Event, EventLog
+from mailgate.message.body import Body, Spool, SpoolFull
+from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.message.header import received_count, without_forgeries
+from mailgate.message.message import Message
+from mailgate.message.received import received
+from mailgate.net.waiting import as_deferred
+from mailgate.pipeline.answers import (
+    DISCARDED,
+    NO_ANSWER,
+    RCPT_OK,
+    FinalAnswers,
+    fold,
+    internal_error,
+    passed_up,
+    with_id,
+)
+from mailgate.pipeline.grammar import Split
+from mailgate.pipeline.router import Router
+from mailgate.pipeline.routing import Path, Plan, Routing
+from mailgate.pipeline.steps import begin
+from mailgate.smtp.address import Address
+from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
+from mailgate.smtp.reply import MailError, Reply
+
+MAIL_OK = Reply(250, "2.1.0", "Sender ok")
+NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage")
+TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this looks like a mail loop")
+
+T = TypeVar("T")
+_log = EventLog("mailgate.pipeline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionSettings:
+    """What a listener decides for all its transactions. Sizes are octets."""
+
+    spool: Spool
+    adapters: Adapters
+    hostname: str
+    """Our name in Received, and the authserv-id that nobody else may use."""
+    split: Split = Split.DEFER
+    per_recipient: bool = False
+    """LMTP: one reply for each recipient after the dot."""
+    max_received: int = 50
+    """Received fields in what comes in; RFC 5321 6.3 wants at least 100 or a better loop test: ours counts hops that
+    no real path has."""
+    memory_limit: int = 1 << 20
+    """Of one body; what is larger goes to the spool."""
+    defer_sender_reject: bool = True
+    """Refusals of the sender are given at RCPT: the log then knows who was written to."""
+
+
+class _Delivery:
+    """One open downstream transaction and who takes part in it."""
+
+    __slots__ = ("accepted", "body_modifiers", "delivery", "replies", "target")
+
+    def __init__(self, plan: Plan) -> None:
+        self.target = plan.target
+        self.body_modifiers = plan.body_modifiers
+        self.delivery: Any = plan.target.open(plan.envelope)
+        self.accepted: list[Recipient] = []
+        self.replies: dict[Recipient, Reply] = {}
+
+    def withdraw(self, recipient: Recipient) -> None:
+        self.accepted.remove(recipient)
+        self.delivery.withdraw([recipient])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Accepted:
+    """One recipient that heard 250: what the client said, and all it became."""
+
+    recipient: Recipient
+    plans: list[Plan]
+
+
+class Transaction:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_accepted",
+        "_answers",
+        "_body",
+        "_content_error",
+        "_deliveries",
+        "_done",
+        "_envelope",
+        "_path",
+        "_router",
+        "_routing",
+        "_running",
+        "_sender_refusal",
+        "_session",
+        "_settings",
+        "_stage",
+        "_started",
+        "id",
+    )
+
+    def __init__(self, router: Router, session: Session, settings: TransactionSettings, message_id: str) -> None:
+        self.id = message_id
+        self._router = router
+        self._session = session
+        self._settings = settings
+        self._routing = Routing()
+        self._answers = FinalAnswers(settings.split, per_recipient=settings.per_recipient)
+        self._envelope: Any = None
+        self._path: Path | None = None
+        self._sender_refusal: MailError | None = None
+        self._deliveries: dict[tuple[Any, ...], _Delivery] = {}
+        self._accepted: list[_Accepted] = []
+        self._body: Body | None = None
+        self._content_error: BaseException | None = None
+        self._running: Deferred[Any] | None = None
+        self._stage = "start"
+        self._started = 0.0
+        self._done = False
+
+    # The steps
+
+    def mail(self, sender: Address, parameters: MailParameters = NO_MAIL_PARAMETERS) -> Reply | Awaitable[Reply]:
+        self._stage = "mail"
+        self._started = self._settings.adapters.reactor.seconds()
+        self._envelope = Envelope(self.id, sender, self._session, parameters)
+        return self._begin(self._mail())
+
+    def rcpt(self, address: Address, parameters: RcptParameters = NO_RCPT_PARAMETERS) -> Reply | Awaitable[Reply]:
+        self._stage = "rcpt"
+        return self._begin(self._rcpt(Recipient(address, parameters)))
+
+    def data(self) -> Reply | None:
+        """None: go on. A Reply refuses DATA."""
+        self._stage = "data"
+        if not self._accepted:
+            return NO_RECIPIENTS
+        self._body = Body(self._settings.spool, self._settings.memory_limit)
+        return None
+
+    def append(self, content: bytes) -> Awaitable[None] | None:
+        """Trouble with the spool is remembered and answered by `end`; the rest of the content is not kept."""
+        if self._content_error is not None or self._body is None:
+            return None
+        try:
+            waiting = self._body.append(content)
+        except Exception as error:
+            self._content_error = error
+            return None
+        return None if waiting is None else self._begin(self._appended(waiting))
+
+    def end(self) -> list[Reply] | Awaitable[list[Reply]]:
+        """One reply for each accepted recipient; for SMTP exactly one."""
+        self._stage = "end"
+        return self._begin(self._end())
+
+    def abort(self, reason: str = "") -> None:
+        """The client is gone, or wants nothing more of this transaction."""
+        if self._done:
+            return
+        running, self._running = self._running, None
+        level = _log.info if self._accepted else _log.debug
+        level(Event.MESSAGE_ABORTED, message=self.id, session=self._session.id, stage=self._stage, reason=reason)
+        self._close()
+        if running is not None:
+            running.cancel()
+
+    def _begin(self, step: Coroutine[Any, Any, T]) -> T | Awaitable[T]:
+        answer = begin(step)
+        if isinstance(answer, Deferred):
+            self._running = answer
+            answer.addBoth(self._ran)
+        return answer
+
+    def _ran(self, result: T) -> T:
+        self._running = None
+        return result
+
+    # MAIL and RCPT
+
+    async def _mail(self) -> Reply:
+        try:
+            self._path = await self._routing.enter(self._router, self._envelope)
+            return MAIL_OK
+        except CancelledError:
+            raise
+        except Exception as error:
+            refusal = self._refusal(error)
+        self._log_refusal(Event.SENDER_REFUSED, refusal)
+        if self._settings.defer_sender_reject:
+            self._sender_refusal = refusal
+            return MAIL_OK
+        self._close()
+        return refusal.reply
+
+    async def _rcpt(self, recipient: Recipient) -> Reply:
+        if self._path is None:
+            assert self._sender_refusal is not None
+            return self._sender_refusal.reply
+        try:
+            plans = await self._routing.plan(self._path, recipient)
+            self._answers.admit(plans)
+            reply = await self._offer(plans)
+        except CancelledError:
+            raise
+        except Exception as error:
+            refusal = self._refusal(error)
+            self._log_refusal(Event.RECIPIENT_REFUSED, refusal, str(recipient.address))
+            return refusal.reply
+        self._answers.accepted(plans)
+        if len(self._deliveries) > 1 and self._answers.is_taken:
+            self._drop_unused()
+        self._accepted.append(_Accepted(recipient, plans))
+        self._envelope.recipients.append(recipient)
+        return reply
+
+    async def _offer(self, plans: list[Plan]) -> Reply:
+        """Offer everything one recipient became to the next hops: all of it is accepted, or none.
+
+        :raises MailError: the first refusal.
+        """
+        reply = RCPT_OK
+        offered: list[Plan] = []
+        try:
+            for plan in plans:
+                if plan.target is None:
+                    continue
+                reply = await self._offer_one(plan)
+                if not reply.is_success:
+                    raise MailError(passed_up(reply), f"refused by {plan.target.label}: {reply}", plan.where)
+                offered.append(plan)
+        except BaseException:
+            for plan in offered:
+                self._withdraw(plan)
+            raise
+        return reply if len(plans) == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
+
+    async def _offer_one(self, plan: Plan) -> Reply:
+        key = plan.key
+        delivery = self._deliveries.get(key)
+        if delivery is None:
+            delivery = self._deliveries[key] = _Delivery(plan)
+        reply = delivery.delivery.rcpt(plan.recipient)
+        if reply.__class__ is not Reply:
+            reply = await reply
+        if reply.is_success:
+            delivery.accepted.append(plan.recipient)
+        answer: Reply = reply
+        return answer
+
+    def _drop_unused(self) -> None:
+        """Deliveries that refused everybody they were offered give their connections back."""
+        for key, delivery in list(self._deliveries.items()):
+            if not delivery.accepted:
+                del self._deliveries[key]
+                delivery.delivery.abort()
+
+    def _withdraw(self, plan: Plan) -> None:
+        """Take one address out again; a delivery that is left for nobody gives its connection back."""
+        if self._done:
+            return
+        delivery = self._deliveries[plan.key]
+        if delivery.accepted == [plan.recipient]:
+            del self._deliveries[plan.key]
+            delivery.delivery.abort()
+        else:
+            delivery.withdraw(plan.recipient)
+
+    # The content
+
+    async def _appended(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._content_error = error
+
+    async def _end(self) -> list[Reply]:
+        answers: list[Reply]
+        try:
+            answers = await self._deliver()
+        except CancelledError:
+            raise
+        except Exception as error:
+            reply = with_id(self._refusal(error).reply, self.id)
+            answers = [reply] * (len(self._accepted) if self._settings.per_recipient else 1)
+        self._log_outcome(answers)
+        self._close()
+        return answers
+
+    async def _deliver(self) -> list[Reply]:
+        body = self._body
+        assert body is not None
+        try:
+            if self._content_error is not None:
+                raise self._content_error
+            finishing = body.finish()
+            if finishing is not None:
+                await finishing
+        except SpoolFull as full:
+            raise MailError(SPOOL_FULL, str(full)) from full
+        message = Message(self._header(body), body)
+        refused = await self._judge_content(message)
+        self._drop_unused()
+        await self._send_all(list(self._deliveries.values()), message)
+        answers = [(str(one.recipient.address), self._replies_for(one, refused)) for one in self._accepted]
+        if self._settings.per_recipient:
+            return [with_id(fold([answer]), self.id) for answer in answers]
+        return [with_id(fold(answers), self.id)]
+
+    def _header(self, body: Body) -> bytes:
+        """The header section to send on: ours in front, without what claims to be ours.
+
+        :raises MailError: a loop.
+        """
+        settings, session = self._settings, self._session
+        section = body.header
+        if received_count(section) > settings.max_received:
+            raise MailError(TOO_MANY_HOPS, "max_received")
+        only = str(self._accepted[0].recipient.address) if len(self._accepted) == 1 else ""
+        utf8 = self._envelope.parameters.smtputf8
+        trace = received(session, settings.hostname, self.id, only, settings.adapters.wall_time(), utf8=utf8)
+        return trace + without_forgeries(section, settings.hostname)
+
+    async def _judge_content(self, message: Message) -> dict[_Accepted, MailError]:
+        """Ask the checks. In LMTP a refused recipient is taken out and the others go on; in SMTP one refusal is for all.
+
+        :raises MailError: SMTP: refused.
+        """
+        refused: dict[_Accepted, MailError] = {}
+        if not self._routing.opened:
+            return refused
+        for one in self._accepted:
+            for check in dict.fromkeys(check for plan in one.plans for check in plan.checks):
+                refusal = await check.body(message)
+                if refusal is None:
+                    continue
+                if not self._settings.per_recipient:
+                    raise refusal
+                refused[one] = refusal
+                break
+        for one in refused:
+            for plan in one.plans:
+                if plan.target is not None:
+                    self._withdraw(plan)
+        return refused
+
+    async def _send_all(self, deliveries: list[_Delivery], message: Message) -> None:
+        """Send to all at once; returns when all have answered."""
+        if len(deliveries) == 1:
+            await self._send(deliveries[0], message)
+            return
+        sending = [as_deferred(self._send(delivery, message)) for delivery in deliveries]
+        outcomes: list[tuple[bool, Any]] = await DeferredList(sending, consumeErrors=True)
+        for sent, failure in outcomes:
+            if not sent:
+                failure.raiseException()  # a cancellation: nothing else gets out of _send
+
+    async def _send(self, delivery: _Delivery, message: Message) -> None:
+        try:
+            for modifier in delivery.body_modifiers:
+                modified = modifier.body(message)
+                message = modified if isinstance(modified, Message) else await modified
+            replies = delivery.delivery.send(message)
+            if not isinstance(replies, list):
+                replies = list(await replies)
+        except CancelledError:
+            raise
+        except Exception as error:
+            # A modifier, or against the contract of IDelivery.send: nothing is known of what became of the message.
+            delivery.delivery.abort()
+            replies = [self._refusal(error).reply] * len(delivery.accepted)
+        delivery.replies = dict(zip(delivery.accepted, replies, strict=False))
+
+    def _replies_for(self, one: _Accepted, refused: dict[_Accepted, MailError]) -> list[Reply]:
+        if one in refused:
+            return [refused[one].reply]
+        replies = []
+        for plan in one.plans:
+            if plan.target is None:
+                replies.append(DISCARDED)
+            else:
+                delivery = self._deliveries.get(plan.key)
+                replies.append(NO_ANSWER if delivery is None else delivery.replies.get(plan.recipient, NO_ANSWER))
+        return replies
+
+    # The end
+
+    def _close(self) -> None:
+        """Let go of everything. Deliveries that answered ignore the abort."""
+        if self._done:
+            return
+        self._done = True
+        for delivery in self._deliveries.values():
+            if not delivery.replies:
+                delivery.delivery.abort()
+        for check in self._routing.opened:
+            try:
+                check.close()
+            except Exception as error:
+                self._refusal(error)
+        if self._body is not None:
+            self._body.release()
+
+    def _refusal(self, error: BaseException) -> MailError:
+        """What an exception is for the client; what nobody foresaw goes to the log with its traceback."""
+        if isinstance(error, MailError):
+            return error
+        incident = f"{self._settings.adapters.random.getrandbits(32):08x}"
+        _log.incident(incident, error, message=self.id, session=self._session.id, stage=self._stage)
+        return internal_error(incident)
+
+    def _log_refusal(self, event: Event, refusal: MailError, to: str | None = None) -> None:
+        fields = {"message": self.id, "session": self._session.id, "from": f"<{self._envelope.sender}>", "to": to and f"<{to}>"}
+        _log.info(event, **fields, reply=refusal.reply, where=refusal.where, reason=refusal.reason)
+
+    def _log_outcome(self, answers: list[Reply]) -> None:
+        addresses = [f"<{one.recipient.address}>" for one in self._accepted]
+        targets = [delivery.target.label for delivery in self._deliveries.values()]
+        fields = {
+            "message": self.id,
+            "session": self._session.id,
+            "from": f"<{self._envelope.sender}>",
+            "to": ",".join(addresses),
+            "size": self._body.size if self._body is not None else 0,
+            "reply": answers[0] if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
+            "target": ",".join(dict.fromkeys(targets)),
+            "seconds": self._settings.adapters.reactor.seconds() - self._started,
+        }
+        _log.info(Event.MESSAGE_DONE, **fields)
+        for number, one in enumerate(self._accepted):
+            if answers[number if self._settings.per_recipient else 0].is_success:
+                for plan in one.plans:
+                    if plan.target is None:
+                        to = f"<{plan.recipient.address}>"
+                        _log.info(Event.MESSAGE_DISCARDED, message=self.id, to=to, where=plan.where)
