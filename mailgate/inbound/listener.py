@@ -1,0 +1,324 @@
+"""What `smtp` and `lmtp` blocks have in common: their directives, and the life of a listener.
+
+The order of a life: ``configure`` (also in `mailgate check`) compiles the pipeline and reads certificates, ``bind`` opens the
+ports while the process may still be root, ``start`` begins to accept, ``stop`` closes the ports and drains the sessions. The
+directives and the engine's settings of the same name meet in `Listener.server_settings`; nothing else reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from mailgate.config import values as v
+from mailgate.config.schema import Argument, Directive, Refused
+from mailgate.events import Event, EventLog
+from mailgate.inbound.ports import CannotBind, Port
+from mailgate.inbound.sessions import ConnectionSettings, Sessions
+from mailgate.message.envelope import Session
+from mailgate.pipeline.compile import compile_pipeline
+from mailgate.pipeline.grammar import PipelineBlock
+from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.registry import Globals, Module, ModuleContext, Report
+from mailgate.smtp.settings import ServerSettings
+from mailgate.tls.options import TlsError
+from mailgate.tls.pairs import KeyPair, self_signed
+from mailgate.tls.server import ServerContexts
+
+_events = EventLog("mailgate.inbound")
+
+KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME", "SIZE", "LIMITS")
+"""What `hide` takes: every keyword that the engine may announce in this version."""
+
+
+class Listener(PipelineBlock, Module):
+    """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
+
+    is_listener = True
+    lmtp: ClassVar[bool] = False
+
+    endpoints = Argument(
+        "ADDRESS",
+        v.Endpoint(listen=True, schemes=("tcp", "tls", "unix")),
+        rest=True,
+        minimum=1,
+        doc="Where to listen: tcp://ADDRESS:PORT, tls://ADDRESS:PORT (TLS from the first byte), unix://PATH; * is every address.",
+        origin="maddy",
+    )
+    hostname_override = Directive(
+        "hostname",
+        v.String("NAME"),
+        default="",
+        inherit=Globals.hostname,
+        doc="Our name in the greeting, the hello reply and Received.",
+        origin="maddy",
+    )
+    tls = Directive(
+        "tls",
+        v.OneOf({"off": v.Nothing(), "self_signed": v.Nothing(), "file": v.List(v.Path(), minimum=2)}),
+        inherit=Globals.tls,
+        doc="Certificates for STARTTLS and tls:// addresses: pairs of certificate and key file, chosen by the name that the"
+        " client asks for, the first being the default; self_signed is made in memory, for laboratories.",
+        origin="maddy",
+    )
+    banner = Directive("banner", v.String(), default="", doc="Text behind our name in the greeting.", origin="smtp-server")
+    helo_response = Directive(
+        "helo_response",
+        v.String(),
+        default="%s greets %s",
+        doc="First line of the hello reply; the two %s are our name and the client's.",
+        origin="smtp-server",
+    )
+    max_message_size = Directive(
+        "max_message_size", v.Size(minimum=1), default=32 << 20, doc="Largest message, announced as SIZE.", origin="maddy"
+    )
+    announce_size = Directive(
+        "announce_size", v.Boolean(), default=True, doc="Whether SIZE names the limit; it holds anyway.", origin="smtp-server"
+    )
+    hide = Directive(
+        "hide", v.List(v.Choice(*KEYWORDS)), default=(), doc="Keywords not announced in the hello reply.", origin="smtp-server"
+    )
+    disable_commands = Directive(
+        "disable_commands",
+        v.List(v.Choice("BDAT", "EXPN", "HELP", "STARTTLS", "VRFY")),
+        default=(),
+        doc="Commands answered 502.",
+        origin="smtp-server",
+    )
+    max_connections = Directive(
+        "max_connections", v.Integer(minimum=1), default=1000, doc="Connections at once; more hear 421.", origin="smtp-server"
+    )
+    max_connections_per_ip = Directive(
+        "max_connections_per_ip",
+        v.Integer(minimum=1),
+        default=100,
+        doc="Connections at once from one address; loopback is not counted.",
+    )
+    read_timeout = Directive(
+        "read_timeout", v.Duration(minimum=1), default=300.0, doc="For one whole command, and for silence.", origin="maddy"
+    )
+    data_timeout = Directive(
+        "data_timeout", v.Duration(minimum=1), default=600.0, doc="For the content of a message; longer at 500 octets/s or more."
+    )
+    handshake_timeout = Directive("handshake_timeout", v.Duration(minimum=1), default=30.0, doc="For a TLS handshake.")
+    session_timeout = Directive(
+        "session_timeout",
+        v.OneOf({"off": v.Nothing(), "": v.Duration(minimum=1)}),
+        default=None,
+        doc="For a whole session; off by default.",
+    )
+    shutdown_timeout = Directive(
+        "shutdown_timeout",
+        v.Duration(),
+        inherit=Globals.shutdown_timeout,
+        default=180.0,
+        doc="How long running messages may take to finish when the gateway stops.",
+        origin="smtp-server",
+    )
+    early_talker = Directive(
+        "early_talker",
+        v.Choice("reject", "ignore"),
+        default="reject",
+        doc="What happens to clients that speak before the greeting.",
+    )
+    greeting_delay = Directive("greeting_delay", v.Duration(maximum=60), default=0.0, doc="Pause before the greeting.")
+    strict_line_endings = Directive(
+        "strict_line_endings",
+        v.Choice("reject", "normalize"),
+        default="reject",
+        doc="What happens to content with bare CR or LF: refused, or turned into CRLF.",
+    )
+    nul = Directive("nul", v.Choice("reject", "strip"), default="reject", doc="What happens to NUL in content.")
+    smtp_max_line_length = Directive(
+        "smtp_max_line_length", v.Integer(minimum=998), default=4000, doc="Longest line of content.", origin="maddy"
+    )
+    max_header_size = Directive(
+        "max_header_size", v.Size(minimum=1), default=1 << 20, doc="Largest header section.", origin="maddy"
+    )
+    max_header_count = Directive("max_header_count", v.Integer(minimum=1), default=1000, doc="Most header fields.")
+    max_received = Directive(
+        "max_received",
+        v.Integer(minimum=1),
+        default=50,
+        doc="Most Received fields: beyond it the message is in a loop.",
+        origin="maddy",
+    )
+    max_command_length = Directive(
+        "max_command_length", v.Integer(minimum=512), default=4096, doc="Longest command line.", origin="smtp-server"
+    )
+    max_recipients = Directive(
+        "max_recipients", v.Integer(minimum=1), default=1000, doc="Most recipients of one message.", origin="maddy"
+    )
+    max_errors = Directive("max_errors", v.Integer(minimum=1), default=10, doc="The reply 500 to 504 that ends the session.")
+    max_rejected_recipients = Directive(
+        "max_rejected_recipients", v.Integer(minimum=1), default=50, doc="The refused recipient that ends the session."
+    )
+    strict_addresses = Directive(
+        "strict_addresses",
+        v.Boolean(),
+        default=True,
+        doc="Only addresses as RFC 5321 writes them; no: also without brackets, with spaces, over-long.",
+        origin="smtp-server",
+    )
+    defer_sender_reject = Directive(
+        "defer_sender_reject",
+        v.Boolean(),
+        default=True,
+        doc="Refuse a sender at the first recipient, so that the log knows both.",
+        origin="maddy",
+    )
+    auth = Refused("auth", "authentication of clients is not there yet")
+    proxy_protocol = Refused("proxy_protocol", "the PROXY protocol is not there yet")
+    limits = Refused("limits", "rate limits are not there yet; there are max_connections and max_connections_per_ip")
+
+    def __init__(self, context: ModuleContext) -> None:
+        super().__init__(context)
+        self.hostname = self.hostname_override or context.hostname
+        self._router: Any = None
+        self._contexts: ServerContexts | None = None
+        self._sessions: Sessions | None = None
+        self._ports: list[Port] = []
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.name, *self.addresses])
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens, as written."""
+        return tuple(str(endpoint) for endpoint in self.endpoints)
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Open after `bind`."""
+        return tuple(self._ports)
+
+    # life
+
+    def configure(self, report: Report) -> None:
+        self._router = compile_pipeline(self, report)
+        place = self.span_of("tls") or self.span
+        try:
+            self._contexts = self._make_contexts()
+        except TlsError as error:
+            report.error(place, str(error), code="tls")
+            return
+        if self._contexts is None:
+            for endpoint in self.endpoints:
+                if endpoint.scheme == "tls":
+                    report.error(
+                        self.span,
+                        f"`{endpoint}` needs a certificate",
+                        code="tls",
+                        hint="add `tls file CERTIFICATE KEY` to this block or to the top level",
+                    )
+
+    def bind(self) -> None:
+        """Open every address of the block, or none.
+
+        :raises CannotBind: the text names the address, and the block's file and line.
+        """
+        self._sessions = Sessions(
+            self.server_settings(),
+            self.connection_settings(),
+            self._transaction_opener(),
+            self.context.adapters,
+            tls=self._contexts,
+            label=self.label,
+        )
+        try:
+            for endpoint in self.endpoints:
+                port = Port(self._sessions, endpoint.scheme, endpoint.host, endpoint.port, endpoint.path, str(endpoint))
+                self._ports.append(port)
+                _events.debug(Event.LISTENER_OPEN, listener=self.name, address=port.address)
+        except CannotBind as error:
+            for port in self._ports:
+                port.close()
+            self._ports.clear()
+            raise CannotBind(f"{self.span.place}: {error}" if self.span else str(error)) from error
+
+    async def start(self) -> None:
+        if self._sessions is None:
+            raise RuntimeError("bind comes before start")
+        self._sessions.accepting = True
+        for port in self._ports:
+            port.accept()
+
+    async def stop(self) -> None:
+        """Stop listening, then wait until every session has ended; see `Sessions.drain`."""
+        if self._sessions is None:
+            return
+        self._sessions.accepting = False
+        closing = [waiting for port in self._ports for waiting in port.close() if waiting is not None]
+        self._ports.clear()
+        for waiting in closing:
+            await waiting
+        await self._sessions.drain(self.shutdown_timeout)
+
+    # settings
+
+    def server_settings(self) -> ServerSettings:
+        return ServerSettings(
+            hostname=self.hostname,
+            lmtp=self.lmtp,
+            banner=self.banner,
+            helo_response=self.helo_response,
+            max_message_size=self.max_message_size,
+            announce_size=self.announce_size,
+            hide=frozenset(self.hide),
+            disable_commands=frozenset(self.disable_commands),
+            strict_line_endings=self.strict_line_endings,
+            nul=self.nul,
+            max_line_length=self.smtp_max_line_length,
+            max_header_size=self.max_header_size,
+            max_header_count=self.max_header_count,
+            max_command_length=self.max_command_length,
+            max_recipients=self.max_recipients,
+            max_errors=self.max_errors,
+            max_rejected_recipients=self.max_rejected_recipients,
+            strict_addresses=self.strict_addresses,
+            refuse_early_talkers=self.early_talker == "reject",
+            starttls=self._contexts is not None,
+        )
+
+    def connection_settings(self) -> ConnectionSettings:
+        return ConnectionSettings(
+            read_timeout=self.read_timeout,
+            data_timeout=self.data_timeout,
+            handshake_timeout=self.handshake_timeout,
+            session_timeout=self._session_timeout(),
+            greeting_delay=self.greeting_delay,
+            reject_early_talkers=self.early_talker == "reject",
+            max_connections=self.max_connections,
+            max_connections_per_ip=self.max_connections_per_ip,
+        )
+
+    def _session_timeout(self) -> float:
+        return 0.0
+
+    def _transaction_opener(self) -> Any:
+        settings = TransactionSettings(
+            spool=self.context.spool,
+            adapters=self.context.adapters,
+            hostname=self.hostname,
+            split=self.split,
+            per_recipient=self.lmtp,
+            max_received=self.max_received,
+            defer_sender_reject=self.defer_sender_reject,
+        )
+        router = self._router
+
+        def open_transaction(session: Session, message_id: str) -> Transaction:
+            return Transaction(router, session, settings, message_id)
+
+        return open_transaction
+
+    def _make_contexts(self) -> ServerContexts | None:
+        if self.tls is None or self.tls.word == "off":
+            return None
+        if self.tls.word == "self_signed":
+            return ServerContexts([self_signed([self.hostname])])
+        files = self.tls.value
+        if len(files) % 2:
+            raise TlsError("`tls file` takes pairs: the file of a certificate, then the file of its key")
+        pairs = [KeyPair.load(*files[number : number + 2]) for number in range(0, len(files), 2)]
+        return ServerContexts(pairs)

@@ -1,0 +1,211 @@
+"""Listening sockets of one listener.
+
+A `Port` is opened while we may still be root, and everything that can go wrong goes wrong then, by name of the address. It
+accepts only from `Port.accept` on; until then connections wait in the kernel's queue.
+
+``*`` stands for all addresses of both families, on two sockets: each is told to keep to its own family, so that a client's IPv4
+address never comes in IPv6 clothes (RFC 4291 2.5.5.2) past a rule that names it. On a kernel without IPv6 ``*`` is IPv4.
+
+A unix socket whose file was left behind is removed, but only when nobody listens on it any more and only if it is a socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorSocket
+from twisted.internet.protocol import Factory
+
+from mailgate.inbound.protocol import Connection
+from mailgate.inbound.sessions import LINGER, Sessions
+
+BACKLOG = 1024
+"""Connections that wait to be accepted: a burst while we start or are busy must not be lost to a full queue."""
+MAX_LINGERING = 200
+"""Refused connections that may hold a socket at once; further ones are reset without a word."""
+
+ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+class CannotBind(Exception):  # noqa: N818 (read aloud: "cannot bind tcp://…")
+    """An address can't be listened on; the text is for the operator."""
+
+
+class Acceptor(Factory):
+    """Makes a `Connection` of each accepted socket, or refuses it."""
+
+    noisy = False
+
+    def __init__(self, sessions: Sessions, address: str, implicit_tls: bool) -> None:
+        self.sessions = sessions
+        self.address = address
+        self.implicit_tls = implicit_tls
+        self.lingering = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        sessions = self.sessions
+        if not sessions.accepting:
+            return None
+        client = client_address(addr)
+        limit = sessions.exceeded(client)
+        if not limit:
+            return Connection(sessions, self.address, client, self.implicit_tls)
+        sessions.log_refused(self.address, client, limit)
+        if self.implicit_tls or self.lingering >= MAX_LINGERING:
+            return None
+        return Refusal(self)
+
+
+class Refusal:
+    """One connection too many: says so, and is gone when the client is, or after `LINGER` seconds."""
+
+    __slots__ = ("_acceptor", "_timer", "factory", "transport")
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        self._acceptor = acceptor
+        self._timer: Any = None
+        self.transport: Any = None
+        self.factory: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self._acceptor.lingering += 1
+        self._timer = self._acceptor.sessions.reactor.callLater(LINGER, transport.abortConnection)
+        transport.write(self._acceptor.sessions.refusal)
+        transport.loseWriteConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Nobody listens."""
+
+    def connectionLost(self, reason: Any) -> None:
+        self._acceptor.lingering -= 1
+        if self._timer.active():
+            self._timer.cancel()
+
+
+class Port:
+    """The sockets of one address: two for ``*``, else one.
+
+    :raises CannotBind: when one can't be had; none is left open then.
+    """
+
+    def __init__(self, sessions: Sessions, scheme: str, host: str, port: int, path: str, address: str) -> None:
+        self.address = address
+        self._sessions = sessions
+        self._acceptor = Acceptor(sessions, address, scheme == "tls")
+        self._ports: list[Any] = []
+        self._paused: list[Any] = []
+        try:
+            if scheme == "unix":
+                self._add(self._listen_unix(path))
+            elif host == "*":
+                self._listen_on_both(port)
+            else:
+                self._add(self._listen_tcp(host, port))
+        except CannotBind:
+            for opened in self._ports:
+                opened.stopListening()
+            raise
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Port numbers as bound, for a configured port of 0."""
+        hosts = [opened.getHost() for opened in self._ports]
+        return tuple(host.port for host in hosts if hasattr(host, "port"))
+
+    def accept(self) -> None:
+        for paused in self._paused:
+            paused.startReading()
+        self._paused.clear()
+
+    def close(self) -> list[Any]:
+        """Stop listening: Deferreds or None, one for each socket."""
+        closing = [opened.stopListening() for opened in self._ports]
+        self._ports.clear()
+        return closing
+
+    def _add(self, opened: Any) -> None:
+        self._ports.append(opened)
+        if hasattr(opened, "stopReading"):
+            opened.stopReading()
+            self._paused.append(opened)
+
+    def _listen_on_both(self, port: int) -> None:
+        self._add(self._listen_tcp(ANY[socket.AF_INET], port))
+        try:
+            self._add(self._listen_tcp(ANY[socket.AF_INET6], port))
+        except CannotBind as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+
+    def _listen_tcp(self, host: str, port: int) -> Any:
+        reactor = self._sessions.reactor
+        try:
+            if host == ANY[socket.AF_INET6] and IReactorSocket.providedBy(reactor):
+                return self._adopt(_ipv6_only(port))
+            return reactor.listenTCP(port, self._acceptor, BACKLOG, host)
+        except CannotListenError as error:
+            raise self._error(error.socketError) from error.socketError
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _adopt(self, opened: socket.socket) -> Any:
+        with opened:  # adoptStreamPort works on a duplicate
+            return self._sessions.reactor.adoptStreamPort(opened.fileno(), socket.AF_INET6, self._acceptor)
+
+    def _listen_unix(self, path: str) -> Any:
+        try:
+            _remove_stale(path)
+            return self._sessions.reactor.listenUNIX(path, self._acceptor, BACKLOG)
+        except CannotListenError as error:
+            raise self._error(error.socketError) from error.socketError
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Any) -> CannotBind:
+        return CannotBind(f"cannot listen on {self.address}: {getattr(error, 'strerror', None) or error}")
+
+
+def client_address(addr: Any) -> str:
+    """The peer's address without a zone and not in the mapped form; "" for a unix socket."""
+    host: str = getattr(addr, "host", "") or ""
+    host = host.partition("%")[0]
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
+def _ipv6_only(port: int) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(("::", port))
+        opened.listen(BACKLOG)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # a full queue: somebody is there
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

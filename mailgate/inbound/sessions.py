@@ -1,0 +1,173 @@
+"""What the connections of one listener share: settings, limits, and the drain.
+
+Counting begins with accept, so that handshakes and silent peers count too. Loopback is not counted per address, and neither
+is a unix socket: there the address says nothing about who it is. A refused connection costs no session, only a line and a
+socket that lingers for a moment; the log says once a second how many there were, since a flood must not become a flood of
+lines (RFC 5321 7.8, CWE-779).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from mailgate.adapters import Adapters
+from mailgate.events import Event, EventLog
+from mailgate.message.envelope import Session
+from mailgate.smtp.reply import Reply
+from mailgate.smtp.server import ServerSession
+from mailgate.smtp.settings import ServerSettings
+
+MINIMUM_RATE = 500
+"""Octets per second on average that content must come at once data_timeout is over: against slow senders that would hold
+a transaction open for hours (RFC 5321 4.5.3.2.5 gives each block three minutes)."""
+LINGER = 5.0
+"""How long a connection that we have closed may take to take its last reply; then it is reset."""
+
+TOO_MANY = Reply(421, "4.7.0", "Too many connections, try again later")
+SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """Waits in seconds and numbers of connections; 0 switches off session_timeout and greeting_delay."""
+
+    read_timeout: float = 300.0
+    """For one whole command, and between two pieces of content (RFC 5321 4.5.3.2.7: at least five minutes)."""
+    data_timeout: float = 600.0
+    """For content; longer only at `MINIMUM_RATE`."""
+    handshake_timeout: float = 30.0
+    session_timeout: float = 0.0
+    greeting_delay: float = 0.0
+    reject_early_talkers: bool = True
+    max_connections: int = 1000
+    max_connections_per_ip: int = 100
+
+
+class TransactionLike(Protocol):
+    """One mail transaction as the connection drives it: `pipeline.transaction.Transaction`, or a test's."""
+
+    def mail(self, sender: Any, parameters: Any) -> Any: ...
+    def rcpt(self, address: Any, parameters: Any) -> Any: ...
+    def data(self) -> Any: ...
+    def append(self, content: bytes) -> Any: ...
+    def end(self) -> Any: ...
+    def abort(self, reason: str = "") -> None: ...
+
+
+class Drainable(Protocol):
+    """What `Sessions` needs of a connection."""
+
+    def drain(self) -> None: ...
+    def cut(self) -> None: ...
+
+
+class Sessions:
+    """All connections of one listener, whatever port they came by.
+
+    ``open_transaction(session, message_id)`` begins a transaction; ``tls`` makes server connections, None without certificates.
+    """
+
+    def __init__(
+        self,
+        server: ServerSettings,
+        settings: ConnectionSettings,
+        open_transaction: Callable[[Session, str], TransactionLike],
+        adapters: Adapters,
+        tls: Any = None,
+        label: str = "",
+    ) -> None:
+        self.server = server
+        self.settings = settings
+        self.open_transaction = open_transaction
+        self.reactor = adapters.reactor
+        self.tls = tls
+        self.label = label
+        self.events = EventLog("mailgate.inbound")
+        self.accepting = False
+        self.draining = False
+        greeter = ServerSession(server)
+        greeter.greet()
+        self.greeting = greeter.output()
+        """The same for every connection, so that one that says nothing needs no session."""
+        self.refusal = TOO_MANY.encode(enhanced="ENHANCEDSTATUSCODES" not in server.hide)
+        self._random = adapters.random
+        self._open: set[Drainable] = set()
+        self._per_address: dict[str, int] = {}
+        self._drained: Deferred[None] | None = None
+        self._unlogged_refusals = 0
+        self._next_refusal_line = 0.0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def new_id(self) -> str:
+        """Short, and not to be guessed: it stands in replies and logs of the next hops."""
+        return f"{self._random.getrandbits(48):012x}"
+
+    # limits
+
+    def exceeded(self, client: str) -> str:
+        """The name of the limit that one more connection from this address would exceed, or ""."""
+        if len(self._open) >= self.settings.max_connections:
+            return "max_connections"
+        if self._per_address.get(client, 0) >= self.settings.max_connections_per_ip:
+            return "max_connections_per_ip"
+        return ""
+
+    def add(self, connection: Drainable, client: str) -> None:
+        self._open.add(connection)
+        if _is_counted(client):
+            self._per_address[client] = self._per_address.get(client, 0) + 1
+
+    def remove(self, connection: Drainable, client: str) -> None:
+        self._open.discard(connection)
+        if _is_counted(client):
+            left = self._per_address[client] - 1
+            if left:
+                self._per_address[client] = left
+            else:
+                del self._per_address[client]
+        if not self._open and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def log_refused(self, listener: str, client: str, limit: str) -> None:
+        now = self.reactor.seconds()
+        self._unlogged_refusals += 1
+        if now >= self._next_refusal_line:
+            self._next_refusal_line = now + 1.0
+            count, self._unlogged_refusals = self._unlogged_refusals, 0
+            self.events.warn(Event.SESSION_REFUSED, listener=listener, client=client, limit=limit, refused=count)
+
+    # the end
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """Tell idle sessions 421 now and the others after their transaction, or when ``timeout`` is over. Fires when
+        the last connection is gone."""
+        self.draining = True
+        done: Deferred[None] = Deferred()
+        for connection in list(self._open):
+            connection.drain()
+        if not self._open:
+            done.callback(None)
+            return done
+        late = self.reactor.callLater(timeout, self._cut)
+        self._drained = done
+
+        def finished(result: None) -> None:
+            if late.active():
+                late.cancel()
+
+        return done.addCallback(finished)
+
+    def _cut(self) -> None:
+        for connection in list(self._open):
+            connection.cut()
+
+
+def _is_counted(client: str) -> bool:
+    return client != "" and not client.startswith("127.") and client != "::1"
