@@ -1,0 +1,309 @@
+"""A Twisted protocol around one `ClientSession`: bytes to the transport, answers to whoever waits, one timer.
+
+The caller says commands on ``session`` and waits once for all their answers::
+
+    connection.session.mail(sender); connection.session.rcpt(recipient)
+    answers = await connection.exchange(300)
+
+``exchange`` never fails. If the dialogue ends early the list is short and ``trouble`` says why. A connection with ``trouble`` is
+finished: the transport is closed or being closed, and nothing is written any more.
+
+There is one delayed call in a connection's life, moved only when its deadline is: exchanges, idle time and holds set a
+deadline and what to do then, which costs an attribute, not a call of the reactor.
+
+Content beyond one write is streamed: the connection is a push producer's consumer, ``write_content`` says to wait when the
+transport has more than it can send, and the reply of a peer that answers before the end is seen at once (``early``).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailgate.events import Event, EventLog
+from mailgate.message.envelope import TlsFacts
+from mailgate.net.transport import send
+from mailgate.outbound.endpoint import Link
+from mailgate.outbound.failure import Kind
+from mailgate.smtp.client import Answer, ClientSession, Fault, Step
+from mailgate.smtp.reply import Reply
+
+_SOCKETS = (tcp.Client, unix.Client)
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Connection(Protocol):
+    """See the module's docstring. ``on_lost(connection)`` is called once, when the transport is gone."""
+
+    def __init__(self, link: Link, clock: Any, on_lost: Callable[[Connection], None], log: EventLog, target: str = "") -> None:
+        settings = link.endpoint.settings
+        self.link = link
+        self.settings = settings
+        self.trouble: Kind | None = None
+        self.reason = ""
+        self.early: Reply | None = None
+        """The first reply that came while content was still being sent."""
+        self.tls: TlsFacts | None = None
+        self.in_clear = False
+        """Made without TLS after an opportunistic handshake failed."""
+        self.messages = 0
+        self.reused = False
+        self.ready_at = 0.0
+        self._log = log
+        self._target = target
+        self._clock = clock
+        self._on_lost: Callable[[Connection], None] | None = on_lost
+        self._answers: list[Answer] = []
+        self._waiter: Deferred[list[Answer]] | None = None
+        self._handshake: Deferred[None] | None = None
+        self._congested = False
+        self._room: Deferred[None] | None = None
+        self._timer: Any = None
+        self._deadline = 0.0
+        self._action: Callable[[], None] | None = None
+        self.session = ClientSession(settings.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
+
+    # Commands and answers
+
+    def exchange(self, seconds: float) -> Deferred[list[Answer]]:
+        """Write what was said and wait for every answer. Cancelling stops the waiting, not the dialogue."""
+        waiter: Deferred[list[Answer]] = Deferred(self._forget_waiter)
+        self._waiter = waiter
+        if self.trouble is not None or not self.session.waiting:
+            self._answer()
+            return waiter
+        self.arm(seconds, self._timed_out)
+        self.flush()
+        return waiter
+
+    def flush(self) -> None:
+        """Write what the session has to say."""
+        data = self.session.output()
+        if data and self.trouble is None:
+            send(self.transport, data)
+
+    def dataReceived(self, data: bytes) -> None:
+        session = self.session
+        answers = session.receive(data)
+        if answers:
+            self._answers += answers
+            last = answers[-1]
+            if last.step is Step.BODY or last.step is Step.IDLE:
+                self._unasked(last)
+        if session.fault:
+            self._end(Kind.TLS if session.fault is Fault.INJECTION else Kind.GARBAGE, session.fault.value)
+            return
+        if session.waiting:
+            self.flush()
+        elif self._waiter is not None:
+            self._answer()
+
+    def _unasked(self, answer: Answer) -> None:
+        if answer.step is Step.IDLE:
+            self._end(Kind.CLOSING, str(answer.reply))
+        elif self.early is None:
+            self.early = answer.reply
+            self._make_room()
+
+    def _answer(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        answers, self._answers = self._answers, []
+        self._action = None
+        if waiter is not None:
+            waiter.callback(answers)
+
+    def _forget_waiter(self, _: Deferred[list[Answer]]) -> None:
+        self._waiter = None
+
+    # Content
+
+    def write_content(self, data: bytes) -> None:
+        """A piece of content that was stuffed; see `room`."""
+        self.session.content(data)
+        self.flush()
+
+    def start_streaming(self) -> None:
+        self.transport.registerProducer(self, True)  # type: ignore[union-attr]
+
+    def stop_streaming(self) -> None:
+        self._congested = False
+        if self.trouble is None:
+            self.transport.unregisterProducer()  # type: ignore[union-attr]
+
+    @property
+    def congested(self) -> bool:
+        """More was written than the peer takes: wait for `room`."""
+        return self._congested and self.early is None and self.trouble is None
+
+    def room(self, seconds: float) -> Deferred[None]:
+        """Fires when more may be written, the peer answered early, or the connection has trouble."""
+        self._room = Deferred(self._forget_room)
+        self.arm(seconds, self._timed_out)
+        return self._room
+
+    def _forget_room(self, _: Deferred[None]) -> None:
+        self._room = None
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            self._action = None
+            room.callback(None)
+
+    def pauseProducing(self) -> None:
+        self._congested = True
+
+    def resumeProducing(self) -> None:
+        self._congested = False
+        self._make_room()
+
+    def stopProducing(self) -> None:
+        """The transport goes away; `connectionLost` follows."""
+
+    # TLS
+
+    def start_tls(self, creator: Any) -> Deferred[None]:
+        """Handshake as a client. Fires when it is over; ``trouble`` says how it went."""
+        self._handshake = Deferred(self._forget_handshake)
+        self.arm(self.settings.timeouts.command, self._timed_out)
+        self.transport.startTLS(creator)  # type: ignore[union-attr]
+        return self._handshake
+
+    def handshakeCompleted(self) -> None:
+        self._action = None
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            self.session.tls_started()
+            handshake.callback(None)
+
+    def _forget_handshake(self, _: Deferred[None]) -> None:
+        self._handshake = None
+        self.abort()
+
+    @property
+    def tls_connection(self) -> Any:
+        """The `OpenSSL.SSL.Connection`."""
+        return self.transport.getHandle()  # type: ignore[union-attr]
+
+    # Life
+
+    def connectionMade(self) -> None:
+        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if set_no_delay is not None and self.settings.scheme != "unix":
+            set_no_delay(True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.trouble is None:
+            self._tell(
+                Kind.LOST if self._handshake is None else Kind.TLS,
+                "closed by the peer" if isinstance(reason.value, ConnectionDone) else reason.getErrorMessage(),
+            )
+        self._action = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(self)
+
+    def is_stale(self) -> bool:
+        """Asked before an idle connection is used again: the peer has closed it or said something since. What the reactor
+        has read already is known; this looks at what waits in the socket."""
+        if self.trouble is not None:
+            return True
+        if not isinstance(self.transport, _SOCKETS):
+            return False
+        try:
+            waiting = self.transport.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return not waiting or self.tls is None  # over TLS it may be a session ticket
+
+    def quit(self) -> None:
+        """Say goodbye, if that can be said now, and close."""
+        if self.trouble is not None:
+            return
+        if self.session.waiting or self.session.content_open:
+            self.abort()
+            return
+        self.session.quit()
+        self.exchange(self.settings.timeouts.quit).addCallback(lambda _: self.close("done"))
+
+    def close(self, reason: str) -> None:
+        """Close in order; nothing more is said."""
+        self._end(Kind.LOST, reason)
+
+    def abort(self, reason: str = "given up") -> None:
+        """Close at once; what was not sent yet is not sent."""
+        if self.trouble is None:
+            self._tell(Kind.LOST, reason)
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def arm(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do this after ``seconds`` unless something else is set before."""
+        self._action = action
+        self._deadline = deadline = self._clock.seconds() + seconds
+        timer = self._timer
+        if timer is None:
+            self._timer = self._clock.callLater(seconds, self._tick)
+        elif timer.getTime() > deadline:
+            timer.reset(seconds)
+
+    def disarm(self) -> None:
+        self._action = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        action = self._action
+        if action is None:
+            return
+        left = self._deadline - self._clock.seconds()
+        if left > 0:
+            self._timer = self._clock.callLater(left, self._tick)
+            return
+        self._action = None
+        action()
+
+    def _timed_out(self) -> None:
+        kind = Kind.TIMEOUT if self._handshake is None else Kind.TLS
+        if self.trouble is None:
+            self._tell(kind, "no answer in time")
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def _end(self, kind: Kind, reason: str) -> None:
+        if self.trouble is None:
+            self._tell(kind, reason)
+            self.transport.loseConnection()  # type: ignore[union-attr]
+            self.arm(self.settings.timeouts.quit, self.transport.abortConnection)  # type: ignore[union-attr]
+
+    def _tell(self, kind: Kind, reason: str) -> None:
+        """Everybody who waits hears that it is over."""
+        self.trouble = kind
+        self.reason = reason
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None and not handshake.called:
+            handshake.callback(None)
+        self._make_room()
+        if self._waiter is not None:
+            self._answer()
+
+    def _trace(self, direction: str, text: str) -> None:
+        self._log.info(
+            Event.WIRE,
+            target=self._target,
+            endpoint=self.settings.label,
+            connection=id(self) & 0xFFFFFF,
+            dir=direction,
+            line=text,
+        )

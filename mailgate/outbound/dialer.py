@@ -1,0 +1,62 @@
+"""Connecting: tcp://, tls:// and unix:// endpoints, over the reactor that was given.
+
+A name is resolved and its addresses are tried as Twisted's HostnameEndpoint does (RFC 8305); an address is connected to
+directly. TLS from the first byte is begun by `handshake.make_ready` on the connected transport, as STARTTLS is, so both are
+judged in one place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from mailgate.outbound.connection import Connection
+from mailgate.outbound.endpoint import EndpointSettings
+from mailgate.outbound.failure import AttemptFailed, Kind
+
+
+class _Once(Factory):
+    """Hands out one protocol that exists already."""
+
+    noisy = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._connection
+
+
+async def dial(reactor: Any, connection: Connection, seconds: float, host: str = "") -> None:
+    """Connect ``connection``; to the address ``host`` instead of its endpoint's host if given.
+
+    :raises AttemptFailed: when nobody answers there.
+    """
+    waiting: Deferred[Any] = _endpoint(reactor, connection.settings, seconds, host).connect(_Once(connection))
+    try:
+        await waiting
+    except CancelledError:
+        raise
+    except Exception as error:
+        raise AttemptFailed(Kind.CONNECT, "connect", str(error) or type(error).__name__) from error
+
+
+def _endpoint(reactor: Any, settings: EndpointSettings, seconds: float, host: str) -> Any:
+    if settings.scheme == "unix":
+        return UNIXClientEndpoint(reactor, settings.path, timeout=seconds)  # type: ignore[no-untyped-call]
+    host = host or settings.host
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return HostnameEndpoint(reactor, host, settings.port, timeout=seconds)
+    return (TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint)(reactor, host, settings.port, timeout=seconds)
+
+
+def peer_host(connection: Connection) -> str:
+    """The address a connection goes to, "" for a unix socket."""
+    return str(getattr(connection.transport.getPeer(), "host", ""))  # type: ignore[union-attr]

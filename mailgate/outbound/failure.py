@@ -1,0 +1,57 @@
+"""What can go wrong with an attempt before a reply about the message itself: one table.
+
+Each kind says what the client is told when no endpoint is left, and what it means for the endpoint's health
+(docs/delivery.md): a fault of connecting opens its circuit at once, trouble in the dialogue counts towards it. Replies about a
+sender, a recipient or a message are no failures and never come here.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from mailgate.smtp.reply import Reply
+
+
+class Health(Enum):
+    """What a failure means for the endpoint."""
+
+    OPEN = "open"
+    COUNT = "count"
+    NEUTRAL = "neutral"
+
+
+class Kind(Enum):
+    """Name, reply when nobody else is left, health."""
+
+    CONNECT = ("connect", Reply(451, "4.4.1", "The next hop can't be reached, try again later"), Health.OPEN)
+    LOST = ("lost", Reply(451, "4.4.2", "The connection to the next hop was lost, try again later"), Health.COUNT)
+    TIMEOUT = ("timeout", Reply(451, "4.4.2", "The next hop does not answer, try again later"), Health.COUNT)
+    GARBAGE = ("garbage", Reply(451, "4.5.0", "The next hop does not speak the protocol, try again later"), Health.COUNT)
+    CLOSING = ("closing", Reply(451, "4.3.2", "The next hop is closing its connections, try again later"), Health.COUNT)
+    SESSION = ("session", Reply(451, "4.3.2", "The next hop does not take mail at present, try again later"), Health.COUNT)
+    NO_TLS = ("no-tls", Reply(451, "4.7.4", "The next hop does not offer the required encryption"), Health.COUNT)
+    TLS = ("tls", Reply(451, "4.7.5", "No trusted encrypted connection to the next hop"), Health.COUNT)
+    AUTH = ("auth", Reply(451, "4.7.0", "The next hop does not accept this gateway, try again later"), Health.COUNT)
+    LEASE = ("lease", Reply(451, "4.3.2", "All connections to the next hop are busy, try again later"), Health.NEUTRAL)
+    TOTAL = ("total", Reply(451, "4.4.1", "No next hop answered in time, try again later"), Health.NEUTRAL)
+
+    def __init__(self, label: str, reply: Reply, health: Health) -> None:
+        self.label = label
+        self.reply = reply
+        self.health = health
+
+
+class AttemptFailed(Exception):
+    """One endpoint could not be used. ``stage`` and ``reason`` are for the log, ``answer`` is what the peer said, if it did."""
+
+    def __init__(self, kind: Kind, stage: str, reason: str, answer: Reply | None = None) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.kind = kind
+        self.stage = stage
+        self.reason = reason
+        self.answer = answer
+
+
+NO_LONGER_ACCEPTED = Reply(451, "4.3.0", "The next hop no longer accepts this recipient, try again later")
+UNKNOWN_OUTCOME = Reply(451, "4.4.2", "The next hop did not say whether it took the message")
+ABORTED = Reply(451, "4.4.2", "The transaction was aborted")

@@ -1,0 +1,106 @@
+"""From a transport that is connected to a connection that takes mail: greeting, hello, STARTTLS, verification, AUTH.
+
+What TLS has to be is the `Decision`'s affair; what is done here is asked of it and of nothing else. Before TLS our client says
+EHLO (or LHLO) with its name and STARTTLS, nothing else, where the decision does not allow clear text.
+"""
+
+from __future__ import annotations
+
+from mailgate.outbound.connection import Connection
+from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.tls_policy import OnFailure, Start
+from mailgate.smtp.client import Step
+from mailgate.smtp.reply import Reply
+from mailgate.tls.facts import tls_facts
+from mailgate.tls.verification import verify_chain, verify_peer
+
+
+class TlsFailed(AttemptFailed):
+    """The handshake or the peer's certificate; ``clear`` when the decision allows a new connection in clear text."""
+
+    def __init__(self, reason: str, *, clear: bool) -> None:
+        super().__init__(Kind.TLS, Step.STARTTLS.value, reason)
+        self.clear = clear
+        self.host = ""
+        """The address it happened with."""
+
+
+async def make_ready(connection: Connection) -> None:
+    """:raises AttemptFailed: when this connection can't be used; the caller closes it."""
+    decision = connection.link.decision
+    settings = connection.settings
+    start = Start.NEVER if connection.in_clear else decision.start
+    if start is Start.IMPLICIT:
+        await _start_tls(connection)
+    await _expect(connection, Step.GREETING, 220)
+    needs_extensions = start is Start.ALWAYS or settings.credentials is not None or settings.lmtp
+    await _hello(connection, needs_extensions=needs_extensions)
+    if start in (Start.OFFERED, Start.ALWAYS):
+        await _starttls(connection, required=not decision.allow_clear, needs_extensions=needs_extensions)
+    if settings.credentials is not None:
+        await _authenticate(connection)
+
+
+async def _ask(connection: Connection, step: Step) -> Reply:
+    answers = await connection.exchange(connection.settings.timeouts.command)
+    if connection.trouble is not None:
+        raise AttemptFailed(connection.trouble, step.value, connection.reason)
+    return answers[0].reply
+
+
+async def _expect(connection: Connection, step: Step, code: int, kind: Kind = Kind.SESSION) -> None:
+    reply = await _ask(connection, step)
+    if reply.code != code:
+        raise AttemptFailed(kind, step.value, str(reply), reply)
+
+
+async def _hello(connection: Connection, *, needs_extensions: bool) -> None:
+    connection.session.hello()
+    reply = await _ask(connection, Step.HELLO)
+    if reply.is_permanent and not needs_extensions:
+        connection.session.helo()
+        reply = await _ask(connection, Step.HELLO)
+    if not reply.is_success:
+        raise AttemptFailed(Kind.SESSION, Step.HELLO.value, str(reply), reply)
+
+
+async def _starttls(connection: Connection, *, required: bool, needs_extensions: bool) -> None:
+    session = connection.session
+    if not session.capabilities.starttls:
+        if required:
+            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS.value, "STARTTLS is not offered")
+        return
+    session.starttls()
+    reply = await _ask(connection, Step.STARTTLS)
+    if reply.code != 220:
+        if required:
+            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS.value, str(reply), reply)
+        if reply.code == 421 or not (reply.is_temporary or reply.is_permanent):
+            raise AttemptFailed(Kind.SESSION, Step.STARTTLS.value, str(reply), reply)
+        return
+    await _start_tls(connection)
+    await _hello(connection, needs_extensions=needs_extensions or required)
+
+
+async def _start_tls(connection: Connection) -> None:
+    decision = connection.link.decision
+    context = connection.settings.tls_context
+    await connection.start_tls(context.connection_creator(decision.sni))
+    if connection.trouble is not None:
+        raise TlsFailed(connection.reason, clear=decision.on_handshake is OnFailure.CLEAR)
+    peer = connection.tls_connection
+    verdict = verify_peer(peer, context, decision.names) if decision.names else verify_chain(peer, context)
+    if not verdict.ok and decision.on_bad_peer is not OnFailure.IGNORE:
+        raise TlsFailed(verdict.reason, clear=decision.on_bad_peer is OnFailure.CLEAR)
+    connection.tls = tls_facts(peer, verdict.matched_name)
+
+
+async def _authenticate(connection: Connection) -> None:
+    """Only the configured mechanism is used, and only where it is offered: an offer is no reason to say a secret another way."""
+    credentials = connection.settings.credentials
+    assert credentials is not None
+    mechanism = credentials()
+    if mechanism.name not in connection.session.capabilities.mechanisms:
+        raise AttemptFailed(Kind.AUTH, Step.AUTH.value, f"AUTH {mechanism.name} is not offered")
+    connection.session.auth(mechanism)
+    await _expect(connection, Step.AUTH, 235, Kind.AUTH)

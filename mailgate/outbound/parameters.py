@@ -1,0 +1,102 @@
+"""What of an envelope goes on to a next hop, by what it announced (docs/delivery.md): pure functions.
+
+MAIL and RCPT parameters go through where they are offered. What can't be left out without changing the message refuses it:
+SMTPUTF8 where an address or the header section needs it (550 5.6.7), an 8-bit body (550 5.6.3), REQUIRETLS (550 5.7.30), a size
+over the announced limit (552 5.3.4). DSN parameters that are not offered are left out; over LMTP they always are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import idna
+
+from mailgate.smtp.address import Address
+from mailgate.smtp.client import Capabilities
+from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
+from mailgate.smtp.reply import PermanentError
+
+TRACE_ALLOWANCE = 1024
+"""What our trace fields add to the size that a client declared, at most about this."""
+
+_BODY_WORDS = {BodyType.EIGHT_BIT: "BODY=8BITMIME", BodyType.BINARY: "BODY=BINARYMIME"}
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the content, as far as it is known, and the addresses ask of the next hop."""
+
+    size: int | None = None
+    """Exact when ``exact``, else what the client declared."""
+    exact: bool = False
+    body: BodyType | None = None
+    """None: 7 bit."""
+    utf8: bool = False
+
+
+def needs_utf8(address: Address) -> bool:
+    """Whether A-labels do not suffice for this address (RFC 6531 3.2)."""
+    if address.local_part.isascii():
+        return _a_labels(address.domain) is None
+    return True
+
+
+def wire_address(address: Address, *, utf8: bool) -> Address:
+    """The address as it goes out: as it is under SMTPUTF8, else with A-labels."""
+    if utf8 or address.domain.isascii():
+        return address
+    return Address(address.local_part, _a_labels(address.domain) or address.domain)
+
+
+def _a_labels(domain: str) -> str | None:
+    if domain.isascii():
+        return domain
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return None
+
+
+def mail_parameters(given: MailParameters, needs: Needs, offered: Capabilities, *, lmtp: bool) -> tuple[str, ...]:
+    """The parameters of MAIL. :raises PermanentError: when the message can't go this way."""
+    if needs.size is None and needs.body is None and not needs.utf8 and given is NO_MAIL_PARAMETERS:
+        return ()
+    words = []
+    if needs.size is not None and offered.size is not None:
+        if offered.size and needs.size > offered.size:
+            raise PermanentError(f"The next hop takes at most {offered.size} octets", code=552, enhanced="5.3.4")
+        size = needs.size if needs.exact else needs.size + TRACE_ALLOWANCE
+        words.append(f"SIZE={size if needs.exact or not offered.size else min(size, offered.size)}")
+    if needs.body is BodyType.BINARY and not (offered.binary and offered.chunking):
+        raise PermanentError("The next hop does not take BINARYMIME", code=550, enhanced="5.6.3")
+    if needs.body is not None:
+        if not offered.eight_bit and needs.body is BodyType.EIGHT_BIT:
+            if needs.exact:
+                raise PermanentError("The next hop does not take 8-bit content", code=550, enhanced="5.6.3")
+        elif needs.body in _BODY_WORDS:
+            words.append(_BODY_WORDS[needs.body])
+    if needs.utf8:
+        if not offered.smtputf8:
+            raise PermanentError("The next hop does not take internationalized mail", code=550, enhanced="5.6.7")
+        words.append("SMTPUTF8")
+    if given.requiretls:
+        if not offered.requiretls:
+            raise PermanentError("The next hop does not support REQUIRETLS", code=550, enhanced="5.7.30")
+        words.append("REQUIRETLS")
+    if offered.dsn and not lmtp:
+        words += [f"RET={given.ret}"] * (given.ret is not None) + [f"ENVID={given.envid}"] * (given.envid is not None)
+    if given.auth is not None and offered.mechanisms:
+        words.append(f"AUTH={given.auth}")
+    return tuple(words)
+
+
+def rcpt_parameters(given: RcptParameters, offered: Capabilities, *, lmtp: bool) -> tuple[str, ...]:
+    """The parameters of RCPT."""
+    if given is NO_RCPT_PARAMETERS or lmtp or not offered.dsn:
+        return ()
+    words = []
+    if given.notify:
+        words.append("NOTIFY=" + ",".join(sorted(given.notify)))
+    if given.orcpt is not None:
+        words.append(f"ORCPT={given.orcpt}")
+    return tuple(words)

@@ -1,0 +1,264 @@
+"""The connections of one target: ready ones are kept and used again, their number is bounded, waiting for one is fair.
+
+- A connection belongs to its `Link` (endpoint and TLS decision) and is never given to another.
+- Lease: the newest idle one first. One that the peer has closed, or has something to say on, is found out before.
+- ``max_connections`` counts idle ones and those being opened. When a slot is needed, an idle one of another link is closed.
+- Who can't have one waits in line, at most ``lease_timeout``; whatever becomes free goes to the first who can use it.
+- Given back with a transaction left open, it is RSET first; worn out (``max_age``, ``max_messages``), it says QUIT.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailgate.events import EventLog
+from mailgate.net.waiting import DeadlineExceeded, spawn, within
+from mailgate.outbound.connection import Connection
+from mailgate.outbound.dialer import dial, peer_host
+from mailgate.outbound.endpoint import Endpoint, Link
+from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.handshake import TlsFailed, make_ready
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    max_connections: int = 50
+    max_connections_per_endpoint: int = 0
+    """0: as many as max_connections."""
+    max_idle: int = 10
+    idle_timeout: float = 120.0
+    max_age: float = 1800.0
+    max_messages: int = 1000
+    lease_timeout: float = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    link: Link
+    granted: Deferred[Connection | None]
+    """A connection, or None for the right to open one."""
+
+
+def _nothing() -> None: ...
+
+
+class Pool:
+    """See the module's docstring."""
+
+    def __init__(
+        self, settings: PoolSettings, endpoints: Sequence[Endpoint], reactor: Any, log: EventLog, label: str = ""
+    ) -> None:
+        self._settings = settings
+        self._links = [link for endpoint in endpoints for link in dict.fromkeys((endpoint.link, endpoint.requiretls_link))]
+        self._reactor = reactor
+        self._log = log
+        self._label = label
+        self._per_endpoint = settings.max_connections_per_endpoint or settings.max_connections
+        self._waiters: deque[_Waiter] = deque()
+        self._connected: set[Connection] = set()
+        self._closed: Deferred[None] | None = None
+        self.open_count = 0
+        """Connections that are open or being opened."""
+        self.idle_count = 0
+
+    def take(self, link: Link) -> Connection | None:
+        """An idle connection, if there is one and nobody waits before."""
+        idle = link.idle
+        while idle and not self._waiters:
+            connection: Connection = idle.pop()
+            self.idle_count -= 1
+            if connection.is_stale():
+                connection.abort("found closed")
+            else:
+                connection.disarm()
+                return connection
+        return None
+
+    async def lease(
+        self,
+        link: Link,
+        *,
+        fresh: bool = False,
+        dialling: Callable[[], None] = _nothing,
+        connected: Callable[[], None] = _nothing,
+    ) -> Connection:
+        """A ready connection; ``fresh``: a new one. ``dialling`` and ``connected`` hear how far it is.
+
+        :raises AttemptFailed: when there is none in time, or the endpoint can't be used.
+        """
+        connection = None if fresh else self.take(link)
+        if connection is not None:
+            return connection
+        if self._waiters or not self._reserve(link):
+            connection = await self._wait(link)
+            if connection is not None:
+                return connection
+        dialling()
+        return await self._open(link, connected)
+
+    def give_back(self, connection: Connection) -> None:
+        """The transaction is over, however it went."""
+        if connection.trouble is not None:
+            return
+        session = connection.session
+        if session.waiting or session.content_open or session.in_transaction:
+            spawn(self._clean(connection)).addErrback(self._incident)
+            return
+        settings = self._settings
+        worn = connection.messages >= settings.max_messages
+        if worn or self._closed or self._reactor.seconds() - connection.ready_at >= settings.max_age:
+            connection.quit()
+            return
+        if not self._waiters and self.idle_count >= settings.max_idle:
+            connection.quit()
+            return
+        connection.reused = True
+        connection.link.idle.append(connection)
+        self.idle_count += 1
+        if self._waiters:
+            self._serve()
+        else:
+            connection.arm(settings.idle_timeout, lambda: self._retire(connection))
+
+    async def close(self) -> None:
+        """Idle connections say QUIT now, the others when they are given back. Returns when all are gone."""
+        if not self.open_count:
+            return
+        self._closed = Deferred()
+        for link in self._links:
+            for connection in tuple(link.idle):
+                self._retire(connection)
+        await self._closed
+
+    def abort(self) -> None:
+        """Close everything at once."""
+        for connection in tuple(self._connected):
+            connection.abort("shutdown")
+
+    # Slots
+
+    def _reserve(self, link: Link) -> bool:
+        """Count one more connection if there is room; else ask an idle one that is of no use to this link to go."""
+        if link.endpoint.open_count < self._per_endpoint and self.open_count < self._settings.max_connections:
+            link.endpoint.open_count += 1
+            self.open_count += 1
+            return True
+        crowded = link.endpoint.open_count >= self._per_endpoint
+        for other in self._links:
+            if other is not link and other.idle and (not crowded or other.endpoint is link.endpoint):
+                self._retire(other.idle[0])
+                break
+        return False
+
+    def _release(self, link: Link) -> None:
+        link.endpoint.open_count -= 1
+        self.open_count -= 1
+        if self._waiters:
+            self._serve()
+        if self._closed and not self.open_count and not self._closed.called:
+            self._closed.callback(None)
+
+    async def _wait(self, link: Link) -> Connection | None:
+        waiter = _Waiter(link, Deferred())
+        self._waiters.append(waiter)
+        try:
+            return await within(waiter.granted, self._settings.lease_timeout, self._reactor)
+        except DeadlineExceeded as error:
+            raise AttemptFailed(Kind.LEASE, "lease", "no connection became free in time") from error
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait, in their order; one who has to wait for any slot keeps later ones from taking it."""
+        for waiter in tuple(self._waiters):
+            connection = None
+            idle = waiter.link.idle
+            while idle and connection is None:
+                connection = idle.pop()
+                self.idle_count -= 1
+                if connection.is_stale():
+                    connection.abort("found closed")
+                    connection = None
+            if connection is None and not self._reserve(waiter.link):
+                if waiter.link.endpoint.open_count < self._per_endpoint:
+                    return
+                continue
+            if connection is not None:
+                connection.disarm()
+            self._waiters.remove(waiter)
+            waiter.granted.callback(connection)
+
+    # Connections
+
+    async def _open(self, link: Link, connected: Callable[[], None]) -> Connection:
+        try:
+            return await self._connect(link, connected)
+        except TlsFailed as failure:
+            if not failure.clear:
+                raise
+            host = failure.host
+        link.endpoint.open_count += 1  # the other one is going
+        self.open_count += 1
+        return await self._connect(link, connected, in_clear_to=host)
+
+    async def _connect(self, link: Link, connected: Callable[[], None], in_clear_to: str | None = None) -> Connection:
+        connection = Connection(link, self._reactor, self._lost, self._log, self._label)
+        connection.in_clear = in_clear_to is not None
+        try:
+            await dial(self._reactor, connection, connection.settings.timeouts.connect, in_clear_to or "")
+        except BaseException:
+            self._release(link)
+            raise
+        self._connected.add(connection)
+        connected()
+        host = peer_host(connection)
+        try:
+            await make_ready(connection)
+        except TlsFailed as failure:
+            failure.host = host
+            connection.abort(failure.reason)
+            raise
+        except BaseException:
+            connection.quit()
+            raise
+        connection.ready_at = self._reactor.seconds()
+        return connection
+
+    async def _clean(self, connection: Connection) -> None:
+        """RSET what was left open; a connection that does not answer to that is closed."""
+        session = connection.session
+        seconds = connection.settings.timeouts.reset
+        if session.waiting:
+            await connection.exchange(seconds)
+        if session.content_open:
+            connection.abort("in the middle of the content")
+            return
+        if session.in_transaction and connection.trouble is None:
+            session.rset()
+            await connection.exchange(seconds)
+            if session.in_transaction:
+                connection.quit()
+                return
+        self.give_back(connection)
+
+    def _retire(self, connection: Connection) -> None:
+        connection.link.idle.remove(connection)
+        self.idle_count -= 1
+        connection.quit()
+
+    def _lost(self, connection: Connection) -> None:
+        idle = connection.link.idle
+        if connection in idle:
+            idle.remove(connection)
+            self.idle_count -= 1
+        self._connected.discard(connection)
+        self._release(connection.link)
+
+    def _incident(self, failure: Any) -> None:
+        self._log.incident("pool", failure.value)

@@ -1,0 +1,509 @@
+"""The client side of SMTP (RFC 5321) and LMTP (RFC 2033), sans-IO.
+
+`ClientSession` turns calls into commands and bytes into answers. It knows the rules of the dialogue; what to do about an
+answer is the caller's affair (outbound/). The contract:
+
+- A method (``mail``, ``rcpt``, …) says a command; ``output`` gives the bytes to write now. With PIPELINING (RFC 2920) they
+  go out together as far as the RFC allows; what has to wait is held and comes out of ``output`` after ``receive``. RCPT and
+  DATA that were held behind a refused MAIL are dropped.
+- ``receive`` gives an `Answer` for each command, in the order of the commands. It is the same for every cut of the input.
+- ``fault`` says why the dialogue can't go on: a reply that is none, is too long, or answers nothing. Answers before it hold.
+- After ``end_content`` nothing may be said until its answers are here: one, or in LMTP one for each accepted recipient.
+
+What it refuses. From the caller: `CommandError` for a value that would not stay inside its place in a command (CR, LF, NUL,
+a space or bracket in an address): whoever wrote it, no command leaves with it. From the peer: replies over 100 lines or
+64 KiB (RFC 5321 has no limit; a peer that never ends its reply must not fill our memory), lines whose codes differ, anything
+behind the 220 to STARTTLS (RFC 3207 and CVE-2011-0411: it could be an attacker's, read as if it were protected).
+
+Deviation: a line may end in LF alone; nothing hangs on it here and old servers do it.
+RFC 1870, 2033, 2034, 2920, 3030, 3207, 3461, 4954, 5321, 6152, 6531, 8689.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+from mailgate.smtp.address import Address
+from mailgate.smtp.reply import Reply, split_enhanced
+from mailgate.smtp.sasl import SaslClient, SaslError
+
+MAX_REPLY_LINES = 100
+MAX_REPLY_SIZE = 1 << 16
+MAX_CACHED_LINE = 200
+"""Replies of one short line are nearly always the same few; longer ones are not worth keeping."""
+MAX_AUTH_LINE = 512
+"""An initial response that makes the command longer than this waits for the server's challenge (RFC 4954 4)."""
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_LOCAL_PART = re.compile(r'(?:[^\x00-\x20\x7f<>@"\\]+|"(?:[^\x00-\x1f\x7f"\\]|\\[^\x00-\x1f\x7f])*")\Z')
+_DOMAIN = re.compile(r'[^\x00-\x20\x7f<>@"\\]+\Z')
+_ARGUMENT = re.compile(r"[!-~]+\Z")
+
+
+class Step(Enum):
+    """What an answer belongs to; the values stand in logs."""
+
+    GREETING = "greeting"
+    HELLO = "hello"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    BODY = "body"
+    """A reply that came while the content was still being sent."""
+    DOT = "dot"
+    """The end of the content: the final dot, or BDAT LAST."""
+    CHUNK = "bdat"
+    RSET = "rset"
+    NOOP = "noop"
+    QUIT = "quit"
+    IDLE = "idle"
+    """A 421 that came while nothing was asked (RFC 5321 3.8)."""
+
+
+_MAY_PRECEDE = frozenset({Step.RSET, Step.MAIL, Step.RCPT})
+"""Commands that another may follow in the same group (RFC 2920 3.1); all others are the last of theirs."""
+
+
+class Answer(NamedTuple):
+    step: Step
+    reply: Reply
+
+
+class Fault(Enum):
+    """Why a dialogue can't go on; the values stand in logs."""
+
+    NOT_A_REPLY = "not a reply"
+    TOO_LONG = "a reply is too long"
+    TOO_MANY_LINES = "a reply has too many lines"
+    CODES_DIFFER = "the lines of a reply differ in their code"
+    UNASKED = "a reply that nothing was asked for"
+    INJECTION = "bytes behind the 220 to STARTTLS"
+
+
+class CommandError(ValueError):
+    """A value that can't stand in a command. Nothing was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the peer's last EHLO or LHLO announced."""
+
+    pipelining: bool = False
+    size: int | None = None
+    """None: not announced; 0: announced without a limit."""
+    eight_bit: bool = False
+    smtputf8: bool = False
+    chunking: bool = False
+    binary: bool = False
+    dsn: bool = False
+    requiretls: bool = False
+    starttls: bool = False
+    mechanisms: frozenset[str] = frozenset()
+
+
+NO_CAPABILITIES = Capabilities()
+
+_FLAGS = {
+    "PIPELINING": "pipelining",
+    "8BITMIME": "eight_bit",
+    "SMTPUTF8": "smtputf8",
+    "CHUNKING": "chunking",
+    "BINARYMIME": "binary",
+    "DSN": "dsn",
+    "REQUIRETLS": "requiretls",
+    "STARTTLS": "starttls",
+}
+
+
+def parse_capabilities(text: str) -> Capabilities:
+    """From the text of the reply to EHLO or LHLO; its first line is the greeting."""
+    flags: dict[str, bool] = {}
+    size: int | None = None
+    mechanisms: set[str] = set()
+    for line in text.split("\n")[1:]:
+        keyword, *arguments = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
+        if keyword in _FLAGS:
+            flags[_FLAGS[keyword]] = True
+        elif keyword == "SIZE":
+            value = arguments[0] if arguments else "0"
+            size = int(value) if value.isdecimal() and len(value) <= 20 else 0
+        elif keyword == "AUTH":
+            mechanisms.update(arguments)
+    return Capabilities(**flags, size=size, mechanisms=frozenset(mechanisms))
+
+
+class ReplyParser:
+    """Bytes to replies. ``fault`` is set once and for all by the first thing that is no reply."""
+
+    __slots__ = ("_code", "_lines", "_rest", "_size", "fault")
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self._rest = b""
+        self._size = 0
+        self._code = b""
+        self._lines: list[bytes] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of a next reply is here."""
+        return not self._rest and not self._lines
+
+    def feed(self, data: bytes) -> list[Reply]:
+        replies: list[Reply] = []
+        if self.fault:
+            return replies
+        if self._rest:
+            data = self._rest + data
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            line = data[start : end - 1 if end > start and data[end - 1] == 13 else end]
+            self._size += end + 1 - start
+            start = end + 1
+            if self._size > MAX_REPLY_SIZE:
+                self.fault = Fault.TOO_LONG
+                return replies
+            separator = line[3:4]
+            if separator != b"-" and not self._lines:
+                reply = _parse_line(line) if len(line) <= MAX_CACHED_LINE else _parse_lines((line,))
+            elif not self._add(line):
+                return replies
+            elif separator == b"-":
+                continue
+            else:
+                reply = _parse_lines(tuple(self._lines))
+                self._lines.clear()
+            if reply is None:
+                self.fault = Fault.NOT_A_REPLY
+                return replies
+            self._size = 0
+            replies.append(reply)
+        self._rest = data[start:]
+        if self._size + len(self._rest) > MAX_REPLY_SIZE:
+            self.fault = Fault.TOO_LONG
+        return replies
+
+    def _add(self, line: bytes) -> bool:
+        if not self._lines:
+            self._code = line[:3]
+        elif line[:3] != self._code:
+            self.fault = Fault.CODES_DIFFER
+            return False
+        self._lines.append(line)
+        if len(self._lines) > MAX_REPLY_LINES:
+            self.fault = Fault.TOO_MANY_LINES
+            return False
+        return True
+
+
+def _parse_lines(lines: Sequence[bytes]) -> Reply | None:
+    code = lines[0][:3]
+    if not (code.isdigit() and b"1" <= code[:1] <= b"5") or any(line[3:4] not in (b" ", b"-", b"") for line in lines):
+        return None
+    number = int(code)
+    enhanced = ""
+    texts = []
+    for line in lines:
+        word, text = split_enhanced(number, _UNPRINTABLE.sub("?", line[4:].decode("utf-8", "replace").replace("\t", " ")))
+        enhanced = enhanced or word
+        texts.append(text)
+    return Reply(number, enhanced, "\n".join(texts))
+
+
+@lru_cache(maxsize=256)
+def _parse_line(line: bytes) -> Reply | None:
+    return _parse_lines((line,))
+
+
+class ClientSession:
+    """See the module's docstring. ``trace(direction, text)`` is shown the dialogue without secrets and content."""
+
+    __slots__ = (
+        "_accepted",
+        "_content_open",
+        "_held",
+        "_lmtp",
+        "_name",
+        "_out",
+        "_parser",
+        "_pending",
+        "_sasl",
+        "_trace",
+        "capabilities",
+        "fault",
+        "in_transaction",
+    )
+
+    def __init__(self, hostname: str, *, lmtp: bool = False, trace: Callable[[str, str], None] | None = None) -> None:
+        self.capabilities = NO_CAPABILITIES
+        self.fault: Fault | None = None
+        self.in_transaction = False
+        """MAIL was accepted and neither RSET nor an end of content has followed."""
+        self._name = _argument(hostname)
+        self._lmtp = lmtp
+        self._trace = trace
+        self._parser = ReplyParser()
+        self._pending: deque[Step] = deque((Step.GREETING,))
+        self._held: deque[tuple[Step, bytes]] = deque()
+        self._out: list[bytes] = []
+        self._accepted = 0
+        self._content_open = False
+        self._sasl: SaslClient | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Some answer is still to come."""
+        return bool(self._pending)
+
+    @property
+    def content_open(self) -> bool:
+        """The peer takes content: all it gets is read as such until the end of the content."""
+        return self._content_open
+
+    @property
+    def expected(self) -> Step:
+        """What the next answer belongs to."""
+        return self._pending[0] if self._pending else Step.BODY if self._content_open else Step.IDLE
+
+    def output(self) -> bytes:
+        """Everything to write now, in order; emptied."""
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
+
+    # What the caller says
+
+    def hello(self) -> None:
+        """EHLO or LHLO."""
+        self._say(Step.HELLO, f"{'LHLO' if self._lmtp else 'EHLO'} {self._name}")
+
+    def helo(self) -> None:
+        self._say(Step.HELLO, f"HELO {self._name}")
+
+    def starttls(self) -> None:
+        self._say(Step.STARTTLS, "STARTTLS")
+
+    def tls_started(self) -> None:
+        """What was announced before is forgotten (RFC 3207 4.2)."""
+        self.capabilities = NO_CAPABILITIES
+
+    def auth(self, mechanism: SaslClient) -> None:
+        initial = mechanism.initial()
+        line = f"AUTH {mechanism.name}"
+        self._sasl = mechanism
+        if initial is not None:
+            encoded = b64encode(initial).decode() or "="
+            if len(line) + len(encoded) + 3 <= MAX_AUTH_LINE:
+                self._say(Step.AUTH, f"{line} {encoded}", f"{line} ***")
+                return
+            self._sasl = _Delayed(mechanism.name, initial)
+        self._say(Step.AUTH, line)
+
+    def mail(self, sender: Address, parameters: Sequence[str] = ()) -> None:
+        """``parameters`` as they stand in the command: ``SIZE=1000``."""
+        self._say(Step.MAIL, f"MAIL FROM:<{_path(sender)}>{_parameters(parameters)}")
+
+    def rcpt(self, recipient: Address, parameters: Sequence[str] = ()) -> None:
+        self._say(Step.RCPT, f"RCPT TO:<{_path(recipient)}>{_parameters(parameters)}")
+
+    def data(self) -> None:
+        self._say(Step.DATA, "DATA")
+
+    def content(self, data: bytes) -> None:
+        """A piece of content behind the 354, dots stuffed."""
+        if not self._content_open:
+            raise RuntimeError("content outside of DATA")
+        self._out.append(data)
+
+    def end_content(self, ending: bytes) -> None:
+        """``ending`` is ``.CRLF``, with a CRLF in front where the content does not end in one."""
+        if not self._content_open:
+            raise RuntimeError("content outside of DATA")
+        self._content_open = False
+        self._out.append(ending)
+        self._expect_result()
+        if self._trace:
+            self._trace(">", "(content and final dot)")
+
+    def chunk(self, data: bytes, *, last: bool) -> None:
+        """BDAT (RFC 3030). The LAST one ends the content as `end_content` does."""
+        line = f"BDAT {len(data)}{' LAST' if last else ''}"
+        self._check_open()
+        if self._held or (self._pending and not self._may_follow()):
+            raise RuntimeError("a chunk can't wait")
+        self._out.append(line.encode() + b"\r\n")
+        self._out.append(data)
+        if last:
+            self._expect_result()
+        else:
+            self._pending.append(Step.CHUNK)
+        if self._trace:
+            self._trace(">", f"{line} (content)")
+
+    def rset(self) -> None:
+        self._say(Step.RSET, "RSET")
+
+    def noop(self) -> None:
+        self._say(Step.NOOP, "NOOP")
+
+    def quit(self) -> None:
+        self._say(Step.QUIT, "QUIT")
+
+    def _say(self, step: Step, text: str, shown: str = "") -> None:
+        self._check_open()
+        try:
+            line = text.encode() + b"\r\n"
+        except UnicodeEncodeError as error:  # a lone surrogate
+            raise CommandError("a command can't be encoded") from error
+        if self._trace:
+            self._trace(">", shown or text)
+        if self._held or (self._pending and not self._may_follow()):
+            self._held.append((step, line))
+        else:
+            self._out.append(line)
+            self._pending.append(step)
+
+    def _may_follow(self) -> bool:
+        return self.capabilities.pipelining and self._pending[-1] in _MAY_PRECEDE
+
+    def _check_open(self) -> None:
+        if self._content_open or (self._pending and self._pending[0] is Step.DOT):
+            raise RuntimeError("a command inside the content, or before the answer to it")
+
+    def _expect_result(self) -> None:
+        self.in_transaction = False
+        self._pending.extend([Step.DOT] * (self._accepted if self._lmtp else 1))
+
+    # What the peer says
+
+    def receive(self, data: bytes) -> list[Answer]:
+        """The answers that ``data`` completes. Afterwards ``output`` may have what was held, and ``fault`` may be set."""
+        answers: list[Answer] = []
+        if self.fault:
+            return answers
+        replies = self._parser.feed(data)
+        for number, reply in enumerate(replies):
+            if self._trace:
+                self._trace("<", str(reply))
+            if not self._pending:
+                if self._content_open:
+                    answers.append(Answer(Step.BODY, reply))
+                elif reply.code == 421:
+                    answers.append(Answer(Step.IDLE, reply))
+                else:
+                    self.fault = Fault.UNASKED
+                    return answers
+                continue
+            step = self._pending.popleft()
+            rule = _RULES.get(step)
+            if rule is not None and not rule(self, reply):
+                continue
+            answers.append(Answer(step, reply))
+            if step is Step.STARTTLS and reply.code == 220 and (number + 1 < len(replies) or not self._parser.is_empty):
+                self.fault = Fault.INJECTION
+                return answers
+            if self._held and not self._pending:
+                self._release()
+        self.fault = self._parser.fault
+        return answers
+
+    def _release(self) -> None:
+        while self._held and (not self._pending or self._may_follow()):
+            step, line = self._held.popleft()
+            self._out.append(line)
+            self._pending.append(step)
+
+    def _hello_answered(self, reply: Reply) -> bool:
+        self.capabilities = parse_capabilities(reply.text) if reply.is_success else NO_CAPABILITIES
+        return True
+
+    def _mail_answered(self, reply: Reply) -> bool:
+        self._accepted = 0
+        self.in_transaction = reply.is_success
+        if not reply.is_success:
+            while self._held and self._held[0][0] in (Step.RCPT, Step.DATA):
+                self._held.popleft()
+        return True
+
+    def _rcpt_answered(self, reply: Reply) -> bool:
+        self._accepted += reply.is_success
+        return True
+
+    def _data_answered(self, reply: Reply) -> bool:
+        self._content_open = reply.code == 354
+        return True
+
+    def _rset_answered(self, reply: Reply) -> bool:
+        self.in_transaction = self.in_transaction and not reply.is_success
+        return True
+
+    def _auth_answered(self, reply: Reply) -> bool:
+        if reply.code != 334 or self._sasl is None:
+            return True
+        try:
+            response = b64encode(self._sasl.respond(b64decode(reply.text, validate=True))).decode()
+            shown = "***"
+        except (Base64Error, SaslError):
+            response = shown = "*"
+            self._sasl = None
+        self._say(Step.AUTH, response, shown)
+        return False
+
+
+_RULES: dict[Step, Callable[[ClientSession, Reply], bool]] = {
+    Step.HELLO: ClientSession._hello_answered,
+    Step.AUTH: ClientSession._auth_answered,
+    Step.MAIL: ClientSession._mail_answered,
+    Step.RCPT: ClientSession._rcpt_answered,
+    Step.DATA: ClientSession._data_answered,
+    Step.RSET: ClientSession._rset_answered,
+}
+"""What an answer changes here. False: the dialogue of this step goes on and the caller hears nothing yet."""
+
+
+class _Delayed:
+    """An initial response that is too long for the command line, given as the answer to an empty challenge."""
+
+    def __init__(self, name: str, response: bytes) -> None:
+        self.name = name
+        self._response: bytes | None = response
+
+    def initial(self) -> None:
+        return None
+
+    def respond(self, challenge: bytes) -> bytes:
+        response, self._response = self._response, None
+        if response is None:
+            raise SaslError("one message only")
+        return response
+
+
+def _path(address: Address) -> str:
+    if address.is_null:
+        return ""
+    if not _LOCAL_PART.match(address.local_part) or (address.domain and not _DOMAIN.match(address.domain)):
+        raise CommandError("an address that can't stand between angle brackets")
+    return str(address)
+
+
+def _parameters(parameters: Sequence[str]) -> str:
+    if not parameters:
+        return ""
+    return " " + " ".join([_argument(parameter) for parameter in parameters])
+
+
+def _argument(text: str) -> str:
+    if not _ARGUMENT.match(text):
+        raise CommandError("an argument that is not one word of printable ASCII")
+    return text

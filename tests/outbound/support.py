@@ -1,0 +1,111 @@
+"""A target's engine in front of scripted next hops, and messages for it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from mailgate.events import EventLog
+from mailgate.message.body import Body, Spool
+from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.message.message import Message
+from mailgate.outbound.delivery import Delivery, DeliverySettings, NextHops
+from mailgate.outbound.endpoint import Circuit, Endpoint, EndpointSettings, HealthSettings
+from mailgate.outbound.pool import Pool, PoolSettings
+from mailgate.smtp.address import Address
+from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, MailParameters, RcptParameters
+
+SENDER = Address("a", "x.example")
+CONTENT = b"Subject: test\r\n\r\nHello.\r\n.dots\r\n"
+
+
+class Observed:
+    """An EventLog's observer that keeps the events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if "event" in event:
+            self.events.append((event["event"], event["fields"]))
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [fields for event, fields in self.events if event == name]
+
+
+def make_endpoint(
+    reactor: Any, settings: EndpointSettings, health: HealthSettings | None = None, changed: Any = None
+) -> Endpoint:
+    return Endpoint(settings, Circuit(health or HealthSettings(), reactor, random.Random(0), changed))
+
+
+def endpoint_settings(endpoint: str, **settings: Any) -> EndpointSettings:
+    """Of ``tcp://127.0.0.1:4711`` or ``unix:///path``."""
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "unix":
+        return EndpointSettings("unix", endpoint, path=rest, **settings)
+    host, _, port = rest.rpartition(":")
+    return EndpointSettings(scheme, endpoint, host=host, port=int(port), **settings)
+
+
+def make_hops(
+    reactor: Any,
+    *endpoints: EndpointSettings,
+    pool: PoolSettings | None = None,
+    health: HealthSettings | None = None,
+    observed: Observed | None = None,
+    **settings: Any,
+) -> NextHops:
+    log = EventLog("mailgate.outbound", observed)
+    made = [make_endpoint(reactor, endpoint, health) for endpoint in endpoints]
+    lmtp = any(endpoint.lmtp for endpoint in endpoints)
+    return NextHops(
+        DeliverySettings(label="relay", lmtp=lmtp, **settings),
+        made,
+        Pool(pool or PoolSettings(), made, reactor, log, "relay"),
+        reactor,
+        log,
+    )
+
+
+def envelope(parameters: MailParameters = NO_MAIL_PARAMETERS, sender: Address = SENDER) -> Envelope:
+    return Envelope("m1", sender, Session("s1", "tcp://127.0.0.1:25", "gw.example"), parameters)
+
+
+def recipient(name: str = "b", domain: str = "y.example", **parameters: Any) -> Recipient:
+    if parameters:
+        return Recipient(Address(name, domain), RcptParameters(**parameters))
+    return Recipient(Address(name, domain))
+
+
+def make_message(content: bytes = CONTENT, adapters: Any = None, memory_limit: int = 1 << 20) -> Any:
+    """A Message; with ``adapters`` and a low ``memory_limit`` the caller awaits `fill` instead."""
+    body = Body(Spool(1 << 30, adapters), memory_limit)
+    body.append(content)
+    body.finish()
+    return Message(body.header, body)
+
+
+async def fill(content: bytes, adapters: Any, memory_limit: int = 1 << 16) -> Message:
+    """A message whose body is on disk."""
+    body = Body(Spool(1 << 30, adapters), memory_limit)
+    for start in range(0, len(content), 1 << 16):
+        waiting = body.append(content[start : start + (1 << 16)])
+        if waiting is not None:
+            await waiting
+    waiting = body.finish()
+    if waiting is not None:
+        await waiting
+    return Message(body.header, body)
+
+
+async def deliver(
+    hops: NextHops, *recipients: Recipient, message: Any = None, parameters: MailParameters = NO_MAIL_PARAMETERS
+) -> Any:
+    """One whole delivery: (replies to RCPT, replies to the content)."""
+    delivery = Delivery(hops, envelope(parameters))
+    heard = [await delivery.rcpt(one) for one in recipients or (recipient(),)]
+    if not any(reply.is_success for reply in heard):
+        delivery.abort()
+        return heard, []
+    return heard, await delivery.send(message or make_message())
