@@ -138,9 +138,9 @@ def _skip_comments(value: bytes) -> int | None:
     return None if depth else place
 
 
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.MULTILINE)
 
 
 def received_count(section: bytes) -> int:
     """How many Received fields there are: what a loop grows."""
-    return len(_RECEIVED.findall(section))
+    return len(_RECEIVED.findall(section.lower()))

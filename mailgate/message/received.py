@@ -36,18 +36,19 @@ def received(session: Session, hostname: str, message_id: str, recipient: str, w
     cipher = f" ({tls.version} {_word(tls.cipher)})" if tls is not None else ""
     path = "" if not recipient or _UNSAFE_PATH.search(recipient) else f"\r\n\tfor <{recipient}>"
     return (
-        f"Received: from {_word(session.helo)} ({_peer(session)})\r\n"
+        f"Received: {_client(session.helo, session.client_name, session.client_ip)}\r\n"
         f"\tby {hostname} with {keyword}{cipher}\r\n"
         f"\tid {message_id}{path};\r\n"
         f"\t{date_time(int(when))}\r\n"
     ).encode()
 
 
-def _peer(session: Session) -> str:
-    if not session.client_ip:
-        return "local"
-    literal = f"[IPv6:{session.client_ip}]" if ":" in session.client_ip else f"[{session.client_ip}]"
-    return f"{_word(session.client_name)} {literal}"
+@lru_cache(maxsize=256)
+def _client(helo: str, name: str, address: str) -> str:
+    if not address:
+        return f"from {_word(helo)} (local)"
+    literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    return f"from {_word(helo)} ({_word(name)} {literal})"
 
 
 def _word(text: str) -> str:

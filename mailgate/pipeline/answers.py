@@ -45,20 +45,19 @@ class FinalAnswers:
         """
         if not self._limited_to_one:
             return
-        needed = {_final_answer(plan) for plan in plans if plan.is_irrevocable}
-        if len(needed) > 1:
-            raise MailError(NEEDS_QUEUE, "several irrevocable deliveries behind one address", plans[0].where)
-        if needed and self.is_taken and needed != {self._used}:
-            raise MailError(ONE_AT_A_TIME, "a further irrevocable answer (on_split defer)", plans[0].where)
+        needed: object = None
+        for plan in plans:
+            if plan.is_irrevocable:
+                if needed is not None and plan.final_answer != needed:
+                    raise MailError(NEEDS_QUEUE, "several irrevocable deliveries behind one address", plan.where)
+                needed = plan.final_answer
+                if self.is_taken and needed != self._used:
+                    raise MailError(ONE_AT_A_TIME, "a further irrevocable answer (on_split defer)", plan.where)
 
     def accepted(self, plans: Iterable[Plan]) -> None:
         for plan in plans:
             if plan.is_irrevocable:
-                self._used = _final_answer(plan)
-
-
-def _final_answer(plan: Plan) -> object:
-    return plan if plan.answers_each_recipient else plan.key
+                self._used = plan.final_answer
 
 
 def passed_up(reply: Reply) -> Reply:

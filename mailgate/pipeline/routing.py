@@ -19,7 +19,7 @@ from mailgate.interfaces import Finality
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.pipeline.checks import OpenCheck
 from mailgate.pipeline.lookup import look_up
-from mailgate.pipeline.router import Branch, DeliverTo, Discard, Handling, Reject, Router, Rules, Side, place, rule_keys
+from mailgate.pipeline.router import Branch, Deliver, DeliverTo, Discard, Handling, Reject, Router, Rules, Side, place, rule_keys
 from mailgate.smtp.address import Address
 from mailgate.smtp.reply import MailError, TemporaryError
 
@@ -38,11 +38,19 @@ class Path:
     checks: tuple[OpenCheck, ...] = ()
     rcpt_modifiers: tuple[Any, ...] = ()
     body_modifiers: tuple[Any, ...] = ()
+    only: DeliverTo | None = None
+    """Set when every recipient has the same one target and nothing else is asked: the way of most mail."""
     opened: dict[Branch, tuple[Envelope, tuple[OpenCheck, ...]]] = field(default_factory=dict)
     """Destination blocks with checks or modifiers that saw the sender already."""
 
+    def __post_init__(self) -> None:
+        if not self.checks and not self.rcpt_modifiers and isinstance(self.route, Deliver) and len(self.route.steps) == 1:
+            step = self.route.steps[0]
+            if isinstance(step, DeliverTo):
+                self.only = step
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class Plan:
     """One address of one recipient, and the transaction it needs. ``target`` is None for `discard`."""
 
@@ -53,42 +61,45 @@ class Plan:
     checks: tuple[OpenCheck, ...]
     where: str
     """``file:line`` of the decision."""
+    key: tuple[Any, ...] = ()
+    """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
+    is_irrevocable: bool = False
+    delivery: Any = None
+    """The transaction it takes part in, once that is so."""
+
+    def __post_init__(self) -> None:
+        self.key = (self.target, self.body_modifiers, self.envelope)  # one envelope for each sender: Routing._with_sender
+        self.is_irrevocable = self.target is not None and self.target.finality is not Finality.DISCARD
 
     @property
-    def key(self) -> tuple[Any, ...]:
-        """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
-        return (self.target, self.envelope.sender, self.body_modifiers)
-
-    @property
-    def is_irrevocable(self) -> bool:
-        return self.target is not None and self.target.finality is not Finality.DISCARD
-
-    @property
-    def answers_each_recipient(self) -> bool:
-        return self.target.finality is Finality.RECIPIENT
+    def final_answer(self) -> object:
+        """What it depends on: equal for those who share the answer (docs/architecture.md, "Delivering once")."""
+        return self if self.target.finality is Finality.RECIPIENT else self.key
 
 
 class Routing:
     """The walk of one message. ``opened`` are all its checks, to be closed by the transaction."""
 
-    __slots__ = ("_nested", "opened")
+    __slots__ = ("_envelopes", "_nested", "opened")
 
     def __init__(self) -> None:
-        self._nested: dict[tuple[Router, Address], Path] = {}
+        self._envelopes: dict[Address, Envelope] = {}
+        self._nested: dict[tuple[Router, Envelope], Path] = {}
         self.opened: list[OpenCheck] = []
 
     async def enter(self, router: Router, envelope: Envelope) -> Path:
         """Pass the sender through a pipeline, down to its source block. :raises MailError: refused."""
-        checks = await self._open(router.checks, envelope)
+        checks = await self._open(router.checks, envelope) if router.checks else ()
         if router.sender_modifiers:
-            envelope = await _rewrite_sender(router.sender_modifiers, envelope)
+            envelope = await self._rewrite_sender(router.sender_modifiers, envelope)
         route = router.route
         rcpt_modifiers, body_modifiers = router.rcpt_modifiers, router.body_modifiers
         if isinstance(route, Rules) and route.side is Side.SOURCE:
             branch = await _choose(route, envelope.sender)
-            checks += await self._open(branch.checks, envelope)
+            if branch.checks:
+                checks += await self._open(branch.checks, envelope)
             if branch.sender_modifiers:
-                envelope = await _rewrite_sender(branch.sender_modifiers, envelope)
+                envelope = await self._rewrite_sender(branch.sender_modifiers, envelope)
             rcpt_modifiers += branch.rcpt_modifiers
             body_modifiers += branch.body_modifiers
             route = branch.route
@@ -98,6 +109,8 @@ class Routing:
 
     async def plan(self, path: Path, recipient: Recipient) -> list[Plan]:
         """Everything that one recipient needs. :raises MailError: refused, in whole."""
+        if path.only is not None:
+            return [Plan(path.only.target, path.envelope, recipient, path.body_modifiers, (), place(path.only.span))]
         plans: list[Plan] = []
         await self._walk(path, recipient, (), (), plans)
         return plans if len(plans) == 1 else _without_repetition(plans)
@@ -114,7 +127,8 @@ class Routing:
             await check.rcpt(recipient)
         modified_by += path.body_modifiers
         judged_by += path.checks
-        for rewritten in await _expand(path.rcpt_modifiers, recipient):
+        expanded = await _expand(path.rcpt_modifiers, recipient) if path.rcpt_modifiers else (recipient,)
+        for rewritten in expanded:
             route = path.route
             if not isinstance(route, Rules):
                 await self._handle(route, path.envelope, rewritten, modified_by, judged_by, plans)
@@ -153,7 +167,7 @@ class Routing:
                 await self._walk(nested, recipient, modified_by, judged_by, plans)
 
     async def _enter_nested(self, router: Router, envelope: Envelope) -> Path:
-        key = (router, envelope.sender)
+        key = (router, envelope)
         path = self._nested.get(key)
         if path is None:
             path = self._nested[key] = await self.enter(router, envelope)
@@ -166,7 +180,7 @@ class Routing:
         opened = path.opened.get(branch)
         if opened is None:
             checks = await self._open(branch.checks, path.envelope)
-            envelope = await _rewrite_sender(branch.sender_modifiers, path.envelope)
+            envelope = await self._rewrite_sender(branch.sender_modifiers, path.envelope)
             opened = path.opened[branch] = (envelope, checks)
         return opened
 
@@ -179,6 +193,23 @@ class Routing:
             await state.sender(envelope)
         return opened
 
+    async def _rewrite_sender(self, modifiers: Sequence[Any], envelope: Envelope) -> Envelope:
+        for modifier in modifiers:
+            sender = modifier.sender(envelope)
+            if not isinstance(sender, Address):
+                sender = await sender
+            if sender != envelope.sender:
+                envelope = self._with_sender(envelope, sender)
+        return envelope
+
+    def _with_sender(self, envelope: Envelope, sender: Address) -> Envelope:
+        """One envelope object for each sender, so that whoever has the same sender shares a transaction."""
+        self._envelopes.setdefault(envelope.sender, envelope)
+        other = self._envelopes.get(sender)
+        if other is None:
+            other = self._envelopes[sender] = replace(envelope, sender=sender)
+        return other
+
 
 def _rejected(rule: Reject) -> MailError:
     return MailError(rule.reply, "rejected by rule", place(rule.span))
@@ -190,16 +221,6 @@ async def _choose(rules: Rules, address: Address) -> Branch:
         if await look_up(table, key):
             return branch
     return rules.find(key, domain)
-
-
-async def _rewrite_sender(modifiers: Sequence[Any], envelope: Envelope) -> Envelope:
-    for modifier in modifiers:
-        sender = modifier.sender(envelope)
-        if not isinstance(sender, Address):
-            sender = await sender
-        if sender != envelope.sender:
-            envelope = replace(envelope, sender=sender)
-    return envelope
 
 
 async def _expand(modifiers: Sequence[Any], recipient: Recipient) -> Sequence[Recipient]:

@@ -96,7 +96,7 @@ class _Delivery:
         self.delivery.withdraw([recipient])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Accepted:
     """One recipient that heard 250: what the client said, and all it became."""
 
@@ -248,33 +248,26 @@ class Transaction:
         :raises MailError: the first refusal.
         """
         reply = RCPT_OK
-        offered: list[Plan] = []
+        done = 0
         try:
             for plan in plans:
-                if plan.target is None:
-                    continue
-                reply = await self._offer_one(plan)
-                if not reply.is_success:
-                    raise MailError(passed_up(reply), f"refused by {plan.target.label}: {reply}", plan.where)
-                offered.append(plan)
+                if plan.target is not None:
+                    delivery = self._deliveries.get(plan.key)
+                    if delivery is None:
+                        delivery = self._deliveries[plan.key] = _Delivery(plan)
+                    answer = delivery.delivery.rcpt(plan.recipient)
+                    reply = answer if answer.__class__ is Reply else await answer
+                    if not reply.is_success:
+                        raise MailError(passed_up(reply), f"refused by {plan.target.label}: {reply}", plan.where)
+                    delivery.accepted.append(plan.recipient)
+                    plan.delivery = delivery
+                done += 1
         except BaseException:
-            for plan in offered:
-                self._withdraw(plan)
+            for plan in plans[:done]:
+                if plan.target is not None:
+                    self._withdraw(plan)
             raise
-        return reply if len(plans) == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
-
-    async def _offer_one(self, plan: Plan) -> Reply:
-        key = plan.key
-        delivery = self._deliveries.get(key)
-        if delivery is None:
-            delivery = self._deliveries[key] = _Delivery(plan)
-        reply = delivery.delivery.rcpt(plan.recipient)
-        if reply.__class__ is not Reply:
-            reply = await reply
-        if reply.is_success:
-            delivery.accepted.append(plan.recipient)
-        answer: Reply = reply
-        return answer
+        return reply if done == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
 
     def _drop_unused(self) -> None:
         """Deliveries that refused everybody they were offered give their connections back."""
@@ -287,7 +280,7 @@ class Transaction:
         """Take one address out again; a delivery that is left for nobody gives its connection back."""
         if self._done:
             return
-        delivery = self._deliveries[plan.key]
+        delivery, plan.delivery = plan.delivery, None
         if delivery.accepted == [plan.recipient]:
             del self._deliveries[plan.key]
             delivery.delivery.abort()
@@ -329,9 +322,13 @@ class Transaction:
         except SpoolFull as full:
             raise MailError(SPOOL_FULL, str(full)) from full
         message = Message(self._header(body), body)
-        refused = await self._judge_content(message)
+        refused = await self._judge_content(message) if self._routing.opened else {}
         self._drop_unused()
-        await self._send_all(list(self._deliveries.values()), message)
+        deliveries = list(self._deliveries.values())
+        if len(deliveries) == 1:
+            await self._send(deliveries[0], message)
+        elif deliveries:
+            await self._send_all(deliveries, message)
         answers = [(str(one.recipient.address), self._replies_for(one, refused)) for one in self._accepted]
         if self._settings.per_recipient:
             return [with_id(fold([answer]), self.id) for answer in answers]
@@ -357,8 +354,6 @@ class Transaction:
         :raises MailError: SMTP: refused.
         """
         refused: dict[_Accepted, MailError] = {}
-        if not self._routing.opened:
-            return refused
         for one in self._accepted:
             for check in dict.fromkeys(check for plan in one.plans for check in plan.checks):
                 refusal = await check.body(message)
@@ -376,9 +371,6 @@ class Transaction:
 
     async def _send_all(self, deliveries: list[_Delivery], message: Message) -> None:
         """Send to all at once; returns when all have answered."""
-        if len(deliveries) == 1:
-            await self._send(deliveries[0], message)
-            return
         sending = [as_deferred(self._send(delivery, message)) for delivery in deliveries]
         outcomes: list[tuple[bool, Any]] = await DeferredList(sending, consumeErrors=True)
         for sent, failure in outcomes:
@@ -404,14 +396,7 @@ class Transaction:
     def _replies_for(self, one: _Accepted, refused: dict[_Accepted, MailError]) -> list[Reply]:
         if one in refused:
             return [refused[one].reply]
-        replies = []
-        for plan in one.plans:
-            if plan.target is None:
-                replies.append(DISCARDED)
-            else:
-                delivery = self._deliveries.get(plan.key)
-                replies.append(NO_ANSWER if delivery is None else delivery.replies.get(plan.recipient, NO_ANSWER))
-        return replies
+        return [DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER) for plan in one.plans]
 
     # The end
 
