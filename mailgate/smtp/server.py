@@ -24,17 +24,17 @@ RFC 5321, 2033 (LMTP), 2034, 2920, 3030, 3207, 4954, 1870, 6152, 6531, 3461, 868
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
 from mailgate.smtp.address import Address
+from mailgate.smtp.dialogue import Dialogue, Question, Transfer, checked
 from mailgate.smtp.events import (
     Aborted,
     Auth,
-    Closed,
     CloseReason,
     Content,
     ContentEnd,
@@ -49,22 +49,21 @@ from mailgate.smtp.events import (
 from mailgate.smtp.framing import ChunkFraming, ContentFilter, DataFraming
 from mailgate.smtp.parameters import (
     NO_MAIL_PARAMETERS,
+    NO_RCPT_PARAMETERS,
     BodyType,
     MailParameters,
+    RcptParameters,
     parse_mail_parameters,
     parse_rcpt_parameters,
 )
-from mailgate.smtp.reply import MailError, Reply, default_enhanced
+from mailgate.smtp.reply import MailError, Reply
 from mailgate.smtp.settings import ServerSettings
 
-__all__ = ["ServerSession", "ServerSettings"]
+__all__ = ["Phase", "ServerSession", "ServerSettings"]
 
-READ_AHEAD = 1 << 16
-"""Octets buffered behind an open question before the driver should stop reading: pipelined commands fit, floods wait."""
-RECIPIENT_OVERSHOOT = 1000
-"""RCPTs answered 452 since the last delivered message before we close: a client that has more sends another transaction."""
-
-_CLASSES = {2: "2", 4: "4", 5: "5"}
+DATA_QUESTION = Data(chunked=False)
+CHUNK_QUESTION = Data(chunked=True)
+CONTENT_END = ContentEnd()
 
 
 class Phase(IntEnum):
@@ -95,124 +94,49 @@ class Command:
     """Counts against max_idle_commands."""
 
 
-@dataclass(slots=True)
-class _Transfer:
-    """Content that is on its way: one DATA, or one BDAT."""
-
-    framing: DataFraming | ChunkFraming
-    size: int = 0
-    """Of the chunk, for its reply."""
-    last: bool = True
-    refusal: Reply | None = None
-    """Read and thrown away, then answered with this."""
-
-
-class ServerSession:
+class ServerSession(Dialogue):
     """One inbound SMTP or LMTP connection."""
 
     __slots__ = (
         "_accepted",
         "_authenticated",
-        "_buffer",
         "_chunk",
-        "_closed",
-        "_content_unwanted",
-        "_enhanced",
-        "_errors",
-        "_events",
         "_exchange",
         "_extended",
         "_filter",
-        "_greeted",
-        "_handshaking",
-        "_idle",
-        "_output",
-        "_overshoot",
         "_parameters",
         "_phase",
-        "_position",
-        "_question",
         "_recipients",
-        "_rejected",
-        "_settings",
-        "_strict",
         "_tls",
-        "_transfer",
     )
 
     def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
-        self._settings = settings
-        self._strict = settings.strict_addresses
+        super().__init__(settings)
         self._tls = tls
-        self._enhanced = "ENHANCEDSTATUSCODES" not in settings.hide
-        self._greeted = False
-        self._handshaking = False
-        self._closed = False
-        self._buffer = b""
-        self._position = 0
-        self._output: list[bytes] = []
-        self._events: list[Event] = []
-        self._question: Mail | Rcpt | Data | ContentEnd | Auth | None = None
-        self._errors = 0
-        self._idle = 0
-        self._rejected = 0
-        self._overshoot = 0
-        self._content_unwanted = False
-        """DATA was refused: what comes may be content of a client that did not wait for the answer."""
         self._forget()
 
     def _forget(self) -> None:
-        """The state of RFC 3207 4.2: as after the greeting. The counts are not the client's to clear."""
+        """As after the greeting (RFC 3207 4.2). The counts are not the client's to clear."""
         self._phase = Phase.CONNECTED
         self._extended = False
         self._authenticated = False
         self._accepted: frozenset[str] = frozenset()
+        """The extensions whose parameters may be used."""
         self._exchange = ""
+        """The mechanism of an AUTH that waits for the client's next line."""
+        self._content_unwanted = False
         self._end_transaction()
 
     def _end_transaction(self) -> None:
         if self._phase > Phase.GREETED:
             self._phase = Phase.GREETED
         self._parameters = NO_MAIL_PARAMETERS
+        self._utf8 = False
         self._recipients = 0
-        self._transfer: _Transfer | None = None
         self._filter: ContentFilter | None = None
         self._chunk: grammar.Chunk | None = None
 
-    # What the driver calls
-
-    def greet(self) -> list[Event]:
-        """Say 220. Events only where early talkers are not refused and one talked."""
-        if self._closed:
-            return []
-        self._greeted = True
-        protocol = "LMTP" if self._settings.lmtp else "ESMTP"
-        self._write(Reply(220, "", f"{self._settings.hostname} {protocol} {self._settings.banner}".rstrip()))
-        return self._run()
-
-    def receive(self, data: bytes) -> list[Event]:
-        """What these bytes make happen."""
-        if self._closed:
-            return []
-        if self._handshaking:  # in clear after our 220, where TLS should begin
-            return self._close_now(CloseReason.INJECTION, None)
-        self._buffer = self._buffer + data if self._buffer else data
-        if not self._greeted:
-            if not self._settings.refuse_early_talkers or not data:
-                return []
-            return self._close_now(CloseReason.EARLY_TALKER, replies.CLOSING[CloseReason.EARLY_TALKER])
-        return self._run() if self._question is None else []
-
-    def reply(self, reply: Reply | None = None) -> list[Event]:
-        """Answer the open question; None is "go ahead" to `Data`. Events that follow from input already here."""
-        if self._closed:
-            return []
-        question = self._question
-        if question is None:
-            raise RuntimeError("no question is open")
-        self._question = None
-        ANSWERS[type(question)](self, question, _checked(reply or replies.GO_AHEAD, question))
-        return self._run()
+    # What the driver calls, besides `Dialogue`
 
     def reply_each(self, answers: Sequence[Reply]) -> list[Event]:
         """Answer `ContentEnd` with a reply for each accepted recipient in LMTP, or with the one reply of SMTP."""
@@ -223,30 +147,14 @@ class ServerSession:
         if len(answers) != (self._recipients if self._settings.lmtp else 1):
             raise ValueError(f"{len(answers)} replies for {self._recipients} recipients")
         question, self._question = self._question, None
-        self._answer_content([_checked(reply, question) for reply in answers])
+        self._answer_content([checked(reply, question) for reply in answers])
         return self._run()
-
-    def output(self) -> bytes:
-        """Everything to be written now, in order; it is handed out once."""
-        data = b"".join(self._output)
-        self._output.clear()
-        return data
 
     def tls_started(self) -> None:
         """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten."""
         self._handshaking = False
         self._tls = True
-        self._content_unwanted = False
         self._forget()
-
-    def close(self, reply: Reply | None = None) -> list[Event]:
-        """End the session from outside (drain, timeout), saying ``reply`` if there is one."""
-        return [] if self._closed else self._close_now(CloseReason.ENDED, reply)
-
-    @property
-    def wants_pause(self) -> bool:
-        """Whether enough input waits behind an open question for the driver to stop reading."""
-        return (self._question is not None or not self._greeted) and len(self._buffer) >= READ_AHEAD
 
     @property
     def phase(self) -> Phase:
@@ -258,53 +166,25 @@ class ServerSession:
         return self._phase > Phase.GREETED
 
     @property
-    def in_data(self) -> bool:
-        """Content is on its way: the data timeout holds, not the one for commands."""
-        return self._transfer is not None
-
-    @property
-    def is_waiting(self) -> bool:
-        """A question is open: it is our turn, not the client's."""
-        return self._question is not None
-
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
-    @property
     def tls(self) -> bool:
         return self._tls
 
     # Input
 
-    def _run(self) -> list[Event]:
-        while self._question is None and not self._closed and not self._handshaking:
-            if not (self._take_line() if self._transfer is None else self._take_content(self._transfer)):
-                break
-        if self._position:
-            self._buffer = self._buffer[self._position :]
-            self._position = 0
-        events = self._events
-        self._events = []
-        return events
-
     def _take_line(self) -> bool:
-        buffer, start = self._buffer, self._position
-        limit = self._settings.max_command_length
-        end = buffer.find(b"\n", start) + 1
-        if not end:
-            if grammar.is_runaway(buffer, start, limit):
-                self._close(CloseReason.RUNAWAY_LINE)
-            return False
-        self._position = end
-        line = buffer[start:end]
-        refusal = grammar.judge_line(line, limit)
-        if refusal is None:
-            self._obey(line[:-2])
-        elif grammar.is_runaway(line[:-1], 0, limit):
-            self._close(CloseReason.RUNAWAY_LINE)
+        plain = grammar.PLAIN_ENVELOPE.match(self._buffer, self._position)
+        if plain is None or self._exchange or not grammar.is_plain(plain, self._settings.max_command_length):
+            return super()._take_line()
+        verb, local_part, domain = plain.groups()
+        command = COMMANDS[verb[:4]]
+        if self._judge(command, b"") is not None:
+            return super()._take_line()
+        self._position = plain.end()
+        address = Address(local_part.decode("ascii"), domain.decode("ascii"))
+        if command is MAIL:
+            self._ask(Mail(address, NO_MAIL_PARAMETERS))
         else:
-            self._no_command(refusal)
+            self._offer(address, NO_RCPT_PARAMETERS)
         return True
 
     def _obey(self, line: bytes) -> None:
@@ -324,6 +204,9 @@ class ServerSession:
             self._refuse_command(command, argument, refusal)
         elif not command.idle or self._count_idle():
             command.handler(self, argument)
+
+    def _answer(self, question: Question, reply: Reply) -> None:
+        ANSWERS[type(question)](self, question, reply)
 
     def _judge(self, command: Command, argument: bytes) -> Reply | None:
         """Why ``command`` is not obeyed here and now."""
@@ -348,13 +231,7 @@ class ServerSession:
                 self._content_unwanted = True
             self._say(reply)
 
-    def _no_command(self, reply: Reply) -> None:
-        if self._content_unwanted:
-            self._close(CloseReason.CONTENT_AFTER_REFUSAL)
-        else:
-            self._say(reply)
-
-    def _take_content(self, transfer: _Transfer) -> bool:
+    def _take_content(self, transfer: Transfer) -> bool:
         content, self._position, complete = transfer.framing.take(self._buffer, self._position)
         if self._filter is not None and transfer.refusal is None and content:
             clean = self._filter.feed(content)
@@ -368,7 +245,7 @@ class ServerSession:
                 self._transfer_done(transfer, self._filter)
         return complete
 
-    def _transfer_done(self, transfer: _Transfer, content: ContentFilter) -> None:
+    def _transfer_done(self, transfer: Transfer, content: ContentFilter) -> None:
         if transfer.last:
             rest = content.finish()
             if rest:
@@ -380,51 +257,9 @@ class ServerSession:
                 self._write(refusal)
             self._end_transaction()
         elif transfer.last:
-            self._ask(ContentEnd())
+            self._ask(CONTENT_END)
         else:
             self._write(Reply(250, "2.0.0", f"{transfer.size} octets received"))
-
-    # Output
-
-    def _write(self, reply: Reply) -> None:
-        self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._parameters.smtputf8))
-
-    def _say(self, reply: Reply) -> None:
-        """The answer to a command: counts errors, and 421 closes."""
-        code = reply.code
-        if 500 <= code <= 504:
-            self._errors += 1
-            if self._errors >= self._settings.max_errors:
-                self._close(CloseReason.ERRORS)
-                return
-        self._write(reply)
-        if code == 421:
-            self._closed = True
-            self._events.append(Closed(CloseReason.REPLIED))
-
-    def _ask(self, question: Mail | Rcpt | Data | ContentEnd | Auth) -> None:
-        self._question = question
-        self._events.append(question)
-
-    def _close(self, reason: CloseReason) -> None:
-        self._write(replies.CLOSING[reason])
-        self._closed = True
-        self._events.append(Closed(reason))
-
-    def _close_now(self, reason: CloseReason, reply: Reply | None) -> list[Event]:
-        if reply is not None:
-            self._write(reply)
-        self._closed = True
-        self._question = None
-        self._buffer = b""
-        return [Closed(reason)]
-
-    def _count_idle(self) -> bool:
-        self._idle += 1
-        if self._idle > self._settings.max_idle_commands:
-            self._close(CloseReason.IDLE_COMMANDS)
-            return False
-        return True
 
     # Commands of the session
 
@@ -547,17 +382,13 @@ class ServerSession:
             return replies.BAD_BODY
         return None
 
-    def _refuse(self, reply: Reply) -> None:
-        """A step of a transaction was refused: no harm in one, but nothing comes of a hundred."""
-        if self._count_idle():
-            self._say(reply)
-
     def _mail_answered(self, question: Mail, reply: Reply) -> None:
         if not reply.is_success:
             self._refuse(reply)
             return
         self._phase = Phase.SENDER
         self._parameters = question.parameters
+        self._utf8 = question.parameters.smtputf8
         self._content_unwanted = False
         self._say(reply)
 
@@ -574,7 +405,11 @@ class ServerSession:
             self._refuse_recipient(replies.BAD_RECIPIENT)
         elif not (self._parameters.smtputf8 or address.is_ascii):
             self._refuse_recipient(replies.NEEDS_SMTPUTF8)
-        elif self._recipients >= self._settings.max_recipients:
+        else:
+            self._offer(address, parameters)
+
+    def _offer(self, address: Address, parameters: RcptParameters) -> None:
+        if self._recipients >= self._settings.max_recipients:
             self._refuse_recipient(replies.TOO_MANY_RECIPIENTS)
         else:
             self._ask(Rcpt(address, parameters))
@@ -587,23 +422,12 @@ class ServerSession:
         self._recipients += 1
         self._say(reply)
 
-    def _refuse_recipient(self, reply: Reply) -> None:
-        # 452 sends the recipient into the next transaction (too many, or on_split defer): that is no harvesting.
-        if reply.code == 452:
-            self._overshoot += 1
-        else:
-            self._rejected += 1
-        if self._rejected >= self._settings.max_rejected_recipients or self._overshoot > RECIPIENT_OVERSHOOT:
-            self._close(CloseReason.REJECTED_RECIPIENTS)
-        else:
-            self._say(reply)
-
     def _data(self, argument: bytes) -> None:
         if self._parameters.body is BodyType.BINARY:  # RFC 3030 3
             self._content_unwanted = True
             self._say(replies.BINARY_NEEDS_BDAT)
         else:
-            self._ask(Data(chunked=False))
+            self._ask(DATA_QUESTION)
 
     def _data_answered(self, question: Data, reply: Reply) -> None:
         accepted = reply.code < 400
@@ -611,8 +435,8 @@ class ServerSession:
             self._first_chunk_answered(reply, accepted)
         elif accepted:
             self._write(replies.GO_AHEAD)
-            self._filter = ContentFilter(self._settings.content_rules())
-            self._transfer = _Transfer(DataFraming())
+            self._filter = ContentFilter(self._settings.content_rules)
+            self._transfer = Transfer(DataFraming())
         else:
             self._content_unwanted = True
             self._refuse(reply)
@@ -629,7 +453,7 @@ class ServerSession:
                 self._receive_chunk(chunk)
         else:
             self._chunk = chunk
-            self._ask(Data(chunked=True))
+            self._ask(CHUNK_QUESTION)
 
     def _first_chunk_answered(self, reply: Reply, accepted: bool) -> None:
         chunk, self._chunk = self._chunk, None
@@ -637,14 +461,14 @@ class ServerSession:
             raise RuntimeError("no chunk was announced")
         if accepted:
             self._phase = Phase.CHUNKS
-            self._filter = ContentFilter(self._settings.content_rules(), binary=self._parameters.body is BodyType.BINARY)
+            self._filter = ContentFilter(self._settings.content_rules, binary=self._parameters.body is BodyType.BINARY)
             self._receive_chunk(chunk)
         else:
             self._abort()
-            self._transfer = _Transfer(ChunkFraming(chunk.size), refusal=reply)
+            self._transfer = Transfer(ChunkFraming(chunk.size), refusal=reply)
 
     def _receive_chunk(self, chunk: grammar.Chunk) -> None:
-        self._transfer = _Transfer(ChunkFraming(chunk.size), chunk.size, chunk.last)
+        self._transfer = Transfer(ChunkFraming(chunk.size), chunk.size, chunk.last)
 
     def _discard_chunk(self, argument: bytes, reply: Reply) -> None:
         """RFC 3030 2: the octets of a refused chunk come all the same, and must not be taken for commands."""
@@ -652,7 +476,7 @@ class ServerSession:
         if chunk is None:
             self._close(CloseReason.BAD_CHUNK_SIZE)
         else:
-            self._transfer = _Transfer(ChunkFraming(chunk.size), refusal=reply)
+            self._transfer = Transfer(ChunkFraming(chunk.size), refusal=reply)
 
     def _content_answered(self, question: ContentEnd, reply: Reply) -> None:
         self._answer_content([reply] * (self._recipients if self._settings.lmtp else 1))
@@ -662,28 +486,15 @@ class ServerSession:
             self._write(reply)
         self._end_transaction()
         if any(reply.is_success for reply in answers):
-            self._errors = self._idle = self._rejected = self._overshoot = 0
+            self._forgive()
         if any(reply.code == 421 for reply in answers):
-            self._closed = True
-            self._events.append(Closed(CloseReason.REPLIED))
+            self._end(CloseReason.REPLIED)
 
     def _auth_answered(self, question: Auth, reply: Reply) -> None:
         if reply.code == 334:
             self._exchange = question.mechanism
         self._authenticated = reply.code == 235
         self._say(reply)
-
-
-def _checked(reply: Reply, question: Event) -> Reply:
-    """A reply from outside, fit for the wire. What is no answer to the question is our fault, so 451."""
-    expected = _CLASSES.get(reply.code // 100)
-    if expected is None:
-        if (type(question), reply.code) in ((Data, 354), (Auth, 334)):
-            return reply
-        return replies.INTERNAL_ERROR
-    if reply.enhanced[:1] != expected:
-        return replace(reply, enhanced=default_enhanced(reply.code))
-    return reply
 
 
 def _fill_in(template: str, *values: str) -> str:
@@ -695,7 +506,7 @@ def _fill_in(template: str, *values: str) -> str:
     return filled
 
 
-IN_TRANSACTION = (Phase.SENDER, Phase.RECIPIENTS)
+_TAKING_RECIPIENTS = (Phase.SENDER, Phase.RECIPIENTS)
 
 COMMANDS: Mapping[bytes, Command] = {
     command.verb.encode(): command
@@ -704,7 +515,7 @@ COMMANDS: Mapping[bytes, Command] = {
         Command("HELO", ServerSession._helo, dialect="SMTP", idle=True),
         Command("LHLO", ServerSession._lhlo, dialect="LMTP", idle=True),
         Command("MAIL", ServerSession._mail, (Phase.GREETED,), "A transaction is open already"),
-        Command("RCPT", ServerSession._rcpt, IN_TRANSACTION, "MAIL comes first, and RCPT before BDAT"),
+        Command("RCPT", ServerSession._rcpt, _TAKING_RECIPIENTS, "MAIL comes first, and RCPT before BDAT"),
         Command("DATA", ServerSession._data, (Phase.RECIPIENTS,), "An accepted RCPT comes first, and no BDAT", bare=True),
         Command("BDAT", ServerSession._bdat, (Phase.RECIPIENTS, Phase.CHUNKS), "An accepted RCPT comes first"),
         Command("RSET", ServerSession._rset, bare=True, idle=True),
@@ -724,6 +535,8 @@ COMMANDS: Mapping[bytes, Command] = {
         Command("XFORWARD", ServerSession._not_allowed, idle=True),
     )
 }
+
+MAIL = COMMANDS[b"MAIL"]
 
 ANSWERS: Mapping[type[Event], Callable[[ServerSession, Any, Reply], None]] = {
     Mail: ServerSession._mail_answered,

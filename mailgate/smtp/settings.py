@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailgate.smtp.framing import ContentRules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ServerSettings:
-    """One per listener, shared by its sessions. Sizes are octets."""
+    """One per listener, shared by its sessions, and compared by identity. Sizes are octets."""
 
     hostname: str
     """Our name in the greeting and the hello reply."""
@@ -62,9 +62,11 @@ class ServerSettings:
     insecure_auth: bool = False
     """AUTH in clear."""
 
-    def content_rules(self) -> ContentRules:
-        """The part that concerns content."""
-        return ContentRules(
+    content_rules: ContentRules = field(init=False, repr=False)
+    """What concerns content, put together once."""
+
+    def __post_init__(self) -> None:
+        rules = ContentRules(
             max_size=self.max_message_size,
             max_line_length=self.max_line_length,
             max_header_size=self.max_header_size,
@@ -72,3 +74,4 @@ class ServerSettings:
             normalize_line_endings=self.strict_line_endings == "normalize",
             strip_nul=self.nul == "strip",
         )
+        object.__setattr__(self, "content_rules", rules)
