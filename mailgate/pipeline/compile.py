@@ -1,0 +1,268 @@
+"""From the checked tree of a pipeline to its `Router`, with every structural mistake reported at its place.
+
+Grammar alone does not make a pipeline: a block must decide (and only once), a level of rules must end in a default, no rule may
+stand where it can never match, copies must not need two irrevocable answers, and no msgpipeline may lead back to
+itself. All of that is said here, at load and in `mailgate check`, so that a message never meets a hole at run time.
+
+What a table holds is not known here, with two exceptions that a table states itself: ``static_keys`` (all its keys, if they
+are written in the configuration) and ``matches_all``.
+
+Diagnostics: E0601 empty block, E0602 decisions that exclude each other, E0603 rules without a default, E0604 duplicate or
+shadowed rule, E0605 no rule at all (spelling), E0606 copies, E0607 cycle; W0601 `on_split allow`, W0602 postmaster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mailgate.config.diagnostics import Report
+from mailgate.config.schema import Block, Item
+from mailgate.config.source import Span
+from mailgate.pipeline.grammar import PipelineBlock, PipelineRules, Split
+from mailgate.pipeline.modifiers import takes_part
+from mailgate.pipeline.router import (
+    Branch,
+    Deliver,
+    DeliverTo,
+    Discard,
+    Handling,
+    Reject,
+    Router,
+    Rules,
+    Side,
+    Through,
+    irrevocable_copies,
+)
+from mailgate.pipeline.rules import RuleError, RuleSet, read_rule
+from mailgate.smtp.reply import Reply
+
+HANDLING = ("deliver_to", "reroute", "reject", "discard")
+RULES = {
+    Side.SOURCE: ("source_in", "source", "default_source"),
+    Side.DESTINATION: ("destination_in", "destination", "default_destination"),
+}
+
+_BROKEN = Reject(Reply(451, "4.3.5", "Not configured"))
+"""In place of what was reported: a configuration with errors is never run."""
+
+
+class NamedPipeline(PipelineRules):
+    """What `deliver_to &name` may name beside targets: its router is made when first asked for."""
+
+    _router: Router | None = None
+
+    def router(self, report: Report, chain: tuple[NamedPipeline, ...] = ()) -> Router:
+        """``chain``: the named pipelines that led here."""
+        if self._router is None:
+            self._router = _Compiler(report, (*chain, self)).router(self, self.title)
+        return self._router
+
+    @property
+    def title(self) -> str:
+        """How diagnostics call it."""
+        raise NotImplementedError
+
+
+def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
+    """The router of a listener; what is wrong goes to ``report``."""
+    router = _Compiler(report, (), getattr(block, "local_domains", ())).router(block, getattr(block, "name", "") or "pipeline")
+    if block.split is Split.ALLOW:
+        report.warning(
+            block.span_of("on_split"),
+            "`on_split allow` may deliver a message twice",
+            code="W0601",
+            notes=("when one of several next hops refuses after the others accepted, the client sends to all of them again",),
+        )
+    else:
+        _report_copies(router, report)
+    if _refuses_postmaster(router):
+        report.warning(
+            block.span,
+            "mail to <postmaster> is refused here",
+            code="W0602",
+            notes=("RFC 5321 4.5.1 wants it accepted: `destination postmaster { … }`",),
+        )
+    return router
+
+
+class _Compiler:
+    def __init__(self, report: Report, chain: tuple[NamedPipeline, ...], local_domains: Sequence[str] = ()) -> None:
+        self._report = report
+        self._chain = chain
+        self._local_domains = tuple(local_domains)
+
+    def router(self, block: PipelineRules, title: str) -> Router:
+        checks, modifiers = _listed(block, "check"), _listed(block, "modify")
+        route = self._route(block, title, (Side.SOURCE, Side.DESTINATION), checks)
+        return Router(route, block.span, checks, *_by_stage(modifiers), name=title)
+
+    def _branch(self, block: Block, title: str, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> Branch:
+        """``outer`` are the checks of the blocks around: one check judges once."""
+        checks = tuple(check for check in _listed(block, "check") if check not in outer)
+        route = self._route(block, title, sides, outer + checks)
+        return Branch(route, block.span, checks, *_by_stage(_listed(block, "modify")))
+
+    def _route(self, block: Block, title: str, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> Handling | Rules:
+        handling = [item for item in block.items if item.name in HANDLING]
+        by_side = {side: [item for item in block.items if item.name in RULES[side]] for side in sides}
+        kinds = [items for items in (handling, *by_side.values()) if items]
+        if not kinds:
+            if not block.damaged:
+                self._report.error(
+                    block.span,
+                    f"`{title}` decides nothing",
+                    code="E0601",
+                    hint="mail is thrown away only by the word `discard`",
+                )
+            return _BROKEN
+        if len(kinds) > 1:
+            first, second = sorted((items[0] for items in kinds), key=lambda item: block.items.index(item))[:2]
+            self._report.error(
+                second.span,
+                f"`{second.name}` cannot stand beside `{first.name}`",
+                code="E0602",
+                hint="one of them in each block",
+                notes=(f"`{first.name}` is at {first.span}",),
+            )
+        if handling:
+            return self._handling(handling)
+        side, items = next((side, items) for side, items in by_side.items() if items)
+        return self._rules(block, title, side, items, outer)
+
+    # Handling
+
+    def _handling(self, items: list[Item]) -> Handling:
+        first = items[0]
+        for item in items[1:]:
+            if item.name != first.name or item.name != "deliver_to":
+                message = f"`{item.name}` beside `{first.name}`" if item.name != first.name else f"`{item.name}` is given twice"
+                notes = (f"`{first.name}` is at {first.span}",)
+                self._report.error(item.span, message, code="E0602", hint="a block decides once", notes=notes)
+        if first.name == "reject":
+            return Reject(first.value, first.span)
+        if first.name == "discard":
+            return Discard(first.span)
+        if first.name == "reroute":
+            return Deliver((Through(self.router(first.value, "reroute"), first.span),), first.span)
+        return Deliver(tuple(self._steps(items)), first.span)
+
+    def _steps(self, items: list[Item]) -> Iterator[DeliverTo | Through]:
+        seen: dict[int, Item] = {}
+        for item in items:
+            if item.name != "deliver_to":
+                continue
+            before = seen.setdefault(id(item.value), item)
+            if before is not item:
+                notes = (f"the other is at {before.span}",)
+                self._report.error(item.span, "two copies to the same target", code="E0604", notes=notes)
+            elif isinstance(item.value, NamedPipeline):
+                yield Through(self._named(item.value, item.span), item.span)
+            else:
+                yield DeliverTo(item.value, item.span)
+
+    def _named(self, pipeline: NamedPipeline, span: Span) -> Router:
+        if pipeline not in self._chain:
+            return pipeline.router(self._report, self._chain)
+        circle = (*self._chain[self._chain.index(pipeline) :], pipeline)
+        self._report.error(
+            span,
+            f"{pipeline.title} leads back to itself",
+            code="E0607",
+            notes=(" → ".join(one.title for one in circle),),
+        )
+        return Router(_BROKEN, span)
+
+    # Rules
+
+    def _rules(self, block: Block, title: str, side: Side, items: list[Item], outer: tuple[Any, ...]) -> Rules:
+        table_word, rule_word, default_word = RULES[side]
+        inner = (Side.DESTINATION,) if side is Side.SOURCE else ()
+        rules = RuleSet(self._report)
+        default: Branch | None = None
+        default_item: Item | None = None
+        for item in items:
+            words = item.value.value if item.name == rule_word else ()
+            heading = " ".join((item.name, *words[:1]))
+            branch = self._branch(item.value, heading, inner, outer)
+            if item.name == table_word:
+                rules.add_table(item.value.value, branch, item.span)
+            elif item.name == rule_word:
+                for word in words:
+                    try:
+                        rules.add(read_rule(word, side), branch, item.span, word)
+                    except RuleError as error:
+                        self._report.error(item.span, f"`{word}` is no rule: {error}", code="E0605", hint=error.hint)
+            elif default_item is not None:
+                notes = (f"the first is at {default_item.span}",)
+                self._report.error(item.span, f"`{default_word}` is given twice", code="E0604", notes=notes)
+            else:
+                default, default_item = branch, item
+        if default is None and not block.damaged:
+            self._report.error(
+                items[-1].span,
+                f"`{title}` has no `{default_word}`",
+                code="E0603",
+                hint=f"what no rule matches needs a decision: `{default_word} {{ … }}`",
+            )
+        if side is Side.DESTINATION:
+            rules.spread_postmaster(self._local_domains)
+        return rules.compiled(side, default or Branch(_BROKEN, block.span))
+
+
+def _listed(block: Block, word: str) -> tuple[Any, ...]:
+    """The checks or modifiers of a block, in written order; the same one twice is one."""
+    return tuple(dict.fromkeys(module for item in block.items if item.name == word for module in item.value))
+
+
+def _by_stage(modifiers: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    sender, rcpt, body = (
+        tuple(modifier for modifier in modifiers if takes_part(modifier, stage)) for stage in ("sender", "rcpt", "body")
+    )
+    return sender, rcpt, body
+
+
+def _branches(router: Router) -> Iterator[Branch]:
+    """Every block that a message may come to, nested pipelines included, each once."""
+    seen: set[Branch] = set()
+    waiting: list[Branch] = [router]
+    while waiting:
+        branch = waiting.pop()
+        if branch in seen:
+            continue
+        seen.add(branch)
+        yield branch
+        if isinstance(branch.route, Rules):
+            waiting += branch.route.branches()
+        elif isinstance(branch.route, Deliver):
+            waiting += [step.router for step in branch.route.steps if isinstance(step, Through)]
+
+
+def _report_copies(router: Router, report: Report) -> None:
+    for branch in _branches(router):
+        handling = branch.route
+        if isinstance(handling, Deliver) and len(handling.steps) > 1 and irrevocable_copies(handling) > 1:
+            report.error(
+                handling.steps[1].span,
+                "several copies with an irrevocable answer each",
+                code="E0606",
+                hint="one client, one answer",
+                notes=(
+                    "if one is refused after the other was accepted, no answer is true for both",
+                    "at most one target of a block may be anything but a queue, unless the listener has `on_split allow`",
+                ),
+            )
+
+
+def _refuses_postmaster(branch: Branch) -> bool:
+    """Whether ``<postmaster>`` without a domain is refused whoever sends it. Tables and modifiers: not known, so no."""
+    route = branch.route
+    if branch.rcpt_modifiers:
+        return False
+    if isinstance(route, Rules):
+        if route.side is Side.SOURCE:
+            return all(_refuses_postmaster(inner) for inner in set(route.branches()))
+        return not route.tables and _refuses_postmaster(route.find("postmaster", ""))
+    if isinstance(route, Deliver):
+        return any(isinstance(step, Through) and _refuses_postmaster(step.router) for step in route.steps)
+    return isinstance(route, Reject)
