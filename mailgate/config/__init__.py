@@ -1,1 +1,49 @@
-"""Text to checked tree: lexer, parser, expansion, values, schema, diagnostics. No Twisted, no I/O but reading files."""
+"""The configuration language: text to a checked tree. No Twisted, no input or output but reading files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mailgate.config.diagnostics import Diagnostic, Report
+from mailgate.config.expand import expand, read_source
+from mailgate.config.parser import Node
+from mailgate.config.source import Source, Span
+
+__all__ = ["Loaded", "load", "load_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The tree of a configuration with everything replaced, and what is wrong with its syntax."""
+
+    source: Source
+    tree: list[Node]
+    diagnostics: list[Diagnostic]
+
+
+def load(path: str, *, report: Report | None = None, environment: Mapping[str, str] | None = None) -> Loaded:
+    """Read a configuration file and what it imports.
+
+    :raises OSError: the file itself can't be read.
+    """
+    report = report or Report()
+    try:
+        source = read_source(path)
+    except UnicodeDecodeError as error:
+        report.error(Span(path, 1, 1, 1), f"the file is not UTF-8: byte {error.start} is no character", code="E0102")
+        return Loaded(Source(path, ""), [], report.diagnostics)
+    return _loaded(source, os.path.dirname(path), report, environment)
+
+
+def load_text(
+    text: str, path: str = "<text>", *, report: Report | None = None, environment: Mapping[str, str] | None = None
+) -> Loaded:
+    """The same for a text that is not in a file; it imports relative to ``path``."""
+    return _loaded(Source(path, text), os.path.dirname(path), report or Report(), environment)
+
+
+def _loaded(source: Source, directory: str, report: Report, environment: Mapping[str, str] | None) -> Loaded:
+    tree = expand(source, report, os.environ if environment is None else environment, directory)
+    return Loaded(source, tree, report.diagnostics)

@@ -22,10 +22,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
+from mailgate.config.line import REQUIRED, Refused, Value
 from mailgate.config.source import Span
-from mailgate.config.values import REQUIRED, Refused, Value
 
 __all__ = ["DEFAULTS", "REQUIRED", "Argument", "Block", "Directive", "Item", "Refused", "Span"]
 
@@ -73,9 +73,9 @@ class Directive:
         self.origin = origin
         self.attribute = ""
         self._block = block
-        self._owner: type | None = None
+        self._owner: Any = None
 
-    def __set_name__(self, owner: type, attribute: str) -> None:
+    def __set_name__(self, owner: Any, attribute: str) -> None:
         self.attribute = attribute
         self._owner = owner
 
@@ -89,25 +89,28 @@ class Directive:
         if isinstance(self._block, str):
             names = {**vars(sys.modules[self._owner.__module__]), **vars(self._owner)} if self._owner else {}
             self._block = names[self._block]
-        if self._block is None or isinstance(self._block, type):
-            return self._block
-        self._block = self._block()
-        return self.block
+        if self._block is not None and not _is_class(self._block):
+            self._block = cast("Callable[[], type[Block]]", self._block)()
+        return cast("type[Block] | None", self._block)
 
     def absent(self) -> Any:
         """The value when the directive is not written."""
         if self.default is DEFAULTS:
             block = self.block
-            return block.defaults() if block is not None else None
+            return default_block(block) if block is not None else None
         return () if self.required and self.repeatable else None if self.required else self.default
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
         # Reached only when the instance has no value of its own: one made without a configuration.
         return self if instance is None else self.absent()
 
 
+def _is_class(block: object) -> bool:
+    return isinstance(block, type)
+
+
 class Argument:
-    """One positional argument on the block's own line: `table.file aliases PATH`. ``rest`` takes all that are left, as a tuple."""
+    """One positional argument on the block's own line: `table.file aliases PATH`. ``rest`` takes all that are left: a tuple."""
 
     def __init__(
         self,
@@ -129,11 +132,15 @@ class Argument:
         self.origin = origin
         self.attribute = ""
 
-    def __set_name__(self, owner: type, attribute: str) -> None:
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+    def __set_name__(self, owner: Any, attribute: str) -> None:
         self.attribute = attribute
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else None if self.default is REQUIRED else self.default
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else None if self.required else self.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +160,11 @@ class Block:
     """What stands between braces: the declarations of its class, the values of its instance.
 
     ``items`` are its directives in written order, ``span`` the place of the directive it belongs to, ``value`` what stood on
-    that line. ``damaged`` says that some directive directly in it was wrong and is missing here.
+    that line. ``damaged`` says that some directive directly in it was wrong and is missing here. With ``members``, a namespace,
+    whatever is not declared is an inline module of it.
     """
+
+    members: ClassVar[str] = ""
 
     directives: ClassVar[dict[str, Directive]] = {}
     arguments: ClassVar[tuple[Argument, ...]] = ()
@@ -174,24 +184,25 @@ class Block:
         cls.arguments = tuple(value for value in declared.values() if isinstance(value, Argument))
         cls.refusals = {value.name: value for value in declared.values() if isinstance(value, Refused)}
 
-    @classmethod
-    def defaults(cls) -> Any:
-        """The block as if written empty."""
-        block = cls.__new__(cls)
-        block.bind({directive.attribute: directive.absent() for directive in cls.directives.values()}, (), None, None)
-        block.__init__()  # type: ignore[misc]
-        return block
-
-    def bind(self, values: dict[str, Any], items: Iterable[Item], span: Span | None, value: Any) -> None:
-        """Put the values in place; called by the checker, before ``__init__``."""
-        self.__dict__.update(values)
-        self.items = tuple(items)
-        self.span = span
-        self.value = value
-
     def span_of(self, name: str) -> Span | None:
         """Where the directive of this name stands (its first, if repeatable); None if it is not written here."""
         for item in self.items:
             if item.directive.name == name:
                 return item.span
         return None
+
+
+def default_block(declared: type[Block]) -> Any:
+    """A block as if written empty."""
+    block = declared.__new__(declared)
+    bind(block, {directive.attribute: directive.absent() for directive in declared.directives.values()})
+    block.__init__()  # type: ignore[misc]
+    return block
+
+
+def bind(block: Block, values: dict[str, Any], items: Iterable[Item] = (), span: Span | None = None, value: Any = None) -> None:
+    """Put the values in place; called by the checker, before ``__init__``."""
+    block.__dict__.update(values)
+    block.items = tuple(items)
+    block.span = span
+    block.value = value

@@ -70,10 +70,6 @@ class Span:
         """What stands there, as written."""
         return self.source.text[self.start : self.end] if self.source is not None else ""
 
-    def through(self, via: Via) -> Span:
-        """The same stretch, reached by one step more: the new step is the outermost."""
-        return replace(self, via=via if self.via is None else self.via.inside(via))
-
     def behind(self) -> Span:
         """The empty place right after it: where something is missing."""
         if self.source is None or "\n" in self.text:
@@ -89,22 +85,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Via:
-    """One step of the way to a span: an import, a snippet or a macro. ``outer`` is the step before it."""
+    """One step of the way to a span. ``kind`` is "import", "snippet" or "macro"; ``span`` is where the import stands or the
+    macro is defined; ``outer`` how the place that uses the macro was reached."""
 
     kind: str
     name: str
     span: Span
-    value: str = ""
     outer: Via | None = None
-
-    def inside(self, outermost: Via) -> Via:
-        return replace(self, outer=outermost if self.outer is None else self.outer.inside(outermost))
 
     def chain(self) -> tuple[Via, ...]:
         """From the nearest step to the farthest."""
-        steps: list[Via] = []
-        step: Via | None = self
-        while step is not None:
-            steps.append(step)
-            step = step.outer
-        return tuple(steps)
+        inner = self.span.via.chain() if self.span.via is not None else ()
+        outer = self.outer.chain() if self.outer is not None else ()
+        return tuple(dict.fromkeys((self, *inner, *outer)))

@@ -1,123 +1,61 @@
-"""The types of values (see docs/configuration): each says what it accepts, in the words of the operator.
+"""The types of values (docs: configuration): each says what it accepts, in the words of the operator.
 
-A type is made with its limits, ``Duration(minimum=1)``, and parses the words of one directive. ``parse`` is for a directive
-that takes exactly this value, ``parse_element`` for one value among others (in a list each word is one value).
+A type is made with its limits, ``Duration(minimum=1)``, and reads the words of one directive. What it gives:
+
+    Boolean → bool                   Duration → float, seconds        Size → int, bytes
+    Integer, Float → int, float      String, Path → str               Strings, List → tuple
+    Args → tuple                     Choice → str                     OneOf → Chosen(word, value)
+    Endpoint → EndpointAddress       Network → ipaddress network      Secret → SecretText
+    ReplyCode → Reply                ModuleLine, ReferenceTo, BlockOrReference → the module
+    ModuleList → tuple of modules
 """
 
-from __future__ import annotations
+from mailgate.config.line import REQUIRED, Args, Choice, Chosen, Line, List, Nothing, OneOf, Refused, Scope, Value
+from mailgate.config.places import Endpoint, EndpointAddress, Network, Path, Secret, SecretText
+from mailgate.config.references import BlockOrReference, ModuleLine, ModuleList, ReferenceTo
+from mailgate.config.scalars import (
+    Boolean,
+    Duration,
+    Float,
+    Integer,
+    ReplyCode,
+    Size,
+    String,
+    Strings,
+    format_duration,
+    format_size,
+)
 
-from typing import Any
-
-
-class _Required:
-    def __repr__(self) -> str:
-        return "REQUIRED"
-
-
-REQUIRED: Any = _Required()
-"""Default of a directive that must be given."""
-
-
-class Refused:
-    """A word of the language that this version does not have: of a directive (as a class attribute) or of a choice."""
-
-    def __init__(self, name: str, reason: str = "") -> None:
-        self.name = name
-        self.reason = reason
-
-
-class Value:
-    """A type of value."""
-
-    metavar = "VALUE"
-
-
-class Boolean(Value):
-    pass
-
-
-class Duration(Value):
-    def __init__(self, *, minimum: float = 0.0, maximum: float | None = None) -> None: ...
-
-
-class Size(Value):
-    def __init__(self, *, minimum: int = 0, maximum: int | None = None) -> None: ...
-
-
-class Integer(Value):
-    def __init__(self, metavar: str = "NUMBER", *, minimum: int | None = None, maximum: int | None = None) -> None: ...
-
-
-class Float(Value):
-    def __init__(self, metavar: str = "NUMBER", *, minimum: float | None = None, maximum: float | None = None) -> None: ...
-
-
-class String(Value):
-    def __init__(self, metavar: str = "TEXT") -> None: ...
-
-
-class Strings(Value):
-    def __init__(self, metavar: str = "TEXT", *, minimum: int = 1) -> None: ...
-
-
-class List(Value):
-    def __init__(self, element: Value, *, minimum: int = 1) -> None: ...
-
-
-class Args(Value):
-    def __init__(self, *elements: Value) -> None: ...
-
-
-class Choice(Value):
-    def __init__(self, *words: str | Refused) -> None: ...
-
-
-class Nothing(Value):
-    """No argument at all."""
-
-
-class Chosen:
-    """What a `OneOf` gives: the word, and the value behind it."""
-
-    word: str
-    value: Any
-
-
-class OneOf(Value):
-    """A word that says what follows: ``OneOf({"off": Nothing(), "plain": Args(String("USER"), Secret("PASSWORD"))})``."""
-
-    def __init__(self, forms: dict[str, Value | Refused]) -> None: ...
-
-
-class Endpoint(Value):
-    def __init__(self, default_port: int | None = None, *, listen: bool = False, schemes: tuple[str, ...] = ()) -> None: ...
-
-
-class Network(Value):
-    pass
-
-
-class Secret(Value):
-    def __init__(self, metavar: str = "SECRET") -> None: ...
-
-
-class Path(Value):
-    def __init__(self, metavar: str = "PATH") -> None: ...
-
-
-class ReplyCode(Value):
-    pass
-
-
-class ModuleLine(Value):
-    def __init__(self, namespace: str, *, block: str = "module") -> None: ...
-
-
-class ModuleList(Value):
-    def __init__(self, namespace: str) -> None: ...
-
-
-class BlockOrReference(Value):
-    """`tls_client { … }` or `tls_client &name`, of the top-level word of this name."""
-
-    def __init__(self, word: str) -> None: ...
+__all__ = [
+    "REQUIRED",
+    "Args",
+    "BlockOrReference",
+    "Boolean",
+    "Choice",
+    "Chosen",
+    "Duration",
+    "Endpoint",
+    "EndpointAddress",
+    "Float",
+    "Integer",
+    "Line",
+    "List",
+    "ModuleLine",
+    "ModuleList",
+    "Network",
+    "Nothing",
+    "OneOf",
+    "Path",
+    "ReferenceTo",
+    "Refused",
+    "ReplyCode",
+    "Scope",
+    "Secret",
+    "SecretText",
+    "Size",
+    "String",
+    "Strings",
+    "Value",
+    "format_duration",
+    "format_size",
+]

@@ -1,0 +1,130 @@
+"""What the language can name: built-in modules by folder, a third party's by entry point, and the few words of their own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import pkgutil
+import re
+from functools import cache
+
+from mailgate.config.schema import Refused
+from mailgate.registry.module import Module
+
+WORDS = {
+    "smtp": "mailgate.inbound.esmtp",
+    "lmtp": "mailgate.inbound.lmtp",
+    "msgpipeline": "mailgate.pipeline.module",
+    "checks": "mailgate.registry.module",
+    "modifiers": "mailgate.registry.module",
+}
+"""Top-level words without a namespace, and the Python modules that have their classes."""
+
+UNAVAILABLE = {
+    word: Refused(word, reason)
+    for word, reason in {
+        "submission": "it needs authentication",
+        "test": "`mailgate check` does not run tests yet",
+        "limits": "limits by address and rate are not there",
+        "mx_auth": "it needs direct delivery to MX hosts",
+        "tls_client": "a target has its own `tls_client` block in this version",
+        "pki": "targets name their certificates in `tls_client`",
+        "source_address": "targets choose no source address yet",
+        "target.queue": "there is no durable queue",
+        "target.remote": "there is no direct delivery to MX hosts",
+        **dict.fromkeys(("table.ldap", "auth.ldap", "auth.static", "auth.smtp"), ""),
+        **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
+        **dict.fromkeys(("check.authorize_sender", "check.verify_recipient", "modify.dkim"), ""),
+    }.items()
+}
+"""Names of the language that this version does not have."""
+
+ENTRY_POINTS = "mailgate.modules"
+
+
+class Unavailable(Exception):
+    """A module exists but can't be used; the text is for the operator, `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@cache
+def namespaces() -> frozenset[str]:
+    """The namespaces that built-in modules have."""
+    return frozenset(name.partition(".")[0] for name in builtin_names())
+
+
+@cache
+def builtin_names() -> tuple[str, ...]:
+    """``namespace.kind`` of every built-in module, from the folders, importing none."""
+    package = importlib.import_module("mailgate.modules")
+    names = []
+    for room in pkgutil.iter_modules(package.__path__):
+        if room.ispkg:
+            folder = [os.path.join(path, room.name) for path in package.__path__]
+            names += [f"{room.name}.{module.name}" for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
+    return tuple(sorted(names))
+
+
+@cache
+def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def known_names() -> list[str]:
+    """Everything a top-level block can be, built in or by entry point."""
+    return [*builtin_names(), *_plugins(), *WORDS]
+
+
+@cache
+def find(name: str) -> type[Module] | None:
+    """The class of ``namespace.kind`` or of a top-level word; None if there is none.
+
+    :raises Unavailable: when it is there but can't be used, a library of its own being missing, say.
+    """
+    if name in WORDS:
+        return _load(name, WORDS[name])
+    if name in builtin_names():
+        return _load(name, f"mailgate.modules.{name}")
+    if name in _plugins():
+        point = _plugins()[name]
+        try:
+            found = point.load()
+        except ImportError as error:
+            raise Unavailable(f"`{name}` can't be loaded: {error}") from error
+        if not (isinstance(found, type) and issubclass(found, Module)):
+            raise Unavailable(f"`{name}` can't be loaded: {point.value} is no Module")
+        return found
+    return None
+
+
+def _load(name: str, dotted: str) -> type[Module]:
+    try:
+        module = importlib.import_module(dotted)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if dotted == missing or dotted.startswith(missing + "."):
+            raise Unavailable(f"`{name}` is not available in this version") from error
+        extra = _extra_of(missing.partition(".")[0])
+        hint = f"pip install 'mailgate[{extra}]'" if extra else f"pip install {missing}"
+        raise Unavailable(f"`{name}` needs the Python library `{missing}`, which is not installed", hint) from error
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Module) and value.name == name:
+            return value
+    raise Unavailable(f"`{name}` is not available in this version")
+
+
+def _extra_of(library: str) -> str:
+    """The extra of our own package that brings a library, or ""."""
+    try:
+        requirements = importlib.metadata.requires("mailgate") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+).*;\s*extra\s*==\s*['\"]([^'\"]+)", requirement)
+        if match and match.group(1).lower().replace("-", "_") == library.lower():
+            return match.group(2)
+    return ""

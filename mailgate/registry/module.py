@@ -1,0 +1,132 @@
+"""What a module is: a block with a name and a life. And the blocks that belong to no room: groups, and the global scope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mailgate.adapters import Adapters
+from mailgate.config import values as v
+from mailgate.config.diagnostics import Report
+from mailgate.config.schema import Block, Directive, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleContext:
+    """What a module is given: the outside world and the global settings it may need.
+
+    ``name`` is the instance's name, "" for an inline one; ``label`` how logs and replies call it. ``adapters`` is None, and
+    so are the ``spool`` and the ``log``, while a file is only checked.
+    """
+
+    adapters: Adapters | None = None
+    hostname: str = "localhost"
+    state_dir: str = ""
+    runtime_dir: str = ""
+    name: str = ""
+    label: str = ""
+    spool: Any = None
+    log: Any = None
+
+
+class Module(Block):
+    """Something the language can name.
+
+    ``__init__`` finds its values in place, but not yet what they refer to. ``configure`` comes when all instances exist, and
+    in `mailgate check` too: it opens nothing. ``start`` runs before the listeners accept, ``stop`` after the gateway drained.
+    """
+
+    name: ClassVar[str] = ""
+    """As it stands in the file: ``namespace.kind``, or a word of its own."""
+    provides: ClassVar[tuple[str, ...]] = ()
+    """What a reference to it can stand for; its namespace (or word) if empty."""
+    is_listener: ClassVar[bool] = False
+    """A listener's line holds addresses, not a name, and nobody needs to refer to it."""
+    configure_damaged: ClassVar[bool] = False
+    """Whether `configure` copes with blocks whose ``damaged`` is true, and so can report more. Else it is not called then."""
+
+    def __init__(self, context: ModuleContext) -> None:
+        self.context = context
+
+    @property
+    def label(self) -> str:
+        return self.context.label
+
+    def configure(self, report: Report) -> None:
+        """Check what only the whole configuration shows."""
+
+    async def start(self) -> None:
+        """The gateway starts."""
+
+    async def stop(self) -> None:
+        """The gateway has drained."""
+
+
+class Group(Module):
+    """A named list of modules of one namespace, put in by reference: `checks common { … }`, `check &common`."""
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        return tuple(item.value for item in self.items)
+
+
+class Checks(Group):
+    """A named list of checks: `check &NAME` puts it in."""
+
+    name = "checks"
+    members = "check"
+
+
+class Modifiers(Group):
+    """A named list of modifiers: `modify &NAME` puts it in."""
+
+    name = "modifiers"
+    members = "modify"
+
+
+class Globals(Block):
+    """Directives of the top level."""
+
+    state_dir = Directive(
+        "state_dir",
+        v.Path("DIRECTORY", of_file=True),
+        default="/var/lib/mailgate",
+        doc="Where state is kept; relative paths begin here.",
+        origin="maddy",
+    )
+    runtime_dir = Directive(
+        "runtime_dir",
+        v.Path("DIRECTORY", of_file=True),
+        default="/run/mailgate",
+        doc="Where sockets are made; relative unix:// paths begin here.",
+        origin="maddy",
+    )
+    hostname = Directive(
+        "hostname", v.String("NAME"), default="", doc="The name of this gateway; the system's name by default.", origin="maddy"
+    )
+    tls = Directive(
+        "tls",
+        v.OneOf({"off": v.Nothing(), "self_signed": v.Nothing(), "file": v.List(v.Path(), minimum=2)}),
+        doc="Certificates of the listeners that have none of their own: pairs of certificate and key file.",
+        origin="maddy",
+    )
+    debug = Directive("debug", v.Boolean(), default=False, doc="Log the dialogue with next hops.", origin="maddy")
+    local_domains = Directive(
+        "local_domains", v.Strings("DOMAIN"), default=(), doc="The domains that this gateway is responsible for."
+    )
+    body_spool_limit = Directive(
+        "body_spool_limit",
+        v.Size(minimum=1 << 20),
+        default=1 << 30,
+        doc="Disk for message bodies under way; beyond it clients hear 452.",
+    )
+    shutdown_timeout = Directive(
+        "shutdown_timeout",
+        v.Duration(),
+        default=180.0,
+        doc="How long running messages may take to finish when the gateway stops.",
+        origin="smtp-server",
+    )
+    tls_client = Refused("tls_client", "a target has its own `tls_client` block in this version")
+    resolver = Refused("resolver", "names are resolved by the system")
+    log = Refused("log", "twistd chooses where the log goes")
