@@ -7,8 +7,9 @@ counts what a peer does without a message coming of it. `server.ServerSession` o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import replies
@@ -62,6 +63,9 @@ class Dialogue(ABC):
         "_utf8",
     )
 
+    _answers: Mapping[type[Event], Callable[[Any, Any, Reply], None]] = {}
+    """What the session does with the answer to each kind of question."""
+
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._enhanced = "ENHANCEDSTATUSCODES" not in settings.hide
@@ -112,8 +116,10 @@ class Dialogue(ABC):
         if question is None:
             raise RuntimeError("no question is open")
         self._question = None
-        self._answer(question, checked(reply or replies.GO_AHEAD, question))
-        return self._run()
+        self._answers[type(question)](self, question, checked(reply or replies.GO_AHEAD, question))
+        if self._buffer or self._transfer is not None:
+            return self._run()
+        return self._take_events()
 
     def output(self) -> bytes:
         """Everything to be written now, in order; it is handed out once."""
@@ -154,10 +160,6 @@ class Dialogue(ABC):
     def _take_content(self, transfer: Transfer) -> bool:
         """Use up content from the buffer; false when more must come first."""
 
-    @abstractmethod
-    def _answer(self, question: Question, reply: Reply) -> None:
-        """The driver's answer to a question."""
-
     # Input
 
     def _run(self) -> list[Event]:
@@ -169,9 +171,12 @@ class Dialogue(ABC):
         if self._position:
             self._buffer = self._buffer[self._position :]
             self._position = 0
-        events = self._events
-        if events:
-            self._events = []
+        return self._take_events()
+
+    def _take_events(self) -> list[Event]:
+        if not self._events:
+            return []
+        events, self._events = self._events, []
         return events
 
     def _take_line(self) -> bool:
@@ -216,7 +221,7 @@ class Dialogue(ABC):
             if self._errors >= self._settings.max_errors:
                 self._close(CloseReason.ERRORS)
                 return
-        self._write(reply)
+        self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
         if code == 421:
             self._end(CloseReason.REPLIED)
 
@@ -228,8 +233,7 @@ class Dialogue(ABC):
         if reply is not None:
             self._write(reply)
         self._end(reason)
-        events, self._events = self._events, []
-        return events
+        return self._take_events()
 
     def _end(self, reason: CloseReason) -> None:
         self._closed = True

@@ -26,12 +26,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
 from mailgate.smtp.address import Address
-from mailgate.smtp.dialogue import Dialogue, Question, Transfer, checked
+from mailgate.smtp.dialogue import Dialogue, Transfer, checked
 from mailgate.smtp.events import (
     Aborted,
     Auth,
@@ -94,6 +93,10 @@ class Command:
     """Counts against max_idle_commands."""
 
 
+_BEFORE_MAIL = (Phase.GREETED,)
+_TAKING_RECIPIENTS = (Phase.SENDER, Phase.RECIPIENTS)
+
+
 class ServerSession(Dialogue):
     """One inbound SMTP or LMTP connection."""
 
@@ -106,6 +109,7 @@ class ServerSession(Dialogue):
         "_filter",
         "_parameters",
         "_phase",
+        "_plain_lines",
         "_recipients",
         "_tls",
     )
@@ -113,6 +117,8 @@ class ServerSession(Dialogue):
     def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
         super().__init__(settings)
         self._tls = tls
+        self._plain_lines = not settings.disable_commands and settings.max_command_length >= grammar.PLAIN_LENGTH
+        """Whether the short way for plain MAIL and RCPT lines gives what the long one would."""
         self._forget()
 
     def _forget(self) -> None:
@@ -172,16 +178,15 @@ class ServerSession(Dialogue):
     # Input
 
     def _take_line(self) -> bool:
-        plain = grammar.PLAIN_ENVELOPE.match(self._buffer, self._position)
-        if plain is None or self._exchange or not grammar.is_plain(plain, self._settings.max_command_length):
+        plain = self._plain_lines and grammar.PLAIN_ENVELOPE.match(self._buffer, self._position)
+        if not plain or self._exchange:
             return super()._take_line()
         verb, local_part, domain = plain.groups()
-        command = COMMANDS[verb[:4]]
-        if self._judge(command, b"") is not None:
+        if self._phase not in (_BEFORE_MAIL if verb == b"MAIL FROM" else _TAKING_RECIPIENTS):
             return super()._take_line()
         self._position = plain.end()
         address = Address(local_part.decode("ascii"), domain.decode("ascii"))
-        if command is MAIL:
+        if self._phase is Phase.GREETED:
             self._ask(Mail(address, NO_MAIL_PARAMETERS))
         else:
             self._offer(address, NO_RCPT_PARAMETERS)
@@ -204,9 +209,6 @@ class ServerSession(Dialogue):
             self._refuse_command(command, argument, refusal)
         elif not command.idle or self._count_idle():
             command.handler(self, argument)
-
-    def _answer(self, question: Question, reply: Reply) -> None:
-        ANSWERS[type(question)](self, question, reply)
 
     def _judge(self, command: Command, argument: bytes) -> Reply | None:
         """Why ``command`` is not obeyed here and now."""
@@ -506,15 +508,13 @@ def _fill_in(template: str, *values: str) -> str:
     return filled
 
 
-_TAKING_RECIPIENTS = (Phase.SENDER, Phase.RECIPIENTS)
-
 COMMANDS: Mapping[bytes, Command] = {
     command.verb.encode(): command
     for command in (
         Command("EHLO", ServerSession._ehlo, dialect="SMTP", idle=True),
         Command("HELO", ServerSession._helo, dialect="SMTP", idle=True),
         Command("LHLO", ServerSession._lhlo, dialect="LMTP", idle=True),
-        Command("MAIL", ServerSession._mail, (Phase.GREETED,), "A transaction is open already"),
+        Command("MAIL", ServerSession._mail, _BEFORE_MAIL, "A transaction is open already"),
         Command("RCPT", ServerSession._rcpt, _TAKING_RECIPIENTS, "MAIL comes first, and RCPT before BDAT"),
         Command("DATA", ServerSession._data, (Phase.RECIPIENTS,), "An accepted RCPT comes first, and no BDAT", bare=True),
         Command("BDAT", ServerSession._bdat, (Phase.RECIPIENTS, Phase.CHUNKS), "An accepted RCPT comes first"),
@@ -536,13 +536,10 @@ COMMANDS: Mapping[bytes, Command] = {
     )
 }
 
-MAIL = COMMANDS[b"MAIL"]
-
-ANSWERS: Mapping[type[Event], Callable[[ServerSession, Any, Reply], None]] = {
+ServerSession._answers = {
     Mail: ServerSession._mail_answered,
     Rcpt: ServerSession._rcpt_answered,
     Data: ServerSession._data_answered,
     ContentEnd: ServerSession._content_answered,
     Auth: ServerSession._auth_answered,
 }
-"""What an answer to each question does."""
