@@ -22,7 +22,7 @@ _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 class Event(Enum):
     """Every kind of line; the comment names its fields. ``session`` and ``message`` are ids."""
 
-    GATEWAY_START = "gateway.start"  # config, listeners
+    GATEWAY_START = "gateway.start"  # listeners
     GATEWAY_STOP = "gateway.stop"  # sessions left to drain
     LISTENER_OPEN = "listener.open"  # listener, address
     SESSION_OPEN = "session.open"  # session, listener, client (debug)

@@ -1,46 +1,85 @@
 """The running gateway of one configuration: bind, start, stop.
 
-`Gateway` owns the order of things. `bind` opens every listening port while we may still be root, and all of them or none;
-`start` brings up tables, targets and whatever else the modules hold, then lets the listeners accept; `stop` closes
-the listeners, waits for the sessions to drain, and only then takes the modules down under them.
+`Gateway` owns the order of things. `bind` opens every listening port while we may still be root, all of them or none; `start`
+brings up tables, targets and whatever else the modules hold, then lets the listeners accept; `stop` closes the
+listeners, waits for their sessions to drain, and only then takes the modules down under them.
+
+Listeners on unix sockets drain last: a gateway may deliver to itself through one (the demo does), and a message that is
+still coming in over the network needs its way out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from mailgate.adapters import Adapters
-from mailgate.events import EventLog
+from twisted.internet.defer import DeferredList
+
+from mailgate.events import Event, EventLog
+from mailgate.inbound.ports import CannotBind
+from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration, Module
 
+__all__ = ["CannotBind", "Gateway"]
+
 _events = EventLog("mailgate.runtime")
-
-
-class CannotListen(Exception):
-    """A listener's port can't be bound; the text names the directive's file and line."""
 
 
 class Gateway:
     """One configuration, alive."""
 
-    def __init__(self, configuration: Configuration, adapters: Adapters) -> None:
+    def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._adapters = adapters
+        self._bound: list[Any] = []
         self._started: list[Module] = []
 
     @property
     def listeners(self) -> list[Any]:
         """The listener modules, in the order of the file."""
-        return self._configuration.listeners
+        return list(self._configuration.listeners)
 
     def bind(self) -> None:
         """Open every listening port.
 
-        :raises CannotListen: one can't be had; those opened before it are closed again.
+        :raises CannotBind: one can't be had; the text names it, the directive's file and line, and why.
         """
+        for listener in self._configuration.listeners:
+            listener.bind()
+            self._bound.append(listener)
 
     async def start(self) -> None:
-        """Start the modules, then accept. If one module fails, those already started are stopped again."""
+        """Start the modules, then accept. What fails to start stops the rest again, and the failure goes on."""
+        try:
+            for module in (module for module in self._configuration.modules if not module.is_listener):
+                self._started.append(module)
+                await module.start()
+            for module in self._bound:
+                self._started.append(module)
+                await module.start()
+        except BaseException:
+            await self.stop()
+            raise
+        addresses = [address for listener in self._bound for address in listener.addresses]
+        _events.info(Event.GATEWAY_START, listeners=" ".join(addresses))
 
     async def stop(self) -> None:
-        """Stop accepting, drain the sessions, stop the modules. Safe to call at any stage, and twice."""
+        """Stop accepting, drain, stop the modules. Safe at any stage, and twice."""
+        bound, self._bound = self._bound, []
+        started, self._started = self._started, []
+        if bound:
+            _events.info(Event.GATEWAY_STOP, sessions=sum(listener.session_count for listener in bound))
+        await _stop_all(listener for listener in bound if not _is_local(listener))
+        await _stop_all(listener for listener in bound if _is_local(listener))
+        await _stop_all(module for module in reversed(started) if module not in bound)
+
+
+async def _stop_all(modules: Iterable[Any]) -> None:
+    """All at once; one that fails does not keep the others from stopping."""
+    results = await DeferredList([spawn(module.stop()) for module in modules], consumeErrors=True)
+    for succeeded, failure in results:
+        if not succeeded:
+            _events.incident("stop", failure.value)
+
+
+def _is_local(listener: Any) -> bool:
+    return all(address.startswith("unix:") for address in listener.addresses)

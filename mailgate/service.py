@@ -26,9 +26,10 @@ from twisted.python.threadpool import ThreadPool
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import render
 from mailgate.events import EventLog
+from mailgate.message.body import Spool
 from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration, build
-from mailgate.runtime import CannotListen, Gateway
+from mailgate.runtime import CannotBind, Gateway
 
 DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
 FILE_THREADS = 8
@@ -77,7 +78,7 @@ class GatewayService(Service):
         super().privilegedStartService()
         try:
             self._gateway.bind()
-        except CannotListen as error:
+        except CannotBind as error:
             _log.critical("{error}", error=error)
             raise SystemExit(str(error)) from error
 
@@ -134,7 +135,7 @@ def makeService(options: Any) -> GatewayService:
         random=random.SystemRandom(),
     )
     configuration = load(options["config"], adapters)
-    return GatewayService(Gateway(configuration, adapters), pool, reactor)
+    return GatewayService(Gateway(configuration), pool, reactor)
 
 
 def load(path: str, adapters: Adapters) -> Configuration:
@@ -142,7 +143,7 @@ def load(path: str, adapters: Adapters) -> Configuration:
     if not os.access(path, os.R_OK):
         print(f"error: {path}: cannot be read", file=sys.stderr)
         raise SystemExit(2)
-    built = build(path, adapters)
+    built = build(path, adapters, outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)})
     if built.diagnostics:
         print(render(built.diagnostics, color=sys.stderr.isatty()), file=sys.stderr)
     if built.configuration is None:

@@ -192,6 +192,11 @@ class Listener(PipelineBlock, Module):
         """Open after `bind`."""
         return tuple(self._ports)
 
+    @property
+    def session_count(self) -> int:
+        """Connections that are open now."""
+        return 0 if self._sessions is None else len(self._sessions)
+
     # life
 
     def configure(self, report: Report) -> None:
