@@ -16,7 +16,7 @@ from mailgate.config.schema import Argument, Block, Directive, Item, bind
 from mailgate.config.source import Span
 from mailgate.config.suggest import nearest
 
-MAX_LISTED = 24
+MAX_LISTED = 16
 """Names listed in a note."""
 
 

@@ -141,6 +141,10 @@ class Value:
     def parse_word(self, word: Token, scope: Scope) -> Any:
         raise NotImplementedError
 
+    def show(self, value: Any) -> str:
+        """A value as it is written in a configuration; for documentation."""
+        return str(value)
+
 
 class Nothing(Value):
     """No argument at all."""
@@ -163,6 +167,9 @@ class Args(Value):
 
     def parse_element(self, line: Line) -> tuple[Any, ...]:
         return tuple(element.parse_element(line) for element in self.elements)
+
+    def show(self, value: Any) -> str:
+        return " ".join(element.show(part) for element, part in zip(self.elements, value, strict=False))
 
 
 class List(Value):
@@ -195,6 +202,9 @@ class List(Value):
         if len(values) < self.minimum:
             line.next(self.element.syntax)
         return tuple(values)
+
+    def show(self, value: Any) -> str:
+        return " ".join(map(self.element.show, value))
 
 
 class Choice(Value):
@@ -256,6 +266,11 @@ class OneOf(Value):
             line.rest()
             raise _not_of_set(word, self.words, self._refused)
         return Chosen(word.text, form.parse_element(line))
+
+    def show(self, value: Any) -> str:
+        if not isinstance(value, Chosen):
+            return str(value)
+        return f"{value.word} {self.forms[value.word].show(value.value) if value.value is not None else ''}".strip()
 
 
 def _not_of_set(word: Token, words: tuple[str, ...], refused: Mapping[str, Refused]) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from mailgate.config.diagnostics import Problem
 from mailgate.config.lexer import Token
@@ -25,6 +26,9 @@ class Boolean(Value):
 
     def parse(self, line: Line) -> bool:
         return True if line.exhausted else self.parse_element(line)
+
+    def show(self, value: Any) -> str:
+        return "yes" if value else "no"
 
     def parse_word(self, word: Token, scope: Scope) -> bool:
         value = _BOOLEANS.get(word.text.casefold())
@@ -67,6 +71,9 @@ class Duration(Value):
         seconds = float(self._seconds(word))
         self._check(seconds, [word])
         return seconds
+
+    def show(self, value: Any) -> str:
+        return format_duration(value)
 
     def _seconds(self, word: Token) -> Fraction:
         text = word.text
@@ -144,6 +151,9 @@ class Size(Value):
         size = self._bytes(word)
         self._check(size, [word])
         return size
+
+    def show(self, value: Any) -> str:
+        return format_size(value)
 
     def _bytes(self, word: Token) -> int:
         text = word.text
@@ -230,6 +240,9 @@ def _check_range(word: Token, value: float, minimum: float | None, maximum: floa
 class String(Value):
     """One word, or a quoted text."""
 
+    def show(self, value: Any) -> str:
+        return quote(value)
+
     def __init__(self, metavar: str = "TEXT") -> None:
         self.metavar = metavar
 
@@ -251,6 +264,16 @@ class Strings(Value):
     def parse_element(self, line: Line) -> tuple[str, ...]:
         words = [line.next(self.metavar) for _ in range(self.minimum)]
         return tuple(word.text for word in (*words, *line.rest()))
+
+    def show(self, value: Any) -> str:
+        return " ".join(map(quote, value))
+
+
+def quote(text: str) -> str:
+    """``text`` as one word of the language, in quotes where they are needed."""
+    if text and re.fullmatch(r"[^\s\"#{}()\[\]$&;\\][^\s\"{}()\[\]$;]*", text):
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 _TEXTS = {

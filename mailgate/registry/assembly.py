@@ -139,8 +139,9 @@ class _Assembly:
                 raise Globals.refusals[name].problem(node.span)
             names = [*Globals.directives, *known_names()]
             if "." in name:
-                hint = did_you_mean(name, known_names())
-                notes = (f"modules of this version: {listed(known_names())}",)
+                modules = [known for known in known_names() if "." in known]
+                hint = did_you_mean(name, modules)
+                notes = (f"modules of this version: {listed(modules) or 'none'}",)
                 raise Problem(node.span, f"unknown module `{name}`", code="E0601", hint=hint, notes=notes)
             notes = (f"at the top level stand {listed(names)}",)
             hint = did_you_mean(name, names) or "not known here"
@@ -173,14 +174,11 @@ class _Assembly:
         self.named[word.text] = _Named(word, declared, kind)
 
     def _globals(self, nodes: list[Node]) -> Globals:
-        body = check_body(Globals, nodes, self.scope, "the top level", None)
         settings = Globals()
-        bind(settings, body.values, body.items, None, None)
-        self.scope.state_dir, self.scope.runtime_dir = settings.state_dir, settings.runtime_dir
-        if any(item.directive in _OF_DIRECTORIES for item in body.items):
-            # Paths among the globals are relative to directories that are globals themselves.
-            again = check_body(Globals, [node for node in nodes if node.name.text in _WITH_PATHS], self.scope, "", None)
-            bind(settings, {**body.values, **{name: again.values[name] for name in _WITH_PATHS}}, body.items, None, None)
+        for _ in range(2):  # paths among the globals are relative to directories that are globals themselves
+            body = check_body(Globals, nodes, self.scope, "the top level", None)
+            bind(settings, body.values, body.items)
+            self.scope.state_dir, self.scope.runtime_dir = settings.state_dir, settings.runtime_dir
         written = {item.directive for item in body.items}
         self.scope.inherited = {d: getattr(settings, d.attribute) for d in Globals.directives.values() if d in written}
         self.context = ModuleContext(
@@ -369,7 +367,3 @@ def _settle_block(block: Block) -> None:
             setattr(block, name, settled)
     if any(settle(item.value) is not item.value for item in block.items):
         block.items = tuple(Item(item.directive, settle(item.value), item.span) for item in block.items)
-
-
-_OF_DIRECTORIES = (Globals.directives["state_dir"], Globals.directives["runtime_dir"])
-_WITH_PATHS = ("tls",)

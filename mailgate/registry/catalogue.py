@@ -52,12 +52,6 @@ class Unavailable(Exception):
 
 
 @cache
-def namespaces() -> frozenset[str]:
-    """The namespaces that built-in modules have."""
-    return frozenset(name.partition(".")[0] for name in builtin_names())
-
-
-@cache
 def builtin_names() -> tuple[str, ...]:
     """``namespace.kind`` of every built-in module, from the folders, importing none."""
     package = importlib.import_module("mailgate.modules")
