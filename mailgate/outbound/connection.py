@@ -17,11 +17,10 @@ transport has more than it can send, and the reply of a peer that answers before
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
-from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
@@ -36,8 +35,6 @@ from mailgate.outbound.endpoint import Link
 from mailgate.outbound.failure import Kind
 from mailgate.smtp.client import Answer, ClientSession, Fault, Step
 from mailgate.smtp.reply import Reply
-
-_SOCKETS = (tcp.Client, unix.Client)
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -74,14 +71,15 @@ class Connection(Protocol):
 
     # Commands and answers
 
-    def exchange(self, seconds: float) -> Deferred[list[Answer]]:
-        """Write what was said and wait for every answer. Cancelling stops the waiting, not the dialogue."""
+    def exchange(self, seconds: float, until: float = inf) -> Deferred[list[Answer]]:
+        """Write what was said and wait for every answer, ``seconds`` and not beyond the time ``until``. Cancelling stops the
+        waiting, not the dialogue."""
         waiter: Deferred[list[Answer]] = Deferred(self._forget_waiter)
         self._waiter = waiter
         if self.trouble is not None or not self.session.waiting:
             self._answer()
             return waiter
-        self.arm(seconds, self._timed_out)
+        self.arm(seconds, self._timed_out, until)
         self.flush()
         return waiter
 
@@ -215,21 +213,6 @@ class Connection(Protocol):
         if on_lost is not None:
             on_lost(self)
 
-    def is_stale(self) -> bool:
-        """Asked before an idle connection is used again: the peer has closed it or said something since. What the reactor
-        has read already is known; this looks at what waits in the socket."""
-        if self.trouble is not None:
-            return True
-        if not isinstance(self.transport, _SOCKETS):
-            return False
-        try:
-            waiting = self.transport.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return not waiting or self.tls is None  # over TLS it may be a session ticket
-
     def quit(self) -> None:
         """Say goodbye, if that can be said now, and close."""
         if self.trouble is not None:
@@ -250,15 +233,16 @@ class Connection(Protocol):
             self._tell(Kind.LOST, reason)
         self.transport.abortConnection()  # type: ignore[union-attr]
 
-    def arm(self, seconds: float, action: Callable[[], None]) -> None:
-        """Do this after ``seconds`` unless something else is set before."""
+    def arm(self, seconds: float, action: Callable[[], None], until: float = inf) -> None:
+        """Do this after ``seconds``, at ``until`` if that is earlier, unless something else is set before."""
         self._action = action
-        self._deadline = deadline = self._clock.seconds() + seconds
+        now = self._clock.seconds()
+        self._deadline = deadline = min(now + seconds, until)
         timer = self._timer
         if timer is None:
-            self._timer = self._clock.callLater(seconds, self._tick)
+            self._timer = self._clock.callLater(max(deadline - now, 0.0), self._tick)
         elif timer.getTime() > deadline:
-            timer.reset(seconds)
+            timer.reset(max(deadline - now, 0.0))
 
     def disarm(self) -> None:
         self._action = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mailgate.message.message import Message
 from mailgate.outbound.connection import Connection
 from mailgate.smtp.framing import END_OF_DATA, StuffState, end_of_data, stuff
+from mailgate.smtp.reply import Reply
 
 ONE_WRITE = 1 << 17
 """Content up to here is joined and written at once; a socket's buffer takes about as much."""
@@ -46,3 +47,26 @@ async def stream(connection: Connection, message: Message, seconds: float) -> by
     finally:
         connection.stop_streaming()
     return end_of_data(state)
+
+
+async def send_chunks(connection: Connection, message: Message, seconds: float) -> Reply | None:
+    """Send all of it by BDAT (RFC 3030), unstuffed, each chunk when the one before was taken. The last is said, but not yet
+    waited for. Returns the reply that refused a chunk, if one did."""
+    session = connection.session
+    offset = 0
+    while True:
+        block = message.read(offset, BLOCK)
+        if not isinstance(block, bytes):
+            block = await block
+        offset += len(block)
+        if connection.trouble is not None:
+            return None
+        last = offset >= message.size
+        session.chunk(block, last=last)
+        if last:
+            return None
+        answers = await connection.exchange(seconds)
+        if connection.trouble is not None:
+            return None
+        if not answers[0].reply.is_success:
+            return answers[0].reply

@@ -3,7 +3,7 @@
 Health is passive: it follows from what deliveries meet. A `Circuit` is *closed* while all is well; it *opens* after
 ``failures`` failures in a row, or at once when the endpoint can't be connected to; when the back-off is over it is *half open*
 and one delivery tries it. That one's success closes it, its failure opens it for twice as long, jittered, so that many gateways
-don't come back together. With every circuit open the endpoint due soonest is tried all the same: refusing everything helps nobody.
+don't come back together. With every circuit open the one due soonest is tried all the same: refusing everything helps nobody.
 """
 
 from __future__ import annotations

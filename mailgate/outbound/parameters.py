@@ -7,10 +7,13 @@ over the announced limit (552 5.3.4). DSN parameters that are not offered are le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import idna
 
+from mailgate.message.envelope import Envelope, Recipient
+from mailgate.message.message import Message
 from mailgate.smtp.address import Address
 from mailgate.smtp.client import Capabilities
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
@@ -34,10 +37,25 @@ class Needs:
     utf8: bool = False
 
 
+NO_NEEDS = Needs()
+
+
+def find_needs(envelope: Envelope, recipients: Sequence[Recipient], message: Message | None) -> Needs:
+    """What goes into MAIL: from the content when it is here, else from what the client said."""
+    given = envelope.parameters
+    utf8 = needs_utf8(envelope.sender) or any(needs_utf8(recipient.address) for recipient in recipients)
+    if message is None:
+        if given is NO_MAIL_PARAMETERS and not utf8:
+            return NO_NEEDS
+        return Needs(given.size, False, None if given.body is BodyType.SEVEN_BIT else given.body, utf8)
+    body = BodyType.BINARY if given.body is BodyType.BINARY else BodyType.EIGHT_BIT if message.eight_bit else None
+    return Needs(message.size, True, body, utf8 or (given.smtputf8 and message.utf8_header))
+
+
 def needs_utf8(address: Address) -> bool:
     """Whether A-labels do not suffice for this address (RFC 6531 3.2)."""
     if address.local_part.isascii():
-        return _a_labels(address.domain) is None
+        return not address.domain.isascii() and _a_labels(address.domain) is None
     return True
 
 
@@ -59,7 +77,7 @@ def _a_labels(domain: str) -> str | None:
 
 def mail_parameters(given: MailParameters, needs: Needs, offered: Capabilities, *, lmtp: bool) -> tuple[str, ...]:
     """The parameters of MAIL. :raises PermanentError: when the message can't go this way."""
-    if needs.size is None and needs.body is None and not needs.utf8 and given is NO_MAIL_PARAMETERS:
+    if needs is NO_NEEDS and given is NO_MAIL_PARAMETERS:
         return ()
     words = []
     if needs.size is not None and offered.size is not None:

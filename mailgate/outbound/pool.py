@@ -1,7 +1,8 @@
 """The connections of one target: ready ones are kept and used again, their number is bounded, waiting for one is fair.
 
 - A connection belongs to its `Link` (endpoint and TLS decision) and is never given to another.
-- Lease: the newest idle one first. One that the peer has closed, or has something to say on, is found out before.
+- Lease: the newest idle one first. What the peer has said or closed until the last turn of the event loop is known by then;
+  what it does in the same moment is the delivery's to repair (a reused connection is replaced silently, once).
 - ``max_connections`` counts idle ones and those being opened. When a slot is needed, an idle one of another link is closed.
 - Who can't have one waits in line, at most ``lease_timeout``; whatever becomes free goes to the first who can use it.
 - Given back with a transaction left open, it is RSET first; worn out (``max_age``, ``max_messages``), it says QUIT.
@@ -72,10 +73,7 @@ class Pool:
         while idle and not self._waiters:
             connection: Connection = idle.pop()
             self.idle_count -= 1
-            if connection.is_stale():
-                connection.abort("found closed")
-            else:
-                connection.disarm()
+            if connection.trouble is None:
                 return connection
         return None
 
@@ -175,22 +173,19 @@ class Pool:
                 self._waiters.remove(waiter)
 
     def _serve(self) -> None:
-        """Give what is free to those who wait, in their order; one who has to wait for any slot keeps later ones from taking it."""
+        """Give what is free to those who wait, in their order. Who waits for any slot at all lets nobody pass by."""
         for waiter in tuple(self._waiters):
             connection = None
             idle = waiter.link.idle
             while idle and connection is None:
                 connection = idle.pop()
                 self.idle_count -= 1
-                if connection.is_stale():
-                    connection.abort("found closed")
+                if connection.trouble is not None:
                     connection = None
             if connection is None and not self._reserve(waiter.link):
                 if waiter.link.endpoint.open_count < self._per_endpoint:
                     return
                 continue
-            if connection is not None:
-                connection.disarm()
             self._waiters.remove(waiter)
             waiter.granted.callback(connection)
 

@@ -9,7 +9,8 @@ from mailgate.events import EventLog
 from mailgate.message.body import Body, Spool
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.message import Message
-from mailgate.outbound.delivery import Delivery, DeliverySettings, NextHops
+from mailgate.outbound.attempts import DeliverySettings, NextHops
+from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Circuit, Endpoint, EndpointSettings, HealthSettings
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.smtp.address import Address

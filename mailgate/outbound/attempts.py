@@ -1,0 +1,142 @@
+"""Which endpoint a delivery is with, and what became of the others: the bookkeeping of one message's attempts.
+
+One client command tries each endpoint once, in order, within ``total``. What is kept over its failures is the most informative
+answer: what a next hop said about the message counts for more than trouble with connecting. Each failure is one line of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailgate.events import Event, EventLog
+from mailgate.message.envelope import Envelope
+from mailgate.outbound.connection import Connection
+from mailgate.outbound.endpoint import Endpoint, Selection
+from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.outcome import handed_up
+from mailgate.outbound.pool import Pool
+from mailgate.outbound.race import Race
+from mailgate.smtp.client import Step
+from mailgate.smtp.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    label: str = ""
+    lmtp: bool = False
+    tempfail: bool = True
+    total: float = 240.0
+    hold_timeout: float = 30.0
+    fallback_delay: float = 3.0
+    chunking: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NextHops:
+    """What all deliveries of one target share."""
+
+    settings: DeliverySettings
+    endpoints: Sequence[Endpoint]
+    pool: Pool
+    clock: Any
+    log: EventLog
+
+
+class Attempts:
+    """Of one delivery; `begin` starts anew with each client command."""
+
+    __slots__ = ("_answer", "_envelope", "_failure", "_hops", "_selection", "_started", "deadline", "endpoint")
+
+    def __init__(self, hops: NextHops, envelope: Envelope) -> None:
+        self._hops = hops
+        self._envelope = envelope
+        self.begin()
+        self.endpoint = ""
+        """Label of the endpoint that was heard of last."""
+
+    def begin(self) -> None:
+        self._started = self._hops.clock.seconds()
+        self.deadline = self._started + self._hops.settings.total
+        self._selection: Selection | None = None
+        self._answer: Reply | None = None
+        self._failure: Reply | None = None
+
+    def take(self) -> Connection | None:
+        """An idle connection of the first endpoint, when nothing went wrong yet: no search, no waiting."""
+        first = self._hops.endpoints[0]
+        if self._selection is not None or not first.circuit.closed:
+            return None
+        return self._hops.pool.take(first.requiretls_link if self._envelope.parameters.requiretls else first.link)
+
+    def search(self) -> Deferred[Connection]:
+        """A ready connection of the first endpoint that gives one; fails as `Race` does."""
+        hops = self._hops
+        race = Race(
+            hops.pool,
+            self._select(),
+            hops.clock,
+            self.record_failure,
+            requiretls=self._envelope.parameters.requiretls,
+            fallback_delay=hops.settings.fallback_delay,
+        )
+        return race.run(self.deadline - hops.clock.seconds())
+
+    def has_next(self, endpoint: Endpoint) -> bool:
+        """Whether there is another to go to from this one."""
+        selection = self._select()
+        selection.tried.add(endpoint)
+        return selection.peek() is not None
+
+    def failed(self, connection: Connection, failure: AttemptFailed) -> None:
+        """The dialogue failed: for the endpoint's health, for the log, and not again within this command."""
+        endpoint = connection.link.endpoint
+        endpoint.circuit.failed(failure.kind, failure.reason)
+        self.record_failure(endpoint, failure, connection)
+        self._select().tried.add(endpoint)
+
+    def answered(self, connection: Connection, step: Step, reply: Reply) -> None:
+        """It answered 4yz, and another one is asked."""
+        self._answer = handed_up(reply)
+        self.record(connection.link.endpoint, step, str(reply), connection)
+        self._select().tried.add(connection.link.endpoint)
+
+    @property
+    def expired(self) -> bool:
+        return bool(self._hops.clock.seconds() >= self.deadline)
+
+    def refusal(self, failure: Reply | None = None) -> Reply:
+        """What the client hears when nobody is left: the best answer, else the last failure."""
+        return self._answer or self._tls_refusal() or self._failure or failure or Kind.CONNECT.reply
+
+    def _tls_refusal(self) -> Reply | None:
+        """RFC 8689 4.2.1: a message that must be protected, and can't be, is not for trying again."""
+        if self._envelope.parameters.requiretls and self._failure in (Kind.TLS.reply, Kind.NO_TLS.reply):
+            return Reply(550, "5.7.10", "No next hop could be authenticated over TLS, as REQUIRETLS demands")
+        return None
+
+    def _select(self) -> Selection:
+        if self._selection is None:
+            self._selection = Selection(self._hops.endpoints)
+        return self._selection
+
+    def record_failure(self, endpoint: Endpoint, failure: AttemptFailed, connection: Connection | None = None) -> None:
+        self._failure = failure.kind.reply
+        self.record(endpoint, failure.stage, failure.reason, connection)
+
+    def record(self, endpoint: Endpoint, stage: str, reason: str, connection: Connection | None) -> None:
+        hops = self._hops
+        self.endpoint = endpoint.settings.label
+        hops.log.info(
+            Event.DELIVERY_ATTEMPT,
+            message=self._envelope.id,
+            target=hops.settings.label,
+            endpoint=self.endpoint,
+            stage=str(stage),
+            reply=reason,
+            tls=connection.tls.version if connection is not None and connection.tls is not None else "",
+            seconds=hops.clock.seconds() - self._started,
+        )
