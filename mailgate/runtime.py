@@ -43,7 +43,7 @@ class Gateway:
 
         :raises CannotBind: one can't be had; the text names it, the directive's file and line, and why.
         """
-        for listener in self._configuration.listeners:
+        for listener in self.listeners:
             listener.bind()
             self._bound.append(listener)
 

@@ -75,7 +75,7 @@ class GatewayService(Service):
         self._starting: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
-        super().privilegedStartService()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
         try:
             self._gateway.bind()
         except CannotBind as error:
@@ -83,7 +83,7 @@ class GatewayService(Service):
             raise SystemExit(str(error)) from error
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._pool.start()
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._hang_up)
@@ -91,7 +91,7 @@ class GatewayService(Service):
         self._starting.addCallbacks(self._started, self._failed)
 
     def stopService(self) -> Deferred[None]:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         if self._starting is not None:
             self._starting.cancel()
         stopping = spawn(self._gateway.stop())
@@ -124,8 +124,9 @@ def makeService(options: Any) -> GatewayService:
 
     :raises SystemExit: the diagnostics went to standard error; 1 for errors in the file, 2 if it can't be read.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     EventLog.debugging = bool(options["debug"])
     pool = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
     adapters = Adapters(
@@ -154,5 +155,6 @@ def load(path: str, adapters: Adapters) -> Configuration:
 def application(config: str = DEFAULT_CONFIG, *, debug: bool = False) -> Any:
     """A whole Application for a .tac file: ``application = mailgate.service.application("/etc/mailgate/mailgate.conf")``."""
     made = Application("mailgate")
-    makeService({"config": config, "debug": debug}).setServiceParent(IServiceCollection(made))
+    service: Any = makeService({"config": config, "debug": debug})
+    service.setServiceParent(IServiceCollection(made))
     return made
