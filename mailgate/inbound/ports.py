@@ -32,7 +32,7 @@ MAX_LINGERING = 200
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
-class CannotBind(Exception):  # noqa: N818 (read aloud: "cannot bind tcp://…")
+class CannotBind(Exception):
     """An address can't be listened on; the text is for the operator."""
 
 

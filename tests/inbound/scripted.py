@@ -127,6 +127,7 @@ class Simulation:
         self.reply(client)
         if hello:
             self.command(client, hello)
+        client.lmtp = self.lab.sessions.server.lmtp
         return client
 
     def reply(self, client: RawClient) -> bytes:
