@@ -48,7 +48,8 @@ async def dial(reactor: Any, connection: Connection, seconds: float, host: str =
 
 def _endpoint(reactor: Any, settings: EndpointSettings, seconds: float, host: str) -> Any:
     if settings.scheme == "unix":
-        return UNIXClientEndpoint(reactor, settings.path, timeout=seconds)  # type: ignore[no-untyped-call]
+        unix: Any = UNIXClientEndpoint
+        return unix(reactor, settings.path, timeout=seconds)
     host = host or settings.host
     try:
         version = ipaddress.ip_address(host).version

@@ -18,6 +18,7 @@ WORDS = {
     "msgpipeline": "mailgate.pipeline.module",
     "checks": "mailgate.registry.module",
     "modifiers": "mailgate.registry.module",
+    "tls_client": "mailgate.outbound.tls_client",
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""
 
@@ -28,7 +29,6 @@ UNAVAILABLE = {
         "test": "`mailgate check` does not run tests yet",
         "limits": "limits by address and rate are not there",
         "mx_auth": "it needs direct delivery to MX hosts",
-        "tls_client": "a target has its own `tls_client` block in this version",
         "pki": "targets name their certificates in `tls_client`",
         "source_address": "targets choose no source address yet",
         "target.queue": "there is no durable queue",

@@ -127,6 +127,5 @@ class Globals(Block):
         doc="How long running messages may take to finish when the gateway stops.",
         origin="smtp-server",
     )
-    tls_client = Refused("tls_client", "a target has its own `tls_client` block in this version")
     resolver = Refused("resolver", "names are resolved by the system")
     log = Refused("log", "twistd chooses where the log goes")

@@ -1,0 +1,60 @@
+"""`tls_client { … }`: trust anchors and options of outgoing TLS, in a target or named at the top level."""
+
+from __future__ import annotations
+
+from mailgate.config import values as v
+from mailgate.config.schema import Directive
+from mailgate.registry import Module, Report
+from mailgate.tls.client import ClientContext
+from mailgate.tls.options import CLIENT_DEFAULTS, TlsError, TlsOptions, parse_protocols
+from mailgate.tls.pairs import KeyPair
+
+
+class TlsClient(Module):
+    """Settings of TLS towards next hops: whom to trust, what to show, which versions and ciphers."""
+
+    name = "tls_client"
+    root_ca = Directive(
+        "root_ca",
+        v.List(v.Path()),
+        default=(),
+        doc="Files with the certificates to trust (PEM), in place of the system's.",
+        origin="maddy",
+    )
+    cert = Directive("cert", v.Path(), doc="Our own certificate with its intermediates (PEM).", origin="maddy")
+    key = Directive("key", v.Path(), doc="The private key of `cert` (PEM).", origin="maddy")
+    protocols = Directive(
+        "protocols",
+        v.Strings("VERSION"),
+        default=(),
+        doc="Lowest and highest version (`tls1.2 tls1.3`), or a list with exclusions; TLS 1.2 and up by default.",
+        origin="maddy",
+    )
+    ciphers = Directive("ciphers", v.Strings("CIPHER"), default=(), doc="Cipher suites by OpenSSL's names.", origin="maddy")
+    curves = Directive("curves", v.Strings("CURVE"), default=(), doc="Key exchange groups, the preferred first.", origin="maddy")
+
+    def configure(self, report: Report) -> None:
+        if (self.cert is None) != (self.key is None):
+            missing = "key" if self.key is None else "cert"
+            report.error(self.span_of("cert") or self.span_of("key"), f"`cert` and `key` belong together: `{missing}` is missing")
+            return
+        try:
+            self.make(use_default_ca=False)
+        except TlsError as error:
+            report.error(self.span, str(error))
+
+    def make(self, *, use_default_ca: bool | None = None) -> ClientContext:
+        """A context with these settings; the system's authorities are trusted where none are named, unless said otherwise.
+
+        :raises TlsError: for files and options that can't be used.
+        """
+        pair = KeyPair.load(self.cert, self.key) if self.cert is not None and self.key is not None else None
+        default = not self.root_ca if use_default_ca is None else use_default_ca
+        return ClientContext(self.root_ca, default, pair, options(self.protocols, self.ciphers, self.curves))
+
+
+def options(protocols: tuple[str, ...], ciphers: tuple[str, ...], curves: tuple[str, ...]) -> TlsOptions:
+    """:raises TlsError: for a version that does not exist."""
+    return TlsOptions(
+        parse_protocols(protocols) if protocols else CLIENT_DEFAULTS.protocols, ciphers or CLIENT_DEFAULTS.ciphers, curves
+    )
