@@ -10,6 +10,7 @@ still coming in over the network needs its way out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,9 +44,20 @@ class Gateway:
 
         :raises CannotBind: one can't be had; the text names it, the directive's file and line, and why.
         """
+        self._make_runtime_dir()
         for listener in self.listeners:
             listener.bind()
             self._bound.append(listener)
+
+    def _make_runtime_dir(self) -> None:
+        """Sockets need it, and after a reboot it may be gone (/run is memory)."""
+        directory = self._configuration.globals.runtime_dir
+        paths = [endpoint.path for listener in self.listeners for endpoint in listener.endpoints if endpoint.scheme == "unix"]
+        if any(os.path.dirname(path) == directory for path in paths):
+            try:
+                os.makedirs(directory, mode=0o755, exist_ok=True)
+            except OSError as error:
+                raise CannotBind(f"runtime_dir {directory}: {error.strerror}") from error
 
     async def start(self) -> None:
         """Start the modules, then accept. What fails to start stops the rest again, and the failure goes on."""

@@ -80,7 +80,7 @@ class GatewayService(Service):
             self._gateway.bind()
         except CannotBind as error:
             _log.critical("{error}", error=error)
-            raise SystemExit(str(error)) from error
+            raise SystemExit(1) from error  # the log is where standard error goes by now
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
