@@ -67,8 +67,8 @@ class Rcpt:
 class Data:
     """Question: may content come? None, 2yz or 3yz says yes (the engine writes 354 itself), 4yz or 5yz refuses.
 
-    Refused DATA leaves the transaction open, as RFC 5321 does; refused BDAT ends it, and `Aborted` follows when the
-    chunk was drained.
+    Refused DATA leaves the transaction open, as RFC 5321 does. Refused BDAT ends it (RFC 3030): `Aborted` follows, and the
+    refusal is written when the chunk was read and thrown away.
     """
 
     chunked: bool

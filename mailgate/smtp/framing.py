@@ -170,7 +170,7 @@ class ContentFilter:
     def _check(self, block: bytes) -> bytes:
         self._size += len(block)
         if not self._binary:
-            self._newlines.decode(block.decode("latin-1"))
+            self._newlines.decode(block.decode("latin-1"), final=True)
             if self._newlines.newlines not in _PROPER_LINE_ENDS or b"\0" in block:
                 self._newlines.reset()
                 block = self._repair(block)
