@@ -7,8 +7,10 @@ directives and the engine's settings of the same name meet in `Listener.server_s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.schema import Argument, Directive, Refused
 from mailgate.events import Event, EventLog
@@ -34,6 +36,7 @@ class Listener(PipelineBlock, Module):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
+    configure_damaged = True
     lmtp: ClassVar[bool] = False
 
     endpoints = Argument(
@@ -205,7 +208,7 @@ class Listener(PipelineBlock, Module):
         try:
             self._contexts = self._make_contexts()
         except TlsError as error:
-            report.error(place, str(error), code="tls")
+            report.error(place, str(error), code="E0720")
             return
         if self._contexts is None:
             for endpoint in self.endpoints:
@@ -213,7 +216,7 @@ class Listener(PipelineBlock, Module):
                     report.error(
                         self.span,
                         f"`{endpoint}` needs a certificate",
-                        code="tls",
+                        code="E0721",
                         hint="add `tls file CERTIFICATE KEY` to this block or to the top level",
                     )
 
@@ -222,11 +225,14 @@ class Listener(PipelineBlock, Module):
 
         :raises CannotBind: the text names the address, and the block's file and line.
         """
+        adapters = self.context.adapters
+        if adapters is None:
+            raise RuntimeError("made for a check only")
         self._sessions = Sessions(
             self.server_settings(),
             self.connection_settings(),
-            self._transaction_opener(),
-            self.context.adapters,
+            self._transaction_opener(adapters),
+            adapters,
             tls=self._contexts,
             label=self.label,
         )
@@ -290,20 +296,17 @@ class Listener(PipelineBlock, Module):
             read_timeout=self.read_timeout,
             data_timeout=self.data_timeout,
             handshake_timeout=self.handshake_timeout,
-            session_timeout=self._session_timeout(),
+            session_timeout=(self.session_timeout.value or 0.0) if self.session_timeout else 0.0,
             greeting_delay=self.greeting_delay,
             reject_early_talkers=self.early_talker == "reject",
             max_connections=self.max_connections,
             max_connections_per_ip=self.max_connections_per_ip,
         )
 
-    def _session_timeout(self) -> float:
-        return 0.0
-
-    def _transaction_opener(self) -> Any:
+    def _transaction_opener(self, adapters: Adapters) -> Callable[[Session, str], Transaction]:
         settings = TransactionSettings(
             spool=self.context.spool,
-            adapters=self.context.adapters,
+            adapters=adapters,
             hostname=self.hostname,
             split=self.split,
             per_recipient=self.lmtp,
