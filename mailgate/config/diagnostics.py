@@ -76,6 +76,8 @@ class Report:
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Diagnostic] = {}
+        self.files: list[str] = []
+        """In the order they were read; diagnostics are sorted by it."""
 
     def error(self, span: Span | None, message: str, *, code: str = "E0700", hint: str = "", notes: Sequence[str] = ()) -> None:
         self._add(Diagnostic(Severity.ERROR, code, message, span, hint, tuple(notes)))
@@ -98,11 +100,10 @@ class Report:
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
-        """All of them, by file in order of first appearance, then by place."""
-        files: dict[str, int] = {}
-        for diagnostic in self._found.values():
-            if diagnostic.span:
-                files.setdefault(diagnostic.span.path, len(files))
+        """All of them, by file in the order they were read, then by place."""
+        order = dict.fromkeys(self.files)
+        order.update(dict.fromkeys(d.span.path for d in self._found.values() if d.span))
+        files = {path: number for number, path in enumerate(order)}
         return sorted(
             self._found.values(),
             key=lambda d: (files[d.span.path], d.span.line, d.span.column) if d.span else (-1, 0, 0),

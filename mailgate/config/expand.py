@@ -71,6 +71,7 @@ class _Expander:
         self.count = 0
 
     def file(self, source: Source, directory: str, via: Via | None, trail: tuple[str, ...], *, top: bool = True) -> list[Node]:
+        self.report.files.append(source.path)
         nodes = parse(source, self.report)
         for node in nodes:
             if node.kind is NodeKind.SNIPPET and top:
@@ -100,12 +101,8 @@ class _Expander:
 
     def _directive(self, node: Node, directory: str, via: Via | None, trail: tuple[str, ...]) -> Node:
         name = _through(node.name, via)
-        try:
-            arguments = self.words(node.arguments, via)
-            kind = node.kind
-        except Problem as problem:
-            self.report.problem(problem)
-            arguments, kind = [], NodeKind.BROKEN
+        arguments, intact = self.words(node.arguments, via)
+        kind = node.kind if intact else NodeKind.BROKEN
         block = None if node.block is None else self.nodes(node.block, directory, via, trail, top=False)
         opened, closed = node.opened, node.closed
         if via is not None:
@@ -114,20 +111,33 @@ class _Expander:
 
     # Words
 
-    def words(self, tokens: list[Token], via: Via | None) -> list[Token]:
-        """The words of one line with everything replaced. Raises `Problem` for the first that can't be."""
+    def words(self, tokens: list[Token], via: Via | None) -> tuple[list[Token], bool]:
+        """The words of one line with everything replaced, and whether that went well; else those before the first mistake."""
         words: list[Token] = []
+        intact = True
         for token in tokens:
-            if "$(" not in token.text and "{env:" not in token.text:
-                words.append(_through(token, via))
-            elif not token.quoted and (macro := MACRO_NAME.match(token.text)):
-                definition = self._macro(token, macro.group(1), via)
-                for value in definition.arguments:
-                    span = replace(token.span, via=Via("macro", macro.group(0), value.span, via))
-                    words.append(Token(token.kind, value.text, span, value.quoted, value.literal))
-            else:
-                words.append(self._pieces(token, via))
-        return words
+            try:
+                replaced = self._word(token, via)
+            except Problem as problem:
+                self.report.problem(problem)
+                intact = False
+            if intact:
+                words += replaced
+        return words, intact
+
+    def _word(self, token: Token, via: Via | None) -> list[Token]:
+        if "$(" not in token.text and "{env:" not in token.text:
+            return [_through(token, via)]
+        macro = None if token.quoted else MACRO_NAME.match(token.text)
+        if macro is None:
+            return [self._pieces(token, via)]
+        step = macro.group(0)
+        return [
+            Token(
+                value.kind, value.text, replace(token.span, via=Via("macro", step, value.span, via)), value.quoted, value.literal
+            )
+            for value in self._macro(token, macro.group(1), via).arguments
+        ]
 
     def _pieces(self, token: Token, via: Via | None) -> Token:
         pieces: list[str] = []
@@ -195,11 +205,7 @@ class _Expander:
             notes = (f"the first definition is at {self.macros[name].span}",)
             self.report.error(node.span, f"macro `$({name})` is defined twice", code="E0304", notes=notes)
             return
-        try:
-            values = self.words(node.arguments, via)
-        except Problem as problem:
-            self.report.problem(problem)
-            values = []
+        values, _ = self.words(node.arguments, via)
         if len(values) > MAX_MACRO_VALUES:
             self.report.error(node.span, f"a macro of more than {MAX_MACRO_VALUES} values", code="E0315")
             values = []
@@ -217,8 +223,10 @@ class _Expander:
     # Imports
 
     def _import(self, node: Node, directory: str, via: Via | None, trail: tuple[str, ...], top: bool) -> list[Node]:
+        arguments, intact = self.words(node.arguments, via)
         try:
-            arguments = self.words(node.arguments, via)
+            if not intact:
+                return [Node(NodeKind.BROKEN, _through(node.name, via))]
             if len(arguments) != 1 or node.block is not None:
                 place = arguments[1].span if len(arguments) > 1 else node.opened or node.last.behind()
                 raise Problem(place, "`import` takes one snippet, path or pattern", code="E0311")

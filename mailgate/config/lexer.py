@@ -54,6 +54,8 @@ _PLAIN = re.compile(r"[^\s(\[]*")
 """What a word runs through before whitespace or a bracket that has to be matched."""
 _JOIN = re.compile(r"\\[^\S\n]*(?:\n|\Z)")
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_UNCLOSED = re.compile(r"\s*(?:\s\{\s*)?\Z")
+"""What ends the line of an unclosed quote and was not meant to be in it."""
 _GLUED = re.compile(r"[^\s{}]\S*")
 _WORD = re.compile(r"\S+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
@@ -73,6 +75,7 @@ class _Lexer:
         self.text = source.text
         self.report = report
         self.tokens: list[Token] = []
+        self.separated = False
 
     def run(self) -> list[Token]:
         text = self.text
@@ -104,6 +107,10 @@ class _Lexer:
                 position = join.end()
             else:
                 position = self._word(position)
+                if self.separated:
+                    # Behind it the writer meant the next directive to stand.
+                    self._add(Kind.NEWLINE, "", position, position)
+                    self.separated = False
         self._add(Kind.END, "", length, length)
         return self.tokens
 
@@ -130,7 +137,7 @@ class _Lexer:
         if match is None or (glued and match.end() > line_end):
             # The rest of its first line is the likely meaning; what follows is read as if the quote had ended there.
             self._error(start, start + 1, "this quote is never closed", "E0103", 'close it with `"`')
-            end = start + len(self.text[start:line_end].rstrip())
+            end = start + len(_UNCLOSED.sub("", self.text[start:line_end]))
             self._add(Kind.WORD, _unescape(self.text[start + 1 : end]), start, end, quoted=True)
             return end
         self._add(Kind.WORD, _unescape(match.group()[1:-1]), start, match.end(), quoted=True)
@@ -162,7 +169,7 @@ class _Lexer:
             for place in range(first, end):
                 self._add(Kind.CLOSE, "}", place, place + 1)
             return end
-        if text[0] in "{}" and not text.startswith("{env:"):
+        if text[0] == "}" or (text[0] == "{" and "}" not in text and not text.startswith("{env:")):
             self._error(start, start + 1, "a brace must stand alone", "E0107", "put a space behind it", _QUOTE_NOTE)
             self._add(Kind.OPEN if text[0] == "{" else Kind.CLOSE, text[0], start, start + 1)
             return start + 1
@@ -182,6 +189,7 @@ class _Lexer:
     def _semicolon(self, start: int, end: int) -> None:
         notes = ("a value that really ends in `;` is written in quotes",)
         self._error(start, end, "`;` does not end a directive", "E0106", "remove it: a directive ends with its line", notes)
+        self.separated = True
 
     def _word_end(self, start: int) -> int:
         position = start

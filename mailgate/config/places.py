@@ -91,8 +91,7 @@ class Endpoint(Value):
         offset = len(scheme) + 3
         match = _AUTHORITY.match(rest)
         if not match:
-            bare = rest.strip("[]").partition("%")[0]
-            hint = f"did you mean `{scheme}://[{bare}]:…`?" if _address(bare) else ""
+            hint = _bracketed(scheme, rest)
             notes = ("an IPv6 address stands in brackets", f"expected: {scheme}://host:port")
             raise Problem(
                 _part(word, offset, len(word.text)), f"`{word.shown}` is no address", code="E0506", hint=hint, notes=notes
@@ -137,6 +136,15 @@ def _socket_path(word: Token, path: str, scope: Scope) -> str:
     if len(os.fsencode(full)) > MAX_UNIX_PATH:
         raise Problem(place, f"the path of a socket has at most {MAX_UNIX_PATH} octets", code="E0506", notes=(f"it is {full}",))
     return full
+
+
+def _bracketed(scheme: str, rest: str) -> str:
+    """The hint for an IPv6 address that stands without its brackets."""
+    bare = rest.strip("[]")
+    head, _, port = bare.rpartition(":")
+    if port.isdigit() and int(port) and _address(head):
+        return f"did you mean `{scheme}://[{head}]:{port}`?"
+    return f"did you mean `{scheme}://[{bare}]:…`?" if _address(bare) else ""
 
 
 def _host(host: str, place: Span) -> str:

@@ -123,7 +123,7 @@ def format_duration(seconds: float) -> str:
     """``1h30m``: the shortest form that reads back as the same number."""
     if not seconds:
         return "0"
-    left = Fraction(seconds).limit_denominator(1_000_000)
+    left = Fraction(round(seconds * 1_000_000), 1_000_000)
     parts = []
     for unit, length in _UNITS.items():
         count, left = divmod(left, length)

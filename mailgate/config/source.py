@@ -78,9 +78,11 @@ class Span:
 
     def part(self, start: int, end: int) -> Span:
         """A piece of it, by character offsets into what stands there; itself if that is not one plain line."""
-        if self.source is None or "\n" in self.text or not 0 <= start <= end <= self.end - self.start:
+        if self.source is None or "\n" in self.text or not 0 <= start <= self.end - self.start:
             return self
-        return replace(self, column=self.column + start, length=end - start, start=self.start + start, end=self.start + end)
+        stop = max(min(self.start + end, self.end), self.start + start)
+        length = max(stop - self.start - start, 1)
+        return replace(self, column=self.column + start, length=length, start=self.start + start, end=stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,13 +113,14 @@ class _Assembly:
         self.context = ModuleContext(adapters)
 
     def run(self, tree: list[Node]) -> Configuration:
-        top = [node for node in tree if node.kind is NodeKind.DIRECTIVE]
-        blocks = [(node, self._declared(node)) for node in top if node.name.text not in Globals.directives]
+        blocks = [(node, self._declared(node)) for node in tree if node.name.text not in Globals.directives]
         for node, declared in blocks:
             self._register(node, declared)
         settings = self._globals([node for node in tree if node.name.text in Globals.directives])
         for node, declared in blocks:
-            if declared is not None:
+            if declared is not None and node.kind is NodeKind.BROKEN:
+                check_body(declared, node.block or [], self.scope, declared.name, node.span)
+            elif declared is not None:
                 self._top_level(node, declared)
         self._settle()
         self._configure()
@@ -131,6 +132,8 @@ class _Assembly:
     def _declared(self, node: Node) -> type[Module] | None:
         """The class that a top-level block names; None, reported, if there is none."""
         name = node.name.text
+        if node.kind is NodeKind.BROKEN:
+            return self._of_broken(name)
         try:
             declared = self._find(name, node.span)
             if declared is not None:
@@ -148,6 +151,14 @@ class _Assembly:
             raise Problem(node.span, f"unknown directive `{name}`", code="E0401", hint=hint, notes=notes)
         except Problem as problem:
             self.report.problem(problem)
+            return None
+
+    @staticmethod
+    def _of_broken(name: str) -> type[Module] | None:
+        """What a line that has been reported already was going to be, so that its block is checked all the same."""
+        try:
+            return find(name)
+        except Unavailable:
             return None
 
     def _find(self, name: str, place: Span) -> type[Module] | None:
