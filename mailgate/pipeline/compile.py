@@ -7,8 +7,8 @@ itself. All of that is said here, at load and in `mailgate check`, so that a mes
 What a table holds is not known here, with two exceptions that a table states itself: ``static_keys`` (all its keys, if they
 are written in the configuration) and ``matches_all``.
 
-Diagnostics: E0601 empty block, E0602 decisions that exclude each other, E0603 rules without a default, E0604 duplicate or
-shadowed rule, E0605 no rule at all (spelling), E0606 copies, E0607 cycle; W0601 `on_split allow`, W0602 postmaster.
+Diagnostics: E0801 empty block, E0802 decisions that exclude each other, E0803 rules without a default, E0804 duplicate or
+shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle; W0801 `on_split allow`, W0802 postmaster.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class NamedPipeline(PipelineRules):
 
 def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
     """The router of a listener; what is wrong goes to ``report``."""
-    router = _Compiler(report, (), getattr(block, "local_domains", ())).router(block, getattr(block, "name", "") or "pipeline")
+    router = _Compiler(report, (), block.local_domains).router(block, getattr(block, "name", "") or "pipeline")
     if block.split is Split.ALLOW:
         report.warning(
             block.span_of("on_split"),
             "`on_split allow` may deliver a message twice",
-            code="W0601",
+            code="W0801",
             notes=("when one of several next hops refuses after the others accepted, the client sends to all of them again",),
         )
     else:
@@ -80,7 +80,7 @@ def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
         report.warning(
             block.span,
             "mail to <postmaster> is refused here",
-            code="W0602",
+            code="W0802",
             notes=("RFC 5321 4.5.1 wants it accepted: `destination postmaster { … }`",),
         )
     return router
@@ -112,7 +112,7 @@ class _Compiler:
                 self._report.error(
                     block.span,
                     f"`{title}` decides nothing",
-                    code="E0601",
+                    code="E0801",
                     hint="mail is thrown away only by the word `discard`",
                 )
             return _BROKEN
@@ -121,7 +121,7 @@ class _Compiler:
             self._report.error(
                 second.span,
                 f"`{second.name}` cannot stand beside `{first.name}`",
-                code="E0602",
+                code="E0802",
                 hint="one of them in each block",
                 notes=(f"`{first.name}` is at {first.span}",),
             )
@@ -138,7 +138,7 @@ class _Compiler:
             if item.name != first.name or item.name != "deliver_to":
                 message = f"`{item.name}` beside `{first.name}`" if item.name != first.name else f"`{item.name}` is given twice"
                 notes = (f"`{first.name}` is at {first.span}",)
-                self._report.error(item.span, message, code="E0602", hint="a block decides once", notes=notes)
+                self._report.error(item.span, message, code="E0802", hint="a block decides once", notes=notes)
         if first.name == "reject":
             return Reject(first.value, first.span)
         if first.name == "discard":
@@ -150,12 +150,12 @@ class _Compiler:
     def _steps(self, items: list[Item]) -> Iterator[DeliverTo | Through]:
         seen: dict[int, Item] = {}
         for item in items:
-            if item.name != "deliver_to":
+            if item.name != "deliver_to" or item.value is None:  # None: reported already
                 continue
             before = seen.setdefault(id(item.value), item)
             if before is not item:
                 notes = (f"the other is at {before.span}",)
-                self._report.error(item.span, "two copies to the same target", code="E0604", notes=notes)
+                self._report.error(item.span, "two copies to the same target", code="E0804", notes=notes)
             elif isinstance(item.value, NamedPipeline):
                 yield Through(self._named(item.value, item.span), item.span)
             else:
@@ -168,7 +168,7 @@ class _Compiler:
         self._report.error(
             span,
             f"{pipeline.title} leads back to itself",
-            code="E0607",
+            code="E0807",
             notes=(" → ".join(one.title for one in circle),),
         )
         return Router(_BROKEN, span)
@@ -192,17 +192,17 @@ class _Compiler:
                     try:
                         rules.add(read_rule(word, side), branch, item.span, word)
                     except RuleError as error:
-                        self._report.error(item.span, f"`{word}` is no rule: {error}", code="E0605", hint=error.hint)
+                        self._report.error(item.span, f"`{word}` is no rule: {error}", code="E0805", hint=error.hint)
             elif default_item is not None:
                 notes = (f"the first is at {default_item.span}",)
-                self._report.error(item.span, f"`{default_word}` is given twice", code="E0604", notes=notes)
+                self._report.error(item.span, f"`{default_word}` is given twice", code="E0804", notes=notes)
             else:
                 default, default_item = branch, item
         if default is None and not block.damaged:
             self._report.error(
                 items[-1].span,
                 f"`{title}` has no `{default_word}`",
-                code="E0603",
+                code="E0803",
                 hint=f"what no rule matches needs a decision: `{default_word} {{ … }}`",
             )
         if side is Side.DESTINATION:
@@ -212,7 +212,7 @@ class _Compiler:
 
 def _listed(block: Block, word: str) -> tuple[Any, ...]:
     """The checks or modifiers of a block, in written order; the same one twice is one."""
-    return tuple(dict.fromkeys(module for item in block.items if item.name == word for module in item.value))
+    return tuple(dict.fromkeys(module for item in block.items if item.name == word for module in item.value if module))
 
 
 def _by_stage(modifiers: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
@@ -245,7 +245,7 @@ def _report_copies(router: Router, report: Report) -> None:
             report.error(
                 handling.steps[1].span,
                 "several copies with an irrevocable answer each",
-                code="E0606",
+                code="E0806",
                 hint="one client, one answer",
                 notes=(
                     "if one is refused after the other was accepted, no answer is true for both",

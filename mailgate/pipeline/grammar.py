@@ -18,6 +18,7 @@ from enum import Enum
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive, Refused
+from mailgate.registry import Globals
 
 
 class Split(Enum):
@@ -141,6 +142,14 @@ class PipelineBlock(PipelineRules):
         default="defer",
         doc="What happens to a recipient that needs a further irrevocable answer: its client is told to send it"
         " separately, or (`allow`) all are tried at once, which may double mail.",
+    )
+
+    local_domains = Directive(
+        "local_domains",
+        v.Strings("DOMAIN"),
+        default=(),
+        inherit=Globals.local_domains,
+        doc="The domains whose postmaster the rule `postmaster` means, besides <postmaster> without a domain.",
     )
 
     @property

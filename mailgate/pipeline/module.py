@@ -12,6 +12,7 @@ class MsgPipeline(NamedPipeline, Module):
 
     name = "msgpipeline"
     provides = ("target",)
+    configure_damaged = True
 
     @property
     def title(self) -> str:

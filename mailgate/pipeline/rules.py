@@ -119,7 +119,7 @@ class RuleSet:
                     self._never(span, f"`{word}` is a key of a table, which comes first", place)
 
     def _never(self, span: Span, why: str, other: Span) -> None:
-        self._report.error(span, f"this rule can never match: {why}", code="E0604", notes=(f"the other place is {other}",))
+        self._report.error(span, f"this rule can never match: {why}", code="E0804", notes=(f"the other place is {other}",))
 
 
 def _same_content(table: Any, other: Any) -> bool:
