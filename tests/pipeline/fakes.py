@@ -152,7 +152,9 @@ class FakeCheck:
 class FakeModifier:
     """Rewrites by dictionary; ``header`` is put in front of the message."""
 
-    def __init__(self, sender: dict[str, str] | None = None, rcpt: dict[str, list[str]] | None = None, header: bytes = b"") -> None:
+    def __init__(
+        self, sender: dict[str, str] | None = None, rcpt: dict[str, list[str]] | None = None, header: bytes = b""
+    ) -> None:
         self._sender = sender or {}
         self._rcpt = rcpt or {}
         self._header = header
