@@ -27,6 +27,10 @@ class RawClient(Protocol):
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.received = bytearray()
+        self.patience = DEADLINE
+        """Seconds that a wait may take unless it says itself."""
+        self.lmtp = False
+        """Whether the content gets one reply for each recipient."""
         self.closed = False
         self.close_reason: Failure | None = None
         self._unread = bytearray()
@@ -62,7 +66,7 @@ class RawClient(Protocol):
                 self.send(piece)
                 await deferLater(self._reactor, 0)
 
-    async def reply(self, deadline: float = DEADLINE) -> bytes:
+    async def reply(self, deadline: float | None = None) -> bytes:
         """The next complete reply, all its lines, without the last CRLF."""
         await self._when(lambda: self._reply_length() > 0 or self.closed, deadline)
         length = self._reply_length()
@@ -72,10 +76,10 @@ class RawClient(Protocol):
         del self._unread[:length]
         return reply
 
-    async def replies(self, count: int, deadline: float = DEADLINE) -> list[bytes]:
+    async def replies(self, count: int, deadline: float | None = None) -> list[bytes]:
         return [await self.reply(deadline) for _ in range(count)]
 
-    async def command(self, line: bytes, deadline: float = DEADLINE) -> bytes:
+    async def command(self, line: bytes, deadline: float | None = None) -> bytes:
         """Send a line, its CRLF added; returns the reply to it."""
         self.send(line + b"\r\n")
         return await self.reply(deadline)
@@ -87,8 +91,8 @@ class RawClient(Protocol):
     async def deliver(self, sender: bytes, recipients: Iterable[bytes], content: bytes, *, hello: bytes = b"") -> list[bytes]:
         """A whole transaction (``content`` is already dot-stuffed, with its final CRLF); returns every reply, those
         of LMTP after the dot one by one. Stops at the first refusal of MAIL or DATA."""
-        lmtp = hello[:4].upper() == b"LHLO" or getattr(self, "_lmtp", False)
-        self._lmtp = lmtp
+        if hello:
+            self.lmtp = hello[:4].upper() == b"LHLO"
         replies = [await self.command(hello)] if hello else []
         replies.append(await self.command(b"MAIL FROM:<" + sender + b">"))
         if replies[-1][:1] != b"2":
@@ -100,7 +104,7 @@ class RawClient(Protocol):
         replies.append(await self.command(b"DATA"))
         if replies[-1][:3] == b"354":
             self.send(content + b".\r\n")
-            replies += await self.replies(accepted if lmtp else 1)
+            replies += await self.replies(accepted if self.lmtp else 1)
         return replies
 
     def start_tls(self, creator: Any) -> None:
@@ -127,7 +131,7 @@ class RawClient(Protocol):
         else:
             transport.loseConnection()
 
-    async def wait_closed(self, deadline: float = DEADLINE) -> None:
+    async def wait_closed(self, deadline: float | None = None) -> None:
         await self._when(lambda: self.closed, deadline)
 
     async def close(self) -> None:
@@ -154,13 +158,13 @@ class RawClient(Protocol):
                 return end + 2
             start = end + 2
 
-    def _when(self, condition: Callable[[], bool], deadline: float) -> Deferred[None]:
+    def _when(self, condition: Callable[[], bool], deadline: float | None) -> Deferred[None]:
         waiting: Deferred[None] = Deferred()
         if condition():
             waiting.callback(None)
             return waiting
         self._waiting.append((condition, waiting))
-        return waiting.addTimeout(deadline, self._reactor)
+        return waiting.addTimeout(self.patience if deadline is None else deadline, self._reactor)
 
     def _changed(self) -> None:
         for entry in list(self._waiting):

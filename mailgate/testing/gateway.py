@@ -11,12 +11,13 @@ the real reactor. Everything between the sockets is the code that `twistd mailga
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.logger import eventAsText, globalLogPublisher
 
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import render
+from mailgate.message.body import Spool
 from mailgate.registry import Configuration, build
 from mailgate.runtime import Gateway
 
@@ -34,15 +35,15 @@ class WholeGateway:
         if "state_dir" not in text:
             text = f"state_dir {directory}\nruntime_dir {directory}\n{text}"
         self.path.write_text(text)
-        built = build(str(self.path), adapters)
+        built = build(str(self.path), adapters, outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)})
         if built.configuration is None:
             raise Misconfigured(render(built.diagnostics, color=False))
         self.configuration: Configuration = built.configuration
-        self._gateway = Gateway(self.configuration, adapters)
+        self._gateway = Gateway(self.configuration)
 
     async def start(self) -> None:
         """Bind and accept."""
-        globalLogPublisher.addObserver(self._keep)
+        globalLogPublisher.addObserver(cast(Any, self._keep))
         self._gateway.bind()
         await self._gateway.start()
 
@@ -51,7 +52,7 @@ class WholeGateway:
         try:
             await self._gateway.stop()
         finally:
-            globalLogPublisher.removeObserver(self._keep)
+            globalLogPublisher.removeObserver(cast(Any, self._keep))
 
     def logged(self, event: str) -> list[str]:
         """Lines of one kind, such as ``message.done``."""
