@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
+
+from twisted.internet.task import deferLater
 
 from mailgate.events import EventLog
 from mailgate.message.body import Body, Spool
@@ -110,3 +113,14 @@ async def deliver(
         delivery.abort()
         return heard, []
     return heard, await delivery.send(message or make_message())
+
+
+async def until(condition: Callable[[], bool], turns: int = 100_000) -> None:
+    """Let the real reactor turn until ``condition()`` holds."""
+    from twisted.internet import reactor
+
+    for _ in range(turns):
+        if condition():
+            return
+        await deferLater(reactor, 0.0)
+    raise AssertionError("it never came to that")
