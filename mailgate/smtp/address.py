@@ -115,8 +115,9 @@ def parse_address(text: str, *, strict: bool = True) -> Address:
     return address
 
 
-def _read_path(text: str, strict: bool) -> tuple[Address, str]:
-    unsafe = _UNSAFE.search(text)
+def _read_path(whole: str, strict: bool) -> tuple[Address, str]:
+    unsafe = _UNSAFE.search(whole)
+    text = whole if unsafe is None else whole[: unsafe.start()]
     bracketed = text.startswith("<")
     if not bracketed and strict:
         raise AddressError("no angle brackets")
@@ -124,7 +125,7 @@ def _read_path(text: str, strict: bool) -> tuple[Address, str]:
     if not strict:
         position = _skip_spaces(text, position)
     if bracketed and text.startswith(">", position):
-        return NULL_ADDRESS, _rest(text, position + 1)
+        return NULL_ADDRESS, _rest(whole, position + 1)
     route = _ROUTE.match(text, position)
     if route is not None:
         position = route.end()
@@ -133,17 +134,15 @@ def _read_path(text: str, strict: bool) -> tuple[Address, str]:
         address, end = Address(postmaster.group(), ""), postmaster.end()
     else:
         address, end = _read_mailbox(text, position, strict)
-    if unsafe is not None and unsafe.start() < end:
-        raise AddressError("control or invisible character")
-    if not strict:
-        end = _skip_spaces(text, end) if bracketed else end
     if bracketed:
+        if not strict:
+            end = _skip_spaces(text, end)
         if not text.startswith(">", end):
             raise AddressError("no closing angle bracket behind the address")
         end += 1
         if strict and len(text[:end].encode()) > MAX_PATH:
             raise AddressError("path is too long")
-    return address, _rest(text, end)
+    return address, _rest(whole, end)
 
 
 def _skip_spaces(text: str, position: int) -> int:
