@@ -401,8 +401,9 @@ class ClientSession:
             return answers
         pending = self._pending
         parser = self._parser
-        left = parser.feed(data)
-        for reply in left:
+        replies = parser.feed(data)
+        alone = len(replies) == 1 and parser.is_empty
+        for reply in replies:
             if self._trace:
                 self._trace("<", str(reply))
             if not pending:
@@ -419,7 +420,7 @@ class ClientSession:
             if rule is not None and not rule(self, reply):
                 continue
             answers.append(Answer(step, reply))
-            if step is Step.STARTTLS and reply.code == 220 and not (reply is left[-1] and parser.is_empty):
+            if step is Step.STARTTLS and reply.code == 220 and not alone:  # nothing else is ever asked for beside it
                 self.fault = Fault.INJECTION
                 return answers
             if self._held and not pending:
