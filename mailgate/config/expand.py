@@ -172,7 +172,7 @@ class _Expander:
         if definition is not None:
             return definition
         later = self.later.get(name)
-        hint = "" if later else did_you_mean(name, self.macros)
+        hint = "" if later else did_you_mean(f"$({name})", [f"$({known})" for known in self.macros])
         notes = (f"it is defined below its use, at {later.span}",) if later else ()
         start = token.text.find(f"$({name})")
         place = token.span if token.quoted else token.span.part(start, start + len(name) + 3)

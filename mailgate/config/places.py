@@ -77,7 +77,7 @@ class Endpoint(Value):
         return self._authority(word, scheme, rest)
 
     def _no_scheme(self, word: Token) -> Problem:
-        opaque = re.match(r"(tcp|tls|unix|fd|mx):(?!//)(.*)", word.text, re.DOTALL)
+        opaque = re.match(r"(tcp|tls|unix|fd|mx):(?!//)(?:/(?=[^/]*:))?(.*)", word.text, re.DOTALL)
         if opaque:
             hint = f"did you mean `{opaque.group(1)}://{opaque.group(2)}`?"
         elif word.text.startswith("/"):

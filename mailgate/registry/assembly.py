@@ -140,14 +140,14 @@ class _Assembly:
                 return declared
             if name in Globals.refusals:
                 raise Globals.refusals[name].problem(node.span)
-            names = [*Globals.directives, *known_names()]
+            modules = [known for known in known_names() if "." in known]
             if "." in name:
-                modules = [known for known in known_names() if "." in known]
                 hint = did_you_mean(name, modules)
                 notes = (f"modules of this version: {listed(modules) or 'none'}",)
                 raise Problem(node.span, f"unknown module `{name}`", code="E0601", hint=hint, notes=notes)
-            notes = (f"at the top level stand {listed(names)}",)
-            hint = did_you_mean(name, names) or "not known here"
+            words = [*Globals.directives, *WORDS]
+            notes = (f"allowed at the top level: {listed(words)}, and modules such as target.smtp",)
+            hint = did_you_mean(name, [*words, *modules]) or "not known here"
             raise Problem(node.span, f"unknown directive `{name}`", code="E0401", hint=hint, notes=notes)
         except Problem as problem:
             self.report.problem(problem)
@@ -204,6 +204,7 @@ class _Assembly:
     def _top_level(self, node: Node, declared: type[Module]) -> None:
         line = Line(node, self.scope)
         name = ""
+        errors = self.report.error_count
         try:
             if not declared.is_listener:
                 word = line.next("NAME")
@@ -214,16 +215,19 @@ class _Assembly:
         except Problem as problem:
             self.report.problem(problem)
         label = name or " ".join([node.name.text, *(token.shown for token in node.arguments[:1])])
-        instance = self._make(declared, line, name, label, takes_block=True)
+        instance = self._make(declared, line, name, label, takes_block=True, errors=errors)
         registered = self.named.get(name)
         if registered is not None and registered.word is (node.arguments[0] if node.arguments else None):
             registered.instance = instance
 
     # Making instances
 
-    def _make(self, declared: type[Module], line: Line, name: str, label: str, *, takes_block: bool) -> Module | None:
-        """An instance of what stands on a line. Everything wrong is reported; None if there is nothing to be had."""
-        errors = self.report.error_count
+    def _make(
+        self, declared: type[Module], line: Line, name: str, label: str, *, takes_block: bool, errors: int | None = None
+    ) -> Module | None:
+        """An instance of what stands on a line. Everything wrong is reported; None if there is nothing to be had.
+        ``errors``: how many there were before the line."""
+        errors = self.report.error_count if errors is None else errors
         self.needs.append([])
         values: dict[str, Any] = {}
         try:
@@ -306,12 +310,12 @@ class _Assembly:
         named = self.named.get(wanted)
         fitting = [other for other, known in self.named.items() if provides in _provides(known)]
         if named is None:
-            hint = did_you_mean(wanted, fitting)
-            notes = (
-                f"there is {listed('&' + other for other in fitting)}" if fitting else f"there is no {provides} with a name",
-            )
-            hint = hint.replace("`", "`&", 1)
-            raise Problem(name.span, f"nothing is called `{wanted}`", code="E0602", hint=hint, notes=notes)
+            near = nearest(wanted, fitting, most=1)
+            for meant in near:
+                self.named[meant].used = True  # or else it would be called unused besides
+            hint = f"did you mean `&{near[0]}`?" if near else ""
+            there = f"there is {listed('&' + other for other in fitting)}" if fitting else "nothing of this kind has a name"
+            raise Problem(name.span, f"nothing is called `{wanted}`", code="E0602", hint=hint, notes=(there,))
         named.used = True
         if provides not in _provides(named):
             hint = did_you_mean(wanted, fitting).replace("`", "`&", 1)
