@@ -265,4 +265,4 @@ def _refuses_postmaster(branch: Branch) -> bool:
         return not route.tables and _refuses_postmaster(route.find("postmaster", ""))
     if isinstance(route, Deliver):
         return any(isinstance(step, Through) and _refuses_postmaster(step.router) for step in route.steps)
-    return isinstance(route, Reject)
+    return isinstance(route, Reject) and route is not _BROKEN
