@@ -240,6 +240,12 @@ DIALOGUES = {
         EHLO_REPLY + SENDER + "550 5.1.1 für Bob\r\n".encode() + b"250 2.0.0 Ok\r\n" + SENDER + b"550 5.1.1 f?r Bob\r\n",
         answers={Rcpt: lambda event: Reply(550, "5.1.1", "für Bob")},
     ),
+    "but not once the transaction is over": Dialogue(
+        b"EHLO client\r\nMAIL FROM:<alice@a.example> SMTPUTF8\r\nRSET\r\nMAIL FROM:<alice@a.example>\r\n",
+        [EHLO, Mail(ALICE.address, MailParameters(smtputf8=True)), Aborted(), ALICE],
+        EHLO_REPLY + SENDER + b"250 2.0.0 Ok\r\n550 5.7.1 f?r Alice nicht\r\n",
+        answers={Mail: lambda mail: SENDER_OK if mail.parameters.smtputf8 else Reply(550, "5.7.1", "für Alice nicht")},
+    ),
     "a driver's 421 closes": Dialogue(
         b"HELO client\r\nMAIL FROM:<alice@a.example>\r\nNOOP\r\n",
         [HELLO, ALICE, Closed(CloseReason.REPLIED)],
