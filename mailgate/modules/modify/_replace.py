@@ -37,7 +37,9 @@ async def replacements(table: Any, address: Address, *, null_allowed: bool = Fal
 
 
 def _read(value: str, domain: str, null_allowed: bool) -> Address:
-    if value == "<>" and null_allowed:
+    if value == "<>":
+        if not null_allowed:
+            raise AddressError("no recipient is null")
         return NULL_ADDRESS
     if not value:
         raise AddressError("an empty value")
