@@ -25,6 +25,7 @@ class Event(Enum):
     GATEWAY_START = "gateway.start"  # listeners
     GATEWAY_STOP = "gateway.stop"  # sessions left to drain
     LISTENER_OPEN = "listener.open"  # listener, address
+    LISTENER_CLOSE = "listener.close"  # address, error: the socket could not be closed cleanly
     SESSION_OPEN = "session.open"  # session, listener, client (debug)
     SESSION_CLOSE = "session.close"  # session, listener, client, reason, messages
     SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)

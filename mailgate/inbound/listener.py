@@ -259,7 +259,7 @@ class Listener(PipelineBlock, Module):
         if self._sessions is None:
             return
         self._sessions.accepting = False
-        closing = [waiting for port in self._ports for waiting in port.close() if waiting is not None]
+        closing = [waiting for port in self._ports for waiting in port.close()]
         self._ports.clear()
         for waiting in closing:
             await waiting

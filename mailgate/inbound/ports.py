@@ -17,10 +17,13 @@ import socket
 import stat
 from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
+from mailgate.events import Event
 from mailgate.inbound.protocol import Connection
 from mailgate.inbound.sessions import LINGER, Sessions
 
@@ -123,11 +126,17 @@ class Port:
             paused.startReading()
         self._paused.clear()
 
-    def close(self) -> list[Any]:
-        """Stop listening: Deferreds or None, one for each socket."""
-        closing = [opened.stopListening() for opened in self._ports]
+    def close(self) -> list[Deferred[None]]:
+        """Stop listening: a Deferred for each socket; it never fails."""
+        closing = [maybeDeferred(opened.stopListening) for opened in self._ports]
         self._ports.clear()
+        for waiting in closing:
+            waiting.addErrback(self._close_failed)
         return closing
+
+    def _close_failed(self, failure: Failure) -> None:
+        # The file of a unix socket is gone already, or we may not remove it since privileges were dropped.
+        self._sessions.events.warn(Event.LISTENER_CLOSE, address=self.address, error=failure.getErrorMessage())
 
     def _add(self, opened: Any) -> None:
         self._ports.append(opened)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mailgate.adapters import Adapters
@@ -83,13 +82,13 @@ class Lab:
         tls: bool = False,
         scheme: str = "tcp",
         path: str = "",
+        host: str = "127.0.0.1",
         port: int = 0,
-        on_transaction: Callable[[ScriptedTransaction], None] | None = None,
+        accept: bool = True,
         **server: Any,
     ) -> None:
         self.script = script if script is not None else {}
         self.transactions: list[ScriptedTransaction] = []
-        self._on_transaction = on_transaction
         self._lmtp = lmtp
         self.sessions = Sessions(
             ServerSettings("mx.test", lmtp=lmtp, starttls=tls, **server),
@@ -98,17 +97,18 @@ class Lab:
             adapters,
             tls=ServerContexts([self_signed(["mx.test"])]) if tls else None,
         )
-        host = "127.0.0.1"
         self.port = Port(self.sessions, scheme, host, port, path, f"{scheme}://{path or host}")
+        if accept:
+            self.accept()
+        self.address = f"unix://{path}" if scheme == "unix" else f"{scheme}://{host}:{self.port.numbers[0]}"
+
+    def accept(self) -> None:
         self.sessions.accepting = True
         self.port.accept()
-        self.address = f"unix://{path}" if scheme == "unix" else f"{scheme}://{host}:{self.port.numbers[0]}"
 
     def _open(self, session: Session, message_id: str) -> ScriptedTransaction:
         transaction = ScriptedTransaction(session, message_id, self.script, self._lmtp)
         self.transactions.append(transaction)
-        if self._on_transaction is not None:
-            self._on_transaction(transaction)
         return transaction
 
 
