@@ -216,15 +216,19 @@ class ContentFilter:
             self._in_header = False
             return
         end = block.find(b"\r\n\r\n")
+        rules = self._rules
+        if not self._header_size and 0 <= end < rules.max_header_size - 1 and block.count(b"\n", 0, end) < rules.max_header_count:
+            self._in_header = False  # nearly every message: all of it in one block, and too few lines for too many fields
+            return
         header = block if end < 0 else block[: end + 2]
         self._header_size += len(header)
         self._fields += header.count(b"\r\n") - header.count(b"\r\n ") - header.count(b"\r\n\t") - header.endswith(b"\r\n")
         if not self._line and not header.startswith((b" ", b"\t")):
             self._fields += 1
         self._in_header = end < 0
-        if self._header_size > self._rules.max_header_size:
+        if self._header_size > rules.max_header_size:
             self._fault(HEADER_TOO_BIG)
-        if self._fields > self._rules.max_header_count:
+        if self._fields > rules.max_header_count:
             self._fault(TOO_MANY_FIELDS)
 
     def _check_lines(self, block: bytes) -> None:
