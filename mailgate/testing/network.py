@@ -158,7 +158,7 @@ class SimulatedReactor(Clock):
     def _listen(self, key: Any, host: Any, factory: Any) -> MemoryPort:
         if key in self._listening:
             interface, number = key if isinstance(key, tuple) else (None, key)
-            raise error.CannotListenError(interface, number, OSError("Address already in use"))  # type: ignore[no-untyped-call]
+            raise cast(Any, error.CannotListenError)(interface, number, OSError("Address already in use"))
         port = MemoryPort(self, key, host, factory)
         self._listening[key] = port
         factory.doStart()

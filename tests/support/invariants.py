@@ -29,6 +29,8 @@ class Said:
     commands: list[bytes]
     contents: list[bytes]
     """As sent, dots stuffed (DATA), or the chunks joined (BDAT)."""
+    abandoned: int = 0
+    """Transactions that were begun and then reset."""
 
 
 def parse(data: bytes) -> Said:
@@ -39,6 +41,7 @@ def parse(data: bytes) -> Said:
     said = Said([], [])
     at = 0
     chunks: list[bytes] = []
+    begun = False
     while at < len(data):
         end = data.find(b"\r\n", at)
         assert end >= 0, f"I4: an unfinished line: {data[at:][:200]!r}"
@@ -46,6 +49,12 @@ def parse(data: bytes) -> Said:
         assert COMMAND.fullmatch(line), f"I4: not a command we send: {line[:200]!r}"
         said.commands.append(line)
         at = end + 2
+        if line[:4] == b"MAIL":
+            assert not begun, f"I4: a second MAIL within a transaction: {line!r}"
+            begun = True
+        elif line in (b"RSET", b"QUIT"):
+            said.abandoned += begun
+            begun = False
         if line == b"DATA":
             if data[at : at + 3] == b".\r\n":
                 content, at = b"", at + 3
@@ -54,6 +63,7 @@ def parse(data: bytes) -> Said:
                 assert end >= 0, f"I5: a content without its end: {data[at:][-200:]!r}"
                 content, at = data[at : end + 2], end + 5
             said.contents.append(content)
+            begun = False
         elif line[:4] == b"BDAT":
             size = int(line.split()[1])
             chunks.append(data[at : at + size])
@@ -61,29 +71,33 @@ def parse(data: bytes) -> Said:
             if line.endswith(b"LAST"):
                 said.contents.append(b"".join(chunks))
                 chunks = []
+                begun = False
+    said.abandoned += begun
     return said
 
 
-def check_wire(connection: Connection) -> None:
-    """I4 and I5 for one connection, in clear and within TLS. Only for connections whose DATA was never refused: a
-    refusal is in the replies, which this parser doesn't see."""
+def check_wire(connection: Connection) -> int:
+    """I4 and I5 for one connection, in clear and within TLS; returns the number of contents. Only for connections whose
+    MAIL and DATA were never refused: a refusal is in the replies, which this parser doesn't see."""
+    contents = 0
     for data in (bytes(connection.clear), bytes(connection.secured)):
         said = parse(data)
+        contents += len(said.contents)
         mails = sum(command[:4] == b"MAIL" for command in said.commands)
-        seen = len(connection.transactions)
+        assert mails == len(said.contents) + said.abandoned, f"I4: {mails} MAIL, {len(said.contents)} contents"
         for content in said.contents:
             bare = BARE.search(content)
             assert bare is None, f"I5: {content[max(bare.start() - 40, 0) : bare.end() + 40]!r} has a bare CR, LF or NUL"
-        if data:
-            assert mails <= seen, f"I4: {mails} MAIL on the wire, {seen} transactions"
+    seen = sum(transaction.complete for transaction in connection.transactions)
+    assert contents == seen, f"I4: {contents} contents on the wire, {seen} as the next hop reads it"
+    return contents
 
 
 def check_hop(hop: NextHop, transactions: int | None = None) -> None:
     """I4 and I5 for everything that came to a next hop; ``transactions`` is how many we meant to send."""
-    for connection in hop.connections:
-        check_wire(connection)
+    contents = sum(check_wire(connection) for connection in hop.connections)
     if transactions is not None:
-        assert hop.mail_count == transactions, f"I4: {hop.mail_count} MAIL, {transactions} transactions"
+        assert contents == transactions, f"I4: {contents} contents, {transactions} transactions"
 
 
 def without_trace(content: bytes) -> bytes:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from mailgate.testing.nexthop import NextHop, Transaction
 
+NO_ANSWERS = (b"220", b"221")
+"""Replies that begin with a 2 and still say nothing about a content."""
 _TOKEN = re.compile(rb"^X-Token: (\S+)\r$", re.MULTILINE)
 
 
@@ -52,7 +54,7 @@ class Ledger:
     def _book(self, transaction: Transaction, *, lmtp: bool) -> None:
         token = token_of(transaction.content)
         for recipient, reply in transaction.outcome(lmtp=lmtp):
-            if reply[:1] == b"2":
+            if reply[:1] == b"2" and reply[:3] not in NO_ANSWERS:
                 self.deliveries[token, recipient] += 1
             elif reply[:1] not in (b"4", b"5"):
                 self.lost_answers[token, recipient] += 1
