@@ -186,12 +186,13 @@ class Transaction:
         """The client is gone, or wants nothing more of this transaction."""
         if self._done:
             return
-        running, self._running = self._running, None
+        self._done = True
         level = _log.info if self._accepted else _log.debug
         level(Event.MESSAGE_ABORTED, message=self.id, session=self._session.id, stage=self._stage, reason=reason)
-        self._close()
+        running, self._running = self._running, None
         if running is not None:
             running.cancel()
+        self._release()
 
     def _begin(self, step: Coroutine[Any, Any, T]) -> T | Awaitable[T]:
         answer = begin(step)
@@ -306,7 +307,8 @@ class Transaction:
         except Exception as error:
             reply = with_id(self._refusal(error).reply, self.id)
             answers = [reply] * (len(self._accepted) if self._settings.per_recipient else 1)
-        self._log_outcome(answers)
+        if not self._done:
+            self._log_outcome(answers)
         self._close()
         return answers
 
@@ -401,10 +403,12 @@ class Transaction:
     # The end
 
     def _close(self) -> None:
-        """Let go of everything. Deliveries that answered ignore the abort."""
-        if self._done:
-            return
-        self._done = True
+        if not self._done:
+            self._done = True
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of everything. Deliveries that have answered need no abort."""
         for delivery in self._deliveries.values():
             if not delivery.replies:
                 delivery.delivery.abort()
@@ -425,6 +429,8 @@ class Transaction:
         return internal_error(incident)
 
     def _log_refusal(self, event: Event, refusal: MailError, to: str | None = None) -> None:
+        if self._done:
+            return  # aborted: nobody heard it
         fields = {"message": self.id, "session": self._session.id, "from": f"<{self._envelope.sender}>", "to": to and f"<{to}>"}
         _log.info(event, **fields, reply=refusal.reply, where=refusal.where, reason=refusal.reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -565,7 +566,7 @@ class AbortTests(TransactionTestCase):
         asked = transaction.rcpt(address("a@y.test"))
         transaction.abort("client gone")
         self.failureResultOf(asked, CancelledError)  # type: ignore[arg-type]
-        self.assertEqual(self.events[-2:], [("store", "abort"), ("store", "cancelled")])
+        self.assertEqual(self.events[-2:], [("store", "cancelled"), ("store", "abort")])
 
     def test_while_a_table_is_asked(self) -> None:
         table = FakeTable({}, wait=True)
@@ -609,6 +610,21 @@ class AbortTests(TransactionTestCase):
             self.assertEqual(transaction._settings.spool.used, 0)
             self.assertEqual(self.fields("message.done"), [])
             self.assertEqual([fields["stage"] for fields in self.fields("message.aborted")], ["end"])
+
+    def test_a_target_that_answers_its_cancellation_changes_nothing(self) -> None:
+        gone = Reply(451, "4.3.0", "aborted")
+        for answer in (gone, [gone]):
+            self.logged.clear()
+            target = self.target()
+            transaction = make_transaction(Router(deliver(target)))
+            self.accept(transaction, "a@y.test")
+            pending: Deferred[Any] = Deferred(partial(Deferred.callback, result=answer))
+            target.answer = lambda _, pending=pending: pending  # type: ignore[assignment, misc, method-assign]
+            waiting: Any = transaction.rcpt(address("b@y.test")) if answer is gone else self.finish(transaction)
+            self.assertNoResult(waiting)
+            transaction.abort()
+            self.successResultOf(waiting)
+            self.assertEqual([event for event, _ in self.logged], ["message.aborted"])
 
     def test_between_commands_and_twice(self) -> None:
         check = FakeCheck(self.events)
