@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from mailgate.net.transport import send
-from mailgate.net.waiting import DeadlineExceeded, spawn, within
 
 
 class _Reader(Protocol):
@@ -79,27 +77,3 @@ class SendTests(TestCase):
         transport = StringTransport()
         send(transport, b"abc")
         self.assertEqual(transport.value(), b"abc")
-
-
-class WithinTests(SynchronousTestCase):
-    def test_in_time(self) -> None:
-        clock, waiting = Clock(), Deferred()
-        result = spawn(within(waiting, 5, clock))
-        waiting.callback("x")
-        self.assertEqual(self.successResultOf(result), "x")
-        self.assertEqual(clock.getDelayedCalls(), [])
-
-    def test_too_late_cancels_what_was_awaited(self) -> None:
-        clock, cancelled = Clock(), []
-        waiting: Deferred[None] = Deferred(lambda _: cancelled.append(True))
-        result = spawn(within(waiting, 5, clock))
-        clock.advance(5)
-        self.failureResultOf(result, DeadlineExceeded)
-        self.assertEqual(cancelled, [True])
-
-    def test_being_cancelled_is_no_deadline(self) -> None:
-        clock = Clock()
-        result = spawn(within(Deferred(), 5, clock))
-        result.cancel()
-        self.failureResultOf(result, CancelledError)
-        self.assertEqual(clock.getDelayedCalls(), [])
