@@ -164,9 +164,9 @@ class Dialogue(ABC):
 
     def _run(self) -> list[Event]:
         while self._position < len(self._buffer) or self._transfer is not None:
-            if self._question is not None or self._closed or self._handshaking:
-                break
             if not (self._take_line() if self._transfer is None else self._take_content(self._transfer)):
+                break
+            if self._question is not None or self._closed or self._handshaking:
                 break
         if self._position:
             self._buffer = self._buffer[self._position :]
