@@ -54,16 +54,18 @@ class Attempts:
     def __init__(self, hops: NextHops, envelope: Envelope) -> None:
         self._hops = hops
         self._envelope = envelope
-        self.begin()
+        self._started = 0.0
+        self.deadline = 0.0
+        self._selection: Selection | None = None
+        self._answer: Reply | None = None
+        self._failure: Reply | None = None
         self.endpoint = ""
         """Label of the endpoint that was heard of last."""
 
     def begin(self) -> None:
         self._started = self._hops.clock.seconds()
         self.deadline = self._started + self._hops.settings.total
-        self._selection: Selection | None = None
-        self._answer: Reply | None = None
-        self._failure: Reply | None = None
+        self._selection = self._answer = self._failure = None
 
     def take(self) -> Connection | None:
         """An idle connection of the first endpoint, when nothing went wrong yet: no search, no waiting."""

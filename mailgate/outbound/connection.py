@@ -76,11 +76,14 @@ class Connection(Protocol):
         waiting, not the dialogue."""
         waiter: Deferred[list[Answer]] = Deferred(self._forget_waiter)
         self._waiter = waiter
-        if self.trouble is not None or not self.session.waiting:
+        session = self.session
+        if self.trouble is not None or not session.pending:
             self._answer()
             return waiter
         self.arm(seconds, self._timed_out, until)
-        self.flush()
+        data = session.output()
+        if data:
+            send(self.transport, data)
         return waiter
 
     def flush(self) -> None:
@@ -100,7 +103,7 @@ class Connection(Protocol):
         if session.fault:
             self._end(Kind.TLS if session.fault is Fault.INJECTION else Kind.GARBAGE, session.fault.value)
             return
-        if session.waiting:
+        if session.pending:
             self.flush()
         elif self._waiter is not None:
             self._answer()
@@ -217,7 +220,7 @@ class Connection(Protocol):
         """Say goodbye, if that can be said now, and close."""
         if self.trouble is not None:
             return
-        if self.session.waiting or self.session.content_open:
+        if self.session.pending or self.session.content_open:
             self.abort()
             return
         self.session.quit()
@@ -237,7 +240,8 @@ class Connection(Protocol):
         """Do this after ``seconds``, at ``until`` if that is earlier, unless something else is set before."""
         self._action = action
         now = self._clock.seconds()
-        self._deadline = deadline = min(now + seconds, until)
+        deadline = now + seconds
+        self._deadline = deadline = deadline if deadline < until else until
         timer = self._timer
         if timer is None:
             self._timer = self._clock.callLater(max(deadline - now, 0.0), self._tick)

@@ -44,6 +44,8 @@ async def dial(reactor: Any, connection: Connection, seconds: float, host: str =
         raise
     except Exception as error:
         raise AttemptFailed(Kind.CONNECT, "connect", str(error) or type(error).__name__) from error
+    # Twisted's endpoints put a protocol of their own between; from here on it would only pass everything through.
+    connection.transport.protocol = connection  # type: ignore[union-attr]
 
 
 def _endpoint(reactor: Any, settings: EndpointSettings, seconds: float, host: str) -> Any:

@@ -104,7 +104,7 @@ class Pool:
         if connection.trouble is not None:
             return
         session = connection.session
-        if session.waiting or session.content_open or session.in_transaction:
+        if session.pending or session.content_open or session.in_transaction:
             spawn(self._clean(connection)).addErrback(self._incident)
             return
         settings = self._settings
@@ -229,7 +229,7 @@ class Pool:
         """RSET what was left open; a connection that does not answer to that is closed."""
         session = connection.session
         seconds = connection.settings.timeouts.reset
-        if session.waiting:
+        if session.pending:
             await connection.exchange(seconds)
         if session.content_open:
             connection.abort("in the middle of the content")

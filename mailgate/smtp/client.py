@@ -165,6 +165,11 @@ class ReplyParser:
             return replies
         if self._rest:
             data = self._rest + data
+        elif not self._lines and len(data) <= MAX_CACHED_LINE and data[-2:] == b"\r\n":
+            # Nearly always: a read brings whole replies of one line. Whatever is odd about them goes the long way.
+            known = [_parse_line(line) for line in data[:-2].split(b"\r\n")]
+            if None not in known:
+                return known  # type: ignore[return-value]
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
             line = data[start : end - 1 if end > start and data[end - 1] == 13 else end]
@@ -222,7 +227,8 @@ def _parse_lines(lines: Sequence[bytes]) -> Reply | None:
 
 @lru_cache(maxsize=256)
 def _parse_line(line: bytes) -> Reply | None:
-    return _parse_lines((line,))
+    """A reply of one line; None for anything else."""
+    return None if line[3:4] == b"-" or b"\n" in line else _parse_lines((line,))
 
 
 class ClientSession:
@@ -230,18 +236,18 @@ class ClientSession:
 
     __slots__ = (
         "_accepted",
-        "_content_open",
         "_held",
         "_lmtp",
         "_name",
         "_out",
         "_parser",
-        "_pending",
         "_sasl",
         "_trace",
         "capabilities",
+        "content_open",
         "fault",
         "in_transaction",
+        "pending",
     )
 
     def __init__(self, hostname: str, *, lmtp: bool = False, trace: Callable[[str, str], None] | None = None) -> None:
@@ -253,27 +259,14 @@ class ClientSession:
         self._lmtp = lmtp
         self._trace = trace
         self._parser = ReplyParser()
-        self._pending: deque[Step] = deque((Step.GREETING,))
+        self.pending: deque[Step] = deque((Step.GREETING,))
+        """What was said and has no answer yet."""
         self._held: deque[tuple[Step, bytes]] = deque()
         self._out: list[bytes] = []
         self._accepted = 0
-        self._content_open = False
-        self._sasl: SaslClient | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Some answer is still to come."""
-        return bool(self._pending)
-
-    @property
-    def content_open(self) -> bool:
+        self.content_open = False
         """The peer takes content: all it gets is read as such until the end of the content."""
-        return self._content_open
-
-    @property
-    def expected(self) -> Step:
-        """What the next answer belongs to."""
-        return self._pending[0] if self._pending else Step.BODY if self._content_open else Step.IDLE
+        self._sasl: SaslClient | None = None
 
     def output(self) -> bytes:
         """Everything to write now, in order; emptied."""
@@ -322,15 +315,15 @@ class ClientSession:
 
     def content(self, data: bytes) -> None:
         """A piece of content behind the 354, dots stuffed."""
-        if not self._content_open:
+        if not self.content_open:
             raise RuntimeError("content outside of DATA")
         self._out.append(data)
 
     def end_content(self, ending: bytes) -> None:
         """``ending`` is ``.CRLF``, with a CRLF in front where the content does not end in one."""
-        if not self._content_open:
+        if not self.content_open:
             raise RuntimeError("content outside of DATA")
-        self._content_open = False
+        self.content_open = False
         self._out.append(ending)
         self._expect_result()
         if self._trace:
@@ -340,14 +333,14 @@ class ClientSession:
         """BDAT (RFC 3030). The LAST one ends the content as `end_content` does."""
         line = f"BDAT {len(data)}{' LAST' if last else ''}"
         self._check_open()
-        if self._held or (self._pending and not self._may_follow()):
+        if self._held or (self.pending and not self._may_follow()):
             raise RuntimeError("a chunk can't wait")
         self._out.append(line.encode() + b"\r\n")
         self._out.append(data)
         if last:
             self._expect_result()
         else:
-            self._pending.append(Step.CHUNK)
+            self.pending.append(Step.CHUNK)
         if self._trace:
             self._trace(">", f"{line} (content)")
 
@@ -363,7 +356,7 @@ class ClientSession:
     def unsay(self) -> None:
         """Take back what `output` has not given yet. For the caller who finds that half a group can't be said."""
         for _ in range(len(self._out)):
-            self._pending.pop()
+            self.pending.pop()
         self._out.clear()
         self._held.clear()
 
@@ -375,22 +368,22 @@ class ClientSession:
             raise CommandError("a command can't be encoded") from error
         if self._trace:
             self._trace(">", shown or text)
-        if self._held or (self._pending and not self._may_follow()):
+        if self._held or (self.pending and not self._may_follow()):
             self._held.append((step, line))
         else:
             self._out.append(line)
-            self._pending.append(step)
+            self.pending.append(step)
 
     def _may_follow(self) -> bool:
-        return self.capabilities.pipelining and self._pending[-1] in _MAY_PRECEDE
+        return self.capabilities.pipelining and self.pending[-1] in _MAY_PRECEDE
 
     def _check_open(self) -> None:
-        if self._content_open or (self._pending and self._pending[0] is Step.DOT):
+        if self.content_open or (self.pending and self.pending[0] is Step.DOT):
             raise RuntimeError("a command inside the content, or before the answer to it")
 
     def _expect_result(self) -> None:
         self.in_transaction = False
-        self._pending.extend([Step.DOT] * (self._accepted if self._lmtp else 1))
+        self.pending.extend([Step.DOT] * (self._accepted if self._lmtp else 1))
 
     # What the peer says
 
@@ -399,7 +392,7 @@ class ClientSession:
         answers: list[Answer] = []
         if self.fault:
             return answers
-        pending = self._pending
+        pending = self.pending
         parser = self._parser
         replies = parser.feed(data)
         alone = len(replies) == 1 and parser.is_empty
@@ -407,7 +400,7 @@ class ClientSession:
             if self._trace:
                 self._trace("<", str(reply))
             if not pending:
-                if self._content_open:
+                if self.content_open:
                     answers.append(Answer(Step.BODY, reply))
                 elif reply.code == 421:
                     answers.append(Answer(Step.IDLE, reply))
@@ -429,10 +422,10 @@ class ClientSession:
         return answers
 
     def _release(self) -> None:
-        while self._held and (not self._pending or self._may_follow()):
+        while self._held and (not self.pending or self._may_follow()):
             step, line = self._held.popleft()
             self._out.append(line)
-            self._pending.append(step)
+            self.pending.append(step)
 
     def _hello_answered(self, reply: Reply) -> bool:
         self.capabilities = parse_capabilities(reply.text) if reply.is_success else NO_CAPABILITIES
@@ -451,7 +444,7 @@ class ClientSession:
         return True
 
     def _data_answered(self, reply: Reply) -> bool:
-        self._content_open = reply.code == 354
+        self.content_open = reply.code == 354
         return True
 
     def _rset_answered(self, reply: Reply) -> bool:

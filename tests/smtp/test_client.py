@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from typing import Any
 
 from hypothesis import given, settings
@@ -153,7 +154,7 @@ class DialogueTest(SynchronousTestCase):
         session.end_content(b".\r\n")
         self.assertEqual(session.output(), b"x\r\n.\r\n")
         self.assertEqual([a.step for a in session.receive(b"250 ok\r\n")], [Step.DOT])
-        self.assertFalse(session.waiting or session.in_transaction or session.content_open)
+        self.assertFalse(session.pending or session.in_transaction or session.content_open)
 
     def test_without_pipelining_each_waits(self) -> None:
         session = ready()
@@ -180,7 +181,7 @@ class DialogueTest(SynchronousTestCase):
         session.data()
         session.output()
         self.assertEqual([a.reply.code for a in session.receive(b"550 no\r\n")], [550])
-        self.assertEqual((session.output(), session.waiting), (b"", False))
+        self.assertEqual((session.output(), session.pending), (b"", deque()))
 
     def test_the_null_sender(self) -> None:
         session = ready()
@@ -215,7 +216,7 @@ class DialogueTest(SynchronousTestCase):
         session = self.in_content(lmtp=True)
         session.end_content(b".\r\n")
         self.assertEqual([a.reply.code for a in session.receive(b"250 one\r\n452 two\r\n")], [250, 452])
-        self.assertFalse(session.waiting)
+        self.assertFalse(session.pending)
 
     def test_a_surplus_answer_is_a_fault(self) -> None:
         session = self.in_content(lmtp=True)
@@ -393,7 +394,7 @@ class InjectionTest(SynchronousTestCase):
             for say in (session.mail, session.rcpt):
                 self.assertRaises(CommandError, say, Address(local_part, "x.example"))
                 self.assertRaises(CommandError, say, Address("a", local_part))
-            self.assertEqual((session.output(), session.waiting), (b"", False), local_part)
+            self.assertEqual((session.output(), session.pending), (b"", deque()), local_part)
 
     def test_parameters(self) -> None:
         for value in ("X=\r\n", "X=a b", "X=\0", "X=\x7f", "", "X=ä"):
