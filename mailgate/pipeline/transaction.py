@@ -31,7 +31,7 @@ from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.header import received_count, without_forgeries
 from mailgate.message.message import Message
 from mailgate.message.received import received
-from mailgate.net.waiting import as_deferred
+from mailgate.net.waiting import as_deferred, begin
 from mailgate.pipeline.answers import (
     DISCARDED,
     NO_ANSWER,
@@ -45,7 +45,6 @@ from mailgate.pipeline.answers import (
 from mailgate.pipeline.grammar import Split
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
-from mailgate.pipeline.steps import begin
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
 from mailgate.smtp.reply import MailError, Reply

@@ -6,12 +6,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.net.waiting import begin
 from mailgate.pipeline.router import Branch, Discard, Rules, Side, rule_keys
 from mailgate.pipeline.routing import _choose
-from mailgate.pipeline.steps import begin
 from tests.pipeline.fakes import FakeTable, address
 
 
@@ -130,75 +129,3 @@ class OracleTests(SynchronousTestCase):
             {word[1:]: named(word) for word in words if word.startswith(".")},
         )
         self.assertEqual(chosen(rules, text), oracle(words, tables, text))
-
-
-class BeginTests(SynchronousTestCase):
-    def test_a_coroutine_that_waits_for_nothing_is_its_result(self) -> None:
-        async def work() -> str:
-            return "done"
-
-        self.assertEqual(begin(work()), "done")
-
-    def test_its_exception_is_raised(self) -> None:
-        async def work() -> None:
-            raise KeyError("x")
-
-        self.assertRaises(KeyError, begin, work())
-
-    def test_one_that_waits_goes_on_where_it_stood(self) -> None:
-        one: Deferred[str] = Deferred()
-        two: Deferred[str] = Deferred()
-        seen: list[str] = []
-
-        async def inner() -> str:
-            return await one
-
-        async def work() -> str:
-            seen.append("began")
-            first = await inner()
-            seen.append(first)
-            try:
-                await two
-            except ValueError as error:
-                seen.append(str(error))
-            return "done"
-
-        running = begin(work())
-        assert isinstance(running, Deferred)
-        one.callback("first")
-        self.assertEqual(seen, ["began", "first"])
-        self.assertNoResult(running)
-        two.errback(ValueError("second"))
-        self.assertEqual(self.successResultOf(running), "done")
-        self.assertEqual(seen, ["began", "first", "second"])
-
-    def test_cancelling_it_cancels_what_it_waits_for(self) -> None:
-        cancelled: list[Any] = []
-        wait: Deferred[None] = Deferred(cancelled.append)
-        closed: list[str] = []
-
-        async def work() -> None:
-            try:
-                await wait
-            finally:
-                closed.append("closed")
-
-        running = begin(work())
-        assert isinstance(running, Deferred)
-        running.addErrback(lambda _: None)
-        running.cancel()
-        self.assertEqual((cancelled, closed), ([wait], ["closed"]))
-
-    def test_it_can_be_awaited_itself(self) -> None:
-        wait: Deferred[str] = Deferred()
-
-        async def inner() -> str:
-            return await wait
-
-        async def outer() -> str:
-            answer = begin(inner())
-            return answer if isinstance(answer, str) else await answer
-
-        running = ensureDeferred(outer())
-        wait.callback("through")
-        self.assertEqual(self.successResultOf(running), "through")

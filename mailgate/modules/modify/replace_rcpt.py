@@ -8,8 +8,8 @@ from mailgate.config import values as v
 from mailgate.config.schema import Argument
 from mailgate.message.envelope import Recipient
 from mailgate.modules.modify._replace import replacements
+from mailgate.net.waiting import begin
 from mailgate.pipeline.modifiers import Modifier
-from mailgate.pipeline.steps import begin
 from mailgate.smtp.address import Address
 
 

@@ -8,9 +8,9 @@ from mailgate.config import values as v
 from mailgate.config.schema import Argument
 from mailgate.message.envelope import Envelope
 from mailgate.modules.modify._replace import replacements
+from mailgate.net.waiting import begin
 from mailgate.pipeline.modifiers import Modifier
 from mailgate.pipeline.router import place
-from mailgate.pipeline.steps import begin
 from mailgate.smtp.address import Address
 from mailgate.smtp.reply import TemporaryError
 

@@ -11,7 +11,7 @@ from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Directive
 from mailgate.interfaces import ITable
-from mailgate.pipeline.steps import begin
+from mailgate.net.waiting import begin
 from mailgate.registry import Module
 
 
