@@ -1,4 +1,5 @@
-"""Command lines: how the stream is cut into them, and the grammar of their arguments (RFC 5321 4.1.1).
+"""Command lines: how the stream is cut into them, the grammar of their arguments (RFC 5321 4.1.1), what a row of the
+command table says.
 
 A line ends at LF, and is a command only if that LF came with its CR and no other CR or NUL is in it: a line with a bare
 LF is answered 500 at once, so that such a client does not wait for ever, but never obeyed.
@@ -7,7 +8,10 @@ LF is answered 500 at once, so that such a client does not wait for ever, but ne
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
 
 from mailgate.smtp.address import Address, AddressError, read_path
 from mailgate.smtp.reply import MailError, Reply
@@ -34,6 +38,34 @@ PLAIN_ENVELOPE = re.compile(
 Up to 63 octets neither a local part, nor a label of a domain, nor the path can be too long."""
 PLAIN_LENGTH = len("MAIL FROM:<@>") + 2 * 63
 """The longest of them, without CRLF."""
+
+
+class Phase(IntEnum):
+    """Where a session stands; the transaction is open from SENDER on."""
+
+    CONNECTED = 0
+    GREETED = 1
+    SENDER = 2
+    RECIPIENTS = 3
+    CHUNKS = 4
+    """The first BDAT was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row of the command table."""
+
+    verb: str
+    handler: Callable[[Any, bytes], None]
+    phases: tuple[Phase, ...] = tuple(Phase)
+    out_of_order: str = ""
+    """Text of the 503 in other phases; before the hello it is always the same."""
+    dialect: str = ""
+    """``SMTP`` or ``LMTP`` where it exists in one only."""
+    bare: bool = False
+    """Takes no argument."""
+    idle: bool = False
+    """Counts against max_idle_commands."""
 
 
 def is_runaway(buffer: bytes, start: int, max_length: int) -> bool:

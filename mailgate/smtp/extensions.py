@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mailgate.smtp.reply import Reply
 from mailgate.smtp.settings import ServerSettings
 
 
@@ -67,3 +68,18 @@ def announcement(settings: ServerSettings, tls: bool) -> tuple[str, ...]:
     return tuple(
         f"{keyword} {extension.argument(settings)}".rstrip() for keyword, extension in EXTENSIONS.items() if keyword in available
     )
+
+
+def hello_reply(settings: ServerSettings, tls: bool, client: str, *, extended: bool) -> Reply:
+    """250 to EHLO and LHLO with the announcement, to HELO without."""
+    greeting = _fill_in(settings.helo_response, settings.hostname, client)
+    return Reply(250, "", "\n".join((greeting, *announcement(settings, tls))) if extended else greeting)
+
+
+def _fill_in(template: str, *values: str) -> str:
+    """The values for each ``%s``; what is left over is empty. No other % means anything."""
+    parts = template.split("%s")
+    filled = parts[0]
+    for number, part in enumerate(parts[1:]):
+        filled += (values[number] if number < len(values) else "") + part
+    return filled

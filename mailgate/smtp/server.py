@@ -23,13 +23,12 @@ RFC 5321, 2033 (LMTP), 2034, 2920, 3030, 3207, 4954, 1870, 6152, 6531, 3461, 868
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Mapping, Sequence
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
 from mailgate.smtp.address import Address
+from mailgate.smtp.command import Command, Phase
 from mailgate.smtp.dialogue import Dialogue, Transfer, checked
 from mailgate.smtp.events import (
     Aborted,
@@ -63,35 +62,6 @@ __all__ = ["Phase", "ServerSession", "ServerSettings"]
 DATA_QUESTION = Data(chunked=False)
 CHUNK_QUESTION = Data(chunked=True)
 CONTENT_END = ContentEnd()
-
-
-class Phase(IntEnum):
-    """Where a session stands; the transaction is open from SENDER on."""
-
-    CONNECTED = 0
-    GREETED = 1
-    SENDER = 2
-    RECIPIENTS = 3
-    CHUNKS = 4
-    """The first BDAT was accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One row of the command table."""
-
-    verb: str
-    handler: Callable[[ServerSession, bytes], None]
-    phases: tuple[Phase, ...] = tuple(Phase)
-    out_of_order: str = ""
-    """Text of the 503 in other phases; before the hello it is always the same."""
-    dialect: str = ""
-    """``SMTP`` or ``LMTP`` where it exists in one only."""
-    bare: bool = False
-    """Takes no argument."""
-    idle: bool = False
-    """Counts against max_idle_commands."""
-
 
 _BEFORE_MAIL = (Phase.GREETED,)
 _TAKING_RECIPIENTS = (Phase.SENDER, Phase.RECIPIENTS)
@@ -275,10 +245,7 @@ class ServerSession(Dialogue):
         self._extended = verb != "HELO"
         self._content_unwanted = False
         self._accepted = extensions.accepted(self._settings, self._tls) if self._extended else frozenset()
-        lines = [_fill_in(self._settings.helo_response, self._settings.hostname, name)]
-        if self._extended:
-            lines.extend(extensions.announcement(self._settings, self._tls))
-        self._write(Reply(250, "", "\n".join(lines)))
+        self._write(extensions.hello_reply(self._settings, self._tls, name, extended=self._extended))
         self._events.append(Hello(verb, name, self._extended))
 
     def _ehlo(self, argument: bytes) -> None:
@@ -499,15 +466,6 @@ class ServerSession(Dialogue):
         self._say(reply)
 
 
-def _fill_in(template: str, *values: str) -> str:
-    """The values for each ``%s``; what is left over is empty. No other % means anything."""
-    parts = template.split("%s")
-    filled = parts[0]
-    for number, part in enumerate(parts[1:]):
-        filled += (values[number] if number < len(values) else "") + part
-    return filled
-
-
 COMMANDS: Mapping[bytes, Command] = {
     command.verb.encode(): command
     for command in (
@@ -524,10 +482,6 @@ COMMANDS: Mapping[bytes, Command] = {
         Command("VRFY", ServerSession._vrfy, idle=True),
         Command("EXPN", ServerSession._not_implemented),
         Command("ETRN", ServerSession._not_implemented),
-        Command("TURN", ServerSession._not_implemented),
-        Command("SEND", ServerSession._not_implemented),
-        Command("SOML", ServerSession._not_implemented),
-        Command("SAML", ServerSession._not_implemented),
         Command("QUIT", ServerSession._quit, bare=True),
         Command("STARTTLS", ServerSession._starttls, (Phase.GREETED,), "A transaction is open", bare=True),
         Command("AUTH", ServerSession._auth, (Phase.GREETED,), "A transaction is open"),
