@@ -5,15 +5,16 @@ Exit status: 0 fine, 1 problem found, 2 usage or the named file can't be read.
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import click
 
-from mailgate import __version__
 from mailgate.cli.check import check
 from mailgate.cli.doc import doc
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mailgate")
+@click.version_option(package_name="mailgate", prog_name="mailgate")
 def main() -> None:
     """A mail gateway: check its configuration, read its documentation. The service itself is `twistd mailgate`."""
 
@@ -21,7 +22,7 @@ def main() -> None:
 @main.command()
 def version() -> None:
     """Print the version."""
-    click.echo(__version__)
+    click.echo(metadata.version("mailgate"))
 
 
 main.add_command(check)

@@ -142,12 +142,12 @@ class _Assembly:
                 raise Globals.refusals[name].problem(node.span)
             modules = [known for known in known_names() if "." in known]
             if "." in name:
-                hint = did_you_mean(name, modules)
+                hint = did_you_mean(name, [*modules, *(other for other in UNAVAILABLE if "." in other)])
                 notes = (f"modules of this version: {listed(modules) or 'none'}",)
                 raise Problem(node.span, f"unknown module `{name}`", code="E0601", hint=hint, notes=notes)
             words = [*Globals.directives, *WORDS]
             notes = (f"allowed at the top level: {listed(words)}, and modules such as target.smtp",)
-            hint = did_you_mean(name, [*words, *modules]) or "not known here"
+            hint = did_you_mean(name, [*words, *modules, *UNAVAILABLE, *Globals.refusals]) or "not known here"
             raise Problem(node.span, f"unknown directive `{name}`", code="E0401", hint=hint, notes=notes)
         except Problem as problem:
             self.report.problem(problem)
@@ -296,7 +296,8 @@ class _Assembly:
     def _no_module(self, namespace: str, kind: Token) -> Problem:
         kinds = [name.partition(".")[2] for name in known_names() if name.startswith(namespace + ".")]
         notes = [f"{namespace} modules of this version: {listed(kinds) or 'none'}"]
-        found = nearest(kind.text.removeprefix(namespace + "."), kinds, most=1)
+        absent = [name.partition(".")[2] for name in UNAVAILABLE if name.startswith(namespace + ".")]
+        found = nearest(kind.text.removeprefix(namespace + "."), [*kinds, *absent], most=1)
         if kind.text in self.named:
             hint = f"did you mean `&{kind.text}`?"
         elif "://" in kind.text and "smtp" in kinds:

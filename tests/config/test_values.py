@@ -200,7 +200,7 @@ class ValueTests(SynchronousTestCase):
         value, diagnostics = read_value(v.String(), quote(text))
         self.assertEqual((value, diagnostics), (text, []))
 
-    @given(st.text(st.characters(blacklist_characters='"', blacklist_categories=("Cs", "Cc", "Cf")), max_size=30))
+    @given(st.text(st.characters(blacklist_characters='"\\', blacklist_categories=("Cs", "Cc", "Cf")), max_size=30))
     @settings(max_examples=150, deadline=None)
     def test_any_word_is_a_value_or_a_diagnostic(self, text: str) -> None:
         types = [
