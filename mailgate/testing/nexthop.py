@@ -378,7 +378,7 @@ class _Peer(Protocol):
         transaction = cast(Transaction, self._current)
         if buffer and not self._body_begun:
             self._body_begun = True
-            self._step(Step.BODY, b"", b"")
+            transaction.answer = self._step(Step.BODY, b"", b"")
             if self._silent:
                 return False
         if buffer[:3] == b".\r\n":
@@ -404,7 +404,7 @@ class _Peer(Protocol):
             transaction.wire += taken
             if taken and not self._body_begun:
                 self._body_begun = True
-                self._step(Step.BODY, b"", b"")
+                transaction.answer = self._step(Step.BODY, b"", b"")
                 if self._silent:
                     return False
         if self._chunk_left:
@@ -422,7 +422,8 @@ class _Peer(Protocol):
         transaction.complete = True
         self._current = None
         usual = b"250 2.0.0 Kept\r\n" * (len(transaction.recipients) if self._hop.lmtp else 1)
-        transaction.answer = self._step(Step.DOT, b"", usual)
+        if not transaction.answer:  # else it was answered while it came, and there is one answer only
+            transaction.answer = self._step(Step.DOT, b"", usual)
         self._hop.transactions.append(transaction)
         if not self._silent:
             self._idle_call = self._hop.reactor.callLater(self._hop.idle_delay, self._idle)

@@ -20,7 +20,8 @@ class Step(Enum):
     RCPT = "rcpt"
     DATA = "data"
     BODY = "body"
-    """The first octets of a content have come (DATA), or the first chunk's (BDAT)."""
+    """The first octets of a content have come (DATA), or the first chunk's (BDAT). What is said here is the answer to the
+    content; nothing more is said at its end."""
     DOT = "dot"
     """The content is complete: CRLF.CRLF, or BDAT LAST."""
     RSET = "rset"
