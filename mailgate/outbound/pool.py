@@ -121,7 +121,7 @@ class Pool:
         if self._waiters:
             self._serve()
         else:
-            connection.arm(settings.idle_timeout, lambda: self._retire(connection))
+            connection.arm(settings.idle_timeout, lambda: self._retire(connection), connection.ready_at + settings.max_age)
 
     async def close(self) -> None:
         """Idle connections say QUIT now, the others when they are given back. Returns when all are gone."""
