@@ -7,15 +7,17 @@ to leave out. A message that passes is at most four lines at info.
 from __future__ import annotations
 
 import re
+import time
 from enum import Enum
 from typing import Any, ClassVar
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 MAX_FIELD = 1000
 
-_NEEDS_QUOTES = re.compile(r"[^!#-<>-\[\]-~]")
+_is_plain = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_FIELD}}}").fullmatch
+"""Printable ASCII without space, quote, equals sign and backslash."""
 _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -50,13 +52,15 @@ class Event(Enum):
 class EventLog:
     """A named source of events over a twisted.logger Logger."""
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_logger", "_namespace", "_observer")
 
     debugging: ClassVar[bool] = False
     """Whether debug events are made at all: one switch for the process, set once at start (`twistd mailgate --debug`)."""
 
     def __init__(self, namespace: str, observer: Any = None) -> None:
-        self._logger = Logger(namespace=namespace, observer=observer) if observer else Logger(namespace=namespace)
+        self._namespace = namespace
+        self._observer = observer or globalLogPublisher
+        self._logger = Logger(namespace=namespace, observer=self._observer)
 
     def debug(self, event: Event, **fields: Any) -> None:
         if self.debugging:
@@ -77,7 +81,19 @@ class EventLog:
         self._logger.failure("incident {incident}", Failure(error), incident=incident)
 
     def _emit(self, level: Any, event: Event, fields: dict[str, Any]) -> None:
-        self._logger.emit(level, "{event_text}", event=event.value, fields=fields, event_text=_Line(event, fields))
+        # What Logger.emit makes of an event, without its checks of the level's name: every message comes this way.
+        self._observer(
+            {
+                "log_level": level,
+                "log_namespace": self._namespace,
+                "log_source": None,
+                "log_time": time.time(),
+                "log_format": "{event_text}",
+                "event": event,
+                "fields": fields,
+                "event_text": _Line(event, fields),
+            }
+        )
 
 
 class _Line:
@@ -95,12 +111,13 @@ class _Line:
 
 def format_event(event: Event, fields: dict[str, Any]) -> str:
     """``message.done message=1a2b from=<a@b> …``: one line of printable ASCII whatever the fields hold."""
-    words = [event.value]
+    line = event._value_  # .value is a descriptor written in Python
     for name, value in fields.items():
-        if value is None or value == "":
-            continue
-        words.append(f"{name}={_field(value)}")
-    return " ".join(words)
+        if value.__class__ is str and _is_plain(value):
+            line += f" {name}={value}"
+        elif value is not None and value != "":
+            line += f" {name}={_field(value)}"
+    return line
 
 
 def _field(value: Any) -> str:
@@ -109,9 +126,9 @@ def _field(value: Any) -> str:
     text = str(value)
     if len(text) > MAX_FIELD:
         text = text[:MAX_FIELD] + "..."
-    if not _NEEDS_QUOTES.search(text):
+    if _is_plain(text):
         return text
-    return '"' + _ESCAPED.sub(_escape, text) + '"'
+    return f'"{_ESCAPED.sub(_escape, text)}"' if _ESCAPED.search(text) else f'"{text}"'
 
 
 def _escape(match: re.Match[str]) -> str:
