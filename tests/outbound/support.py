@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from mailgate.events import EventLog
+from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, Spool
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.message import Message
@@ -31,7 +31,7 @@ class Observed:
 
     def __call__(self, event: dict[str, Any]) -> None:
         if "event" in event:
-            self.events.append((event["event"], event["fields"]))
+            self.events.append((Event(event["event"]).value, event["fields"]))
 
     def named(self, name: str) -> list[dict[str, Any]]:
         return [fields for event, fields in self.events if event == name]
