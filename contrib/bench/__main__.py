@@ -111,9 +111,8 @@ def measure(options: argparse.Namespace) -> str:
             for wanted in options.relay or RELAYS:
                 relays.append(RELAYS[wanted](sink, directory))
             tables = [throughput(options, relays, sink)]
-            ours = next((relay for relay in relays if isinstance(relay, Mailgate)), None)
-            if options.probes and ours is not None:
-                tables.append(probes(relays, ours))
+            if options.probes:
+                tables.append(probes(relays, sink, directory))
             return "\n".join(tables)
         finally:
             for relay in relays:
@@ -156,19 +155,40 @@ def table(results: dict[tuple[str, str], Series], workloads: list[str], relays: 
     return "\n".join(lines) + "\n"
 
 
-def probes(relays: list[Relay], ours: Mailgate) -> str:
+def probes(relays: list[Relay], sink: Sink, directory: Path) -> str:
+    """Latency of all; memory of the gateway, each on a process that has done nothing else."""
     lines = ["| probe | relay | result |", "|---|---|---|"]
     for relay in relays:
         times = latency(relay.port, rate=100, seconds=5)
         half, worst = times[len(times) // 2], times[int(len(times) * 0.99)]
         lines.append(f"| latency at 100 messages/s | {relay.name} | p50 {half * 1000:.1f} ms, p99 {worst * 1000:.1f} ms |")
-    if ours.server is not None:
-        each, greeting = idle_memory(ours.server, ours.port, connections=900)
-        lines.append(
-            f"| 900 idle connections | {ours.name} | {each / 1024:.1f} KiB each, a new client is greeted "
-            f"after {greeting * 1000:.1f} ms |"
-        )
+    if any(isinstance(relay, Mailgate) for relay in relays):
+        for name, probe in (("idle", idle_connections), ("large", large_bodies)):
+            home = directory / name
+            home.mkdir()
+            fresh = Mailgate(sink, home)
+            try:
+                lines.append(probe(fresh, sink))
+            finally:
+                fresh.stop()
     return "\n".join(lines) + "\n"
+
+
+def idle_connections(relay: Mailgate, sink: Sink) -> str:
+    each, greeting = idle_memory(relay.running, relay.port, connections=900)
+    return (
+        f"| 900 idle connections | {relay.name} | {each / 1024:.1f} KiB each, "
+        f"one more client is greeted after {greeting * 1000:.1f} ms |"
+    )
+
+
+def large_bodies(relay: Mailgate, sink: Sink) -> str:
+    workload = WORKLOADS["10m"]
+    turn(relay, sink, WORKLOADS["reused"], SESSIONS * 10, Series())
+    series = Series()
+    turn(relay, sink, workload, SESSIONS * 2, series)
+    growth = (series.peak[0] - series.base[0]) / SESSIONS
+    return f"| memory while {SESSIONS} × 10 MiB pass at once | {relay.name} | grows by {growth / 2**20:.2f} MiB for each |"
 
 
 def machine() -> str:

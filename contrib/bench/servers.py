@@ -89,7 +89,7 @@ class Mailgate(Relay):
         config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
         command = [twistd, "-n", "--pidfile=", "mailgate", "-c", str(config)]
-        self.server = Running(command, home, home / "log", self.port)
+        self.running = self.server = Running(command, home, home / "log", self.port)
 
 
 MAILGATE_CONF = """\
