@@ -24,7 +24,7 @@ from mailgate.config.references import Reference, settle
 from mailgate.config.schema import Block, Item, bind
 from mailgate.config.source import Span
 from mailgate.config.suggest import did_you_mean, nearest
-from mailgate.registry.catalogue import UNAVAILABLE, WORDS, Unavailable, find, known_names
+from mailgate.registry.catalogue import LISTENERS, UNAVAILABLE, WORDS, Unavailable, find, known_names
 from mailgate.registry.module import Globals, Module, ModuleContext
 
 _INSTANCE_NAME = re.compile(r"[^\W\d][\w.-]*\Z")
@@ -173,7 +173,10 @@ class _Assembly:
     def _register(self, node: Node, declared: type[Module] | None) -> None:
         """Take down the name of an instance, before anything refers to it."""
         kind = node.name.text
-        has_name = not declared.is_listener if declared else "." in kind or (kind in WORDS and not kind.endswith("mtp"))
+        if declared is not None:
+            has_name = not declared.is_listener
+        else:
+            has_name = kind not in LISTENERS and ("." in kind or node.block is not None)
         if not has_name or not node.arguments:
             return
         word = node.arguments[0]
@@ -309,7 +312,7 @@ class _Assembly:
     def reference(self, name: Token, provides: str) -> Reference:
         wanted = name.text[1:]
         named = self.named.get(wanted)
-        fitting = [other for other, known in self.named.items() if provides in _provides(known)]
+        fitting = [other for other, known in self.named.items() if _provides(known, provides)]
         if named is None:
             near = nearest(wanted, fitting, most=1)
             for meant in near:
@@ -318,7 +321,7 @@ class _Assembly:
             there = f"there is {listed('&' + other for other in fitting)}" if fitting else "nothing of this kind has a name"
             raise Problem(name.span, f"nothing is called `{wanted}`", code="E0602", hint=hint, notes=(there,))
         named.used = True
-        if provides not in _provides(named):
+        if not _provides(named, provides):
             hint = did_you_mean(wanted, fitting).replace("`", "`&", 1)
             notes = (f"it is `{named.kind} {wanted}` at {named.word.span}",)
             raise Problem(name.span, f"`{wanted}` is no {provides}", code="E0604", hint=hint, notes=notes)
@@ -370,10 +373,13 @@ class _Assembly:
         return Configuration(settings, instances, modules, [module for module in modules if module.is_listener])
 
 
-def _provides(named: _Named) -> tuple[str, ...]:
-    if named.type is not None and named.type.provides:
-        return named.type.provides
-    return (named.kind.partition(".")[0],)
+def _provides(named: _Named, wanted: str) -> bool:
+    """Whether a reference to it can stand for what is wanted. What nobody knows, and has been reported, may be anything."""
+    if named.type is not None:
+        return wanted in (named.type.provides or (named.kind.partition(".")[0],))
+    namespace = named.kind.partition(".")[0]
+    known = {name.partition(".")[0] for name in (*known_names(), *UNAVAILABLE)}
+    return wanted == namespace or namespace not in known
 
 
 def _settle_block(block: Block) -> None:

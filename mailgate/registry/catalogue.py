@@ -22,6 +22,9 @@ WORDS = {
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""
 
+LISTENERS = frozenset({"smtp", "lmtp", "submission"})
+"""Those of them whose line holds addresses and no name."""
+
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {

@@ -147,6 +147,8 @@ class ReferenceTests(AssemblyCase):
     def test_what_cannot_be_made_is_not_called_unknown_besides(self) -> None:
         text = "listen tcp://*:1 {\n deliver_to &a\n deliver_to &b\n}\ntarget.nope a\ntarget.fake b { timeout 0 }"
         self.assertEqual(self.codes(text), [("E0601", 5), ("E0511", 6)])
+        text = "tabel.fake people { }\nlsiten p { }\nlisten tcp://*:1 {\n match &people { }\n deliver_to &p\n}"
+        self.assertEqual(self.codes(text), [("E0601", 1), ("E0401", 2)])
 
 
 class InlineTests(AssemblyCase):

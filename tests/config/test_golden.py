@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from random import Random
+from time import process_time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -66,3 +68,39 @@ class GoldenTests(SynchronousTestCase):
     def test_every_code_is_said_in_one_way_of_writing(self) -> None:
         said = "".join(path.read_text() for path in GOLDEN.glob("*.txt"))
         self.assertEqual(re.findall(r"= code (?!E0\d{3}$|W0\d{3}$).*", said, re.MULTILINE), [])
+
+
+class WholeFileTests(SynchronousTestCase):
+    def test_damaged_files_give_diagnostics_and_never_a_traceback(self) -> None:
+        texts = [path.read_text() for path in (EXAMPLES, GOLDEN / "ten.conf", GOLDEN / "modules.conf")]
+        for seed in range(60):
+            random = Random(seed)
+            lines = random.choice(texts).split("\n")
+            for _ in range(random.randint(1, 4)):
+                place = random.randrange(len(lines))
+                line = lines[place]
+                cut = random.randrange(len(line) + 1)
+                lines[place] = random.choice(
+                    [
+                        "",
+                        " ".join(line.split()[:-1]),
+                        line + "\n" + random.choice(lines),
+                        line[:cut] + random.choice('{}"&$();\\ #x0:@') + line[cut + 1 :],
+                    ]
+                )
+            diagnostics = build("\n".join(lines) + "\n", environment={}).diagnostics
+            render(diagnostics)
+            self.assertEqual([d.message for d in diagnostics if d.code == "E0799"], [], f"seed {seed}")
+
+    def test_a_thousand_lines_are_checked_in_a_moment(self) -> None:
+        rules = "".join(
+            f'    destination d{n}.example u{n}@example.net {{\n        reject 550 "no {n}"\n    }}\n' for n in range(333)
+        )
+        text = f"tls off\nsmtp tcp://127.0.0.1:2525 {{\n{rules}    default_destination {{\n        reject\n    }}\n}}\n"
+        seconds = []
+        for _ in range(5):
+            start = process_time()
+            built = build(text, environment={})
+            seconds.append(process_time() - start)
+        self.assertIsNotNone(built.configuration)
+        self.assertLess(min(seconds), 0.15)
