@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from mailgate.events import Event as Log
@@ -224,8 +225,10 @@ class Dialogue:
         return _PENDING
 
     def _resume(self, waiting: Any, result: Any, event: Event, since: float) -> None:
-        if self._waiting is not waiting:
-            return  # the transaction was dropped meanwhile
+        if self._waiting is not waiting:  # the transaction was dropped meanwhile: nobody is left to hear of it but the log
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                self._outcome(result, event)
+            return
         self._waiting = None
         if self.content_since >= 0:
             self.content_since += self._sessions.reactor.seconds() - since
@@ -279,7 +282,7 @@ class Dialogue:
         reply = self._incident(error, where)
         self.drop("internal error")
         self._flush()
-        self._wire.write(Reply(421, "4.3.0", reply.text).encode())
+        self._wire.write(self._sessions.encode(Reply(421, "4.3.0", reply.text)))
         self.ended = True
         self._wire.finish("internal error")
 

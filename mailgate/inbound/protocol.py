@@ -348,7 +348,7 @@ class Connection:
     def _hang_up(self, reply: Reply, reason: str) -> None:
         """Say one last thing, out of turn, and close."""
         if self._dialogue is None:
-            send(self.transport, reply.encode())
+            send(self.transport, self._sessions.encode(reply))
         else:
             self._dialogue.close(reply, reason)
         self.finish(reason)

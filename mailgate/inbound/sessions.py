@@ -93,7 +93,7 @@ class Sessions:
         greeter.greet()
         self.greeting = greeter.output()
         """The same for every connection, so that one that says nothing needs no session."""
-        self.refusal = TOO_MANY.encode(enhanced="ENHANCEDSTATUSCODES" not in server.hide)
+        self.refusal = self.encode(TOO_MANY)
         self._random = adapters.random
         self._open: set[Drainable] = set()
         self._per_address: dict[str, int] = {}
@@ -103,6 +103,10 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def encode(self, reply: Reply) -> bytes:
+        """A reply that is said past the engine."""
+        return reply.encode(enhanced="ENHANCEDSTATUSCODES" not in self.server.hide)
 
     def new_id(self) -> str:
         """Short, and not to be guessed: it stands in replies and logs of the next hops."""

@@ -257,6 +257,17 @@ class Endings(SynchronousTestCase):
         simulation.reactor.settle()
         self.assertEqual(0, len(simulation.lab.sessions))
 
+    def test_a_failure_for_a_client_that_left_is_logged(self) -> None:
+        answer: Deferred[Any] = Deferred()
+        simulation = Simulation(script={"end": lambda transaction: answer})
+        client = simulation.greeted()
+        client.send(MESSAGE + CONTENT + b".\r\n")
+        simulation.reactor.settle()
+        client.drop(reset=True)
+        simulation.reactor.settle()
+        answer.errback(_Broken())
+        self.assertEqual(1, len(self.flushLoggedErrors(_Broken)))
+
     def test_a_refused_sender_leaves_no_transaction(self) -> None:
         simulation = Simulation(script={"mail": Reply(550, "5.7.1", "no")})
         client = simulation.greeted()

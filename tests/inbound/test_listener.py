@@ -118,6 +118,35 @@ class OnTheWire(SimulatedCase):
             self.assertEqual(b"250", self.deliver(self.client(address), b"b@mx.test")[-1][:3])
 
 
+class Logs(SimulatedCase):
+    def test_a_session_with_a_message_is_not_worth_a_line_of_its_own(self) -> None:
+        running = self.gateway(f"smtp {SMTP} {{\n discard\n}}\n")
+        client = self.client()
+        self.deliver(client, b"b@mx.test")
+        self.reactor.run(client.quit())
+        self.reactor.settle()
+        self.assertEqual([], running.logged("session.close"))
+
+    def test_a_session_without_one_says_why_it_ended(self) -> None:
+        running = self.gateway(f"smtp {SMTP} {{\n read_timeout 1m\n discard\n}}\n")
+        quitting, silent, gone = self.client(), self.client(), self.client()
+        self.reactor.run(quitting.quit())
+        gone.drop(reset=True)
+        self.reactor.settle(70)
+        self.assertTrue(silent.closed)
+        lines = running.logged("session.close")
+        self.assertEqual(3, len(lines))
+        for reason in ("reason=quit", 'reason="client gone"', "reason=idle"):
+            self.assertEqual(1, len([line for line in lines if reason in line and "messages=0" in line]), lines)
+
+    def test_injection_is_logged(self) -> None:
+        running = self.gateway(f"smtp {SMTP} {{\n tls self_signed\n discard\n}}\n")
+        client = self.client()
+        client.send(b"STARTTLS\r\nMAIL FROM:<a@client.test>\r\n")
+        self.reactor.run(client.wait_closed())
+        self.assertEqual(1, len(running.logged("protocol.injection")))
+
+
 def vars_of_listener() -> set[str]:
     """The directives that mailgate/inbound declares, without those of the pipeline."""
     from mailgate.inbound.listener import Listener
