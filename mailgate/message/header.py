@@ -72,18 +72,6 @@ def _end_of_line(section: bytes, start: int) -> int:
     return len(section) if newline < 0 else newline + 1
 
 
-def field(name: str, value: str) -> bytes:
-    """A field of our own, to be put in front of a section.
-
-    :raises ValueError: when name or value would be more than one field.
-    """
-    line = f"{name}: {value}\r\n".encode()
-    parsed = Header(line).fields
-    if len(parsed) != 1 or parsed[0].name != name.lower() or _FOLD.sub(b"", line).count(b"\n") != 1:
-        raise ValueError(f"not one header field: {line!r}")
-    return line
-
-
 # What only we may say
 
 _TOKEN = re.compile(rb"[^\x00-\x20()<>@,;:\\\"/\[\]?=\x7f]+")

@@ -21,6 +21,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+@lru_cache(maxsize=64)
 def with_keyword(protocol: str, *, tls: bool, authenticated: bool, utf8: bool) -> str:
     """``ESMTP``, ``ESMTPS``, ``UTF8SMTPSA``, ``LMTPA``, …; plain ``SMTP`` (after HELO) has no variants."""
     if protocol == "SMTP":
@@ -32,23 +33,24 @@ def with_keyword(protocol: str, *, tls: bool, authenticated: bool, utf8: bool) -
 def received(session: Session, hostname: str, message_id: str, recipient: str, when: float, *, utf8: bool = False) -> bytes:
     """The whole field with its CRLF. ``recipient`` is "" when there are several: one must not learn of another."""
     tls = session.tls
-    keyword = with_keyword(session.protocol, tls=tls is not None, authenticated=bool(session.auth_user), utf8=utf8)
-    cipher = f" ({tls.version} {_word(tls.cipher)})" if tls is not None else ""
+    opening = _opening(
+        session.helo,
+        session.client_name,
+        session.client_ip,
+        hostname,
+        with_keyword(session.protocol, tls=tls is not None, authenticated=bool(session.auth_user), utf8=utf8),
+        f" ({tls.version} {_word(tls.cipher)})" if tls is not None else "",
+    )
     path = "" if not recipient or _UNSAFE_PATH.search(recipient) else f"\r\n\tfor <{recipient}>"
-    return (
-        f"Received: {_client(session.helo, session.client_name, session.client_ip)}\r\n"
-        f"\tby {hostname} with {keyword}{cipher}\r\n"
-        f"\tid {message_id}{path};\r\n"
-        f"\t{date_time(int(when))}\r\n"
-    ).encode()
+    return f"{opening}{message_id}{path};\r\n\t{date_time(int(when))}\r\n".encode()
 
 
 @lru_cache(maxsize=256)
-def _client(helo: str, name: str, address: str) -> str:
-    if not address:
-        return f"from {_word(helo)} (local)"
+def _opening(helo: str, name: str, address: str, hostname: str, keyword: str, cipher: str) -> str:
+    """What is the same for all messages of a session."""
     literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-    return f"from {_word(helo)} ({_word(name)} {literal})"
+    peer = f"{_word(name)} {literal}" if address else "local"
+    return f"Received: from {_word(helo)} ({peer})\r\n\tby {hostname} with {keyword}{cipher}\r\n\tid "
 
 
 def _word(text: str) -> str:

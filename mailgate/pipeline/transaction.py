@@ -434,19 +434,21 @@ class Transaction:
         _log.info(event, **fields, reply=refusal.reply, where=refusal.where, reason=refusal.reason)
 
     def _log_outcome(self, answers: list[Reply]) -> None:
-        addresses = [f"<{one.recipient.address}>" for one in self._accepted]
-        targets = [delivery.target.label for delivery in self._deliveries.values()]
+        targets = dict.fromkeys([delivery.target.label for delivery in self._deliveries.values()])
         fields = {
             "message": self.id,
             "session": self._session.id,
             "from": f"<{self._envelope.sender}>",
-            "to": ",".join(addresses),
+            "to": ",".join([f"<{one.recipient.address}>" for one in self._accepted]),
             "size": self._body.size if self._body is not None else 0,
             "reply": answers[0] if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
-            "target": ",".join(dict.fromkeys(targets)),
+            "target": ",".join(targets),
             "seconds": self._settings.adapters.reactor.seconds() - self._started,
         }
         _log.info(Event.MESSAGE_DONE, **fields)
+        self._log_discarded(answers)
+
+    def _log_discarded(self, answers: list[Reply]) -> None:
         for number, one in enumerate(self._accepted):
             if answers[number if self._settings.per_recipient else 0].is_success:
                 for plan in one.plans:

@@ -52,7 +52,7 @@ class TransactionTestCase(SynchronousTestCase):
 
     def _observe(self, event: Any) -> None:
         if "fields" in event:
-            self.logged.append((event["event"], event["fields"]))
+            self.logged.append((event["event"].value, event["fields"]))
 
     def fields(self, name: str) -> list[dict[str, Any]]:
         return [fields for event, fields in self.logged if event == name]
