@@ -84,6 +84,16 @@ class Run:
             return say(*replies[: self.random.randint(0, len(replies))], then_drop=True)
         return self.random.choice(FAULTS)
 
+    def outages(self, hops: Iterable[NextHop]) -> None:
+        """Some next hops go away and come back: connections dropped, nobody listening or nobody answering meanwhile."""
+        for hop in hops:
+            if self.random.random() < 0.3:
+                begin, end = sorted((self.random.uniform(0, 60), self.random.uniform(0, 120)))
+                away = self.random.choice((self.reactor.refuse, self.reactor.black_hole))
+                self.reactor.callLater(begin, away, "127.0.0.1", hop.port)
+                self.reactor.callLater(begin, hop.drop_connections)
+                self.reactor.callLater(end, self.reactor.heal, "127.0.0.1", hop.port)
+
     def content(self, token: str) -> bytes:
         """A message as it's meant, dots not stuffed."""
         lines = [self.random.choice(LINES) for _ in range(self.random.randrange(12))]
@@ -176,6 +186,7 @@ class Simulation(SimulatedCase):
         run = Run(seed, self)
         hops = [self.hop(lmtp=run.lmtp_store, script=run.script, idle_delay=0.5) for _ in range(run.random.randint(1, 3))]
         self.relay(*hops, target=TARGET)
+        run.outages(hops)
         clients = [Deferred.fromCoroutine(run.client(number)) for number in range(run.random.randint(2, 10))]
         self.reactor.run(DeferredList(clients, fireOnOneErrback=True, consumeErrors=True), limit=20_000)
         self.reactor.settle(900)
