@@ -103,7 +103,7 @@ class Attempts:
     def answered(self, connection: Connection, step: Step, reply: Reply) -> None:
         """It answered 4yz, and another one is asked."""
         self._answer = handed_up(reply)
-        self.record(connection.link.endpoint, step, str(reply), connection)
+        self.record(connection.link.endpoint, step, connection, reply=reply)
         self._select().tried.add(connection.link.endpoint)
 
     @property
@@ -127,9 +127,11 @@ class Attempts:
 
     def record_failure(self, endpoint: Endpoint, failure: AttemptFailed, connection: Connection | None = None) -> None:
         self._failure = failure.kind.reply
-        self.record(endpoint, failure.stage, failure.reason, connection)
+        self.record(endpoint, failure.stage, connection, failure.answer, failure.reason)
 
-    def record(self, endpoint: Endpoint, stage: str, reason: str, connection: Connection | None) -> None:
+    def record(
+        self, endpoint: Endpoint, stage: str, connection: Connection | None, reply: Reply | None = None, error: str = ""
+    ) -> None:
         hops = self._hops
         self.endpoint = endpoint.settings.label
         hops.log.info(
@@ -138,7 +140,8 @@ class Attempts:
             target=hops.settings.label,
             endpoint=self.endpoint,
             stage=str(stage),
-            reply=reason,
+            reply=reply,
+            error="" if reply is not None else error,
             tls=connection.tls.version if connection is not None and connection.tls is not None else "",
             seconds=hops.clock.seconds() - self._started,
         )

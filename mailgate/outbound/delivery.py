@@ -265,9 +265,9 @@ class Delivery:
     def _judge(self, connection: Connection, step: Step, reply: Reply, *, movable: bool) -> None:
         """A reply that is no success: returns if it is the answer, raises if the connection or the endpoint is left for it."""
         if reply.code == 421:
-            raise self._failed(connection, AttemptFailed(Kind.CLOSING, step, str(reply), reply))
+            raise self._failed(connection, AttemptFailed(Kind.CLOSING, step, "421", reply))
         if not (reply.is_temporary or reply.is_permanent):
-            raise self._failed(connection, AttemptFailed(Kind.GARBAGE, step, str(reply), reply))
+            raise self._failed(connection, AttemptFailed(Kind.GARBAGE, step, "an unexpected reply", reply))
         endpoint = connection.link.endpoint
         endpoint.circuit.succeeded()
         if movable and reply.is_temporary and self._hops.settings.tempfail and self._attempts.has_next(endpoint):
@@ -389,11 +389,15 @@ class Delivery:
             )
             return result.replies
         connection.messages += 1
-        endpoint.circuit.succeeded()
         for reply in result.replies:
             if not reply.is_success:
-                self._attempts.record(endpoint, Step.DOT, str(reply), connection)
-        hops.pool.give_back(connection)
+                self._attempts.record(endpoint, Step.DOT, connection, reply=reply)
+        if result.closing:
+            endpoint.circuit.failed(Kind.CLOSING)
+            connection.quit()
+        else:
+            endpoint.circuit.succeeded()
+            hops.pool.give_back(connection)
         return result.replies
 
     async def _read_late(self, connection: Connection, wire: Sequence[Recipient]) -> None:

@@ -19,7 +19,7 @@ class TlsFailed(AttemptFailed):
     """The handshake or the peer's certificate; ``clear`` when the decision allows a new connection in clear text."""
 
     def __init__(self, reason: str, *, clear: bool) -> None:
-        super().__init__(Kind.TLS, Step.STARTTLS.value, reason)
+        super().__init__(Kind.TLS, Step.STARTTLS, reason)
         self.clear = clear
         self.host = ""
         """The address it happened with."""
@@ -44,14 +44,14 @@ async def make_ready(connection: Connection) -> None:
 async def _ask(connection: Connection, step: Step) -> Reply:
     answers = await connection.exchange(connection.settings.timeouts.command)
     if connection.trouble is not None:
-        raise AttemptFailed(connection.trouble, step.value, connection.reason)
+        raise AttemptFailed(connection.trouble, step, connection.reason)
     return answers[0].reply
 
 
 async def _expect(connection: Connection, step: Step, code: int, kind: Kind = Kind.SESSION) -> None:
     reply = await _ask(connection, step)
     if reply.code != code:
-        raise AttemptFailed(kind, step.value, str(reply), reply)
+        raise AttemptFailed(kind, step, str(reply), reply)
 
 
 async def _hello(connection: Connection, *, needs_extensions: bool) -> None:
@@ -61,22 +61,22 @@ async def _hello(connection: Connection, *, needs_extensions: bool) -> None:
         connection.session.helo()
         reply = await _ask(connection, Step.HELLO)
     if not reply.is_success:
-        raise AttemptFailed(Kind.SESSION, Step.HELLO.value, str(reply), reply)
+        raise AttemptFailed(Kind.SESSION, Step.HELLO, str(reply), reply)
 
 
 async def _starttls(connection: Connection, *, required: bool, needs_extensions: bool) -> None:
     session = connection.session
     if not session.capabilities.starttls:
         if required:
-            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS.value, "STARTTLS is not offered")
+            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS, "STARTTLS is not offered")
         return
     session.starttls()
     reply = await _ask(connection, Step.STARTTLS)
     if reply.code != 220:
         if required:
-            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS.value, str(reply), reply)
+            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS, str(reply), reply)
         if reply.code == 421 or not (reply.is_temporary or reply.is_permanent):
-            raise AttemptFailed(Kind.SESSION, Step.STARTTLS.value, str(reply), reply)
+            raise AttemptFailed(Kind.SESSION, Step.STARTTLS, str(reply), reply)
         return
     await _start_tls(connection)
     await _hello(connection, needs_extensions=needs_extensions or required)
@@ -101,6 +101,6 @@ async def _authenticate(connection: Connection) -> None:
     assert credentials is not None
     mechanism = credentials()
     if mechanism.name not in connection.session.capabilities.mechanisms:
-        raise AttemptFailed(Kind.AUTH, Step.AUTH.value, f"AUTH {mechanism.name} is not offered")
+        raise AttemptFailed(Kind.AUTH, Step.AUTH, f"AUTH {mechanism.name} is not offered")
     connection.session.auth(mechanism)
     await _expect(connection, Step.AUTH, 235, Kind.AUTH)

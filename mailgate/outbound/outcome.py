@@ -27,21 +27,25 @@ def handed_up(reply: Reply) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One reply for each recipient that was on the wire, and how many of them, from the end, are unknown."""
+    """One reply for each recipient that was on the wire, and how many of them, from the end, are unknown. ``closing``: a 421
+    was among them, so the connection is of no further use."""
 
     replies: tuple[Reply, ...]
     unknown: int = 0
+    closing: bool = False
 
 
 def outcome(answers: Sequence[Answer], recipients: int, *, lmtp: bool) -> Outcome:
     """Of one transaction: LMTP has an answer for each recipient, SMTP one for all."""
     replies = []
+    closing = False
     for answer in answers[: recipients if lmtp else 1]:
         reply = answer.reply
         if not (reply.is_success and reply.code not in _NO_SUCCESS) and not reply.is_temporary and not reply.is_permanent:
             break
+        closing = closing or reply.code == 421
         replies.append(handed_up(reply))
-    if not lmtp:
-        return Outcome((replies[0],) * recipients) if replies else Outcome((UNKNOWN_OUTCOME,) * recipients, recipients)
+    if replies and not lmtp:
+        replies *= recipients
     unknown = recipients - len(replies)
-    return Outcome((*replies, *[UNKNOWN_OUTCOME] * unknown), unknown)
+    return Outcome((*replies, *[UNKNOWN_OUTCOME] * unknown), unknown, closing)

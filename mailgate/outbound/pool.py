@@ -25,6 +25,9 @@ from mailgate.outbound.endpoint import Endpoint, Link
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.handshake import TlsFailed, make_ready
 
+CLOSING_TIME = 30.0
+"""For the last replies when a pool is closed: the gateway has drained by then, so only strays are left."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
@@ -124,14 +127,18 @@ class Pool:
             connection.arm(settings.idle_timeout, lambda: self._retire(connection), connection.ready_at + settings.max_age)
 
     async def close(self) -> None:
-        """Idle connections say QUIT now, the others when they are given back. Returns when all are gone."""
+        """Idle connections say QUIT now, the others when they are given back. Those that take longer than `CLOSING_TIME` are
+        closed at once, so that this always returns."""
         if not self.open_count:
             return
         self._closed = Deferred()
         for link in self._links:
             for connection in tuple(link.idle):
                 self._retire(connection)
-        await self._closed
+        try:
+            await within(self._closed, CLOSING_TIME, self._reactor)
+        except DeadlineExceeded:
+            self.abort()
 
     def abort(self) -> None:
         """Close everything at once."""

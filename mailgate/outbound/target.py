@@ -324,6 +324,9 @@ class Downstream(LinkSettings, Module):
                 default=self.default_mode,
             )
         )
+        client = setting("tls_client")
+        if auth is not None and auth.word == "external" and address.scheme != "unix" and (client is None or client.cert is None):
+            raise PolicyError("auth", "`auth external` needs a certificate: `cert` and `key` in `tls_client`")
         names = (*([address.host] if setting("tls_verify_host") else []), *setting("tls_verify_name"))
         sni = _sni(setting("tls_sni"), address.host)
         secret = credentials is not None and not insecure and address.scheme != "unix"
@@ -350,7 +353,7 @@ class Downstream(LinkSettings, Module):
             hostname=setting("hostname") or self.context.hostname,
             decision=decisions[0],
             requiretls_decision=decisions[1],
-            tls_context=_tls_context(setting("tls_client"), setting("tls_default_ca")),
+            tls_context=_tls_context(client, setting("tls_default_ca")),
             credentials=credentials,
             timeouts=Timeouts(setting("connect_timeout"), setting("command_timeout"), setting("submission_timeout")),
             debug=self.debug,

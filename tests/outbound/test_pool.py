@@ -136,6 +136,13 @@ class PoolTest(_Simulated):
         self.reactor.run(closing)
         self.assertEqual(engine.pool.open_count, 0)
 
+    def test_close_does_not_wait_for_ever(self) -> None:
+        engine = self.engine(self.hop())
+        self.reactor.run(self.lease(engine))
+        self.reactor.run(spawn(engine.pool.close()))
+        self.reactor.settle(1)
+        self.assertEqual(engine.pool.open_count, 0)
+
     def test_a_failed_attempt_gives_its_slot_back(self) -> None:
         for script in ({Step.BANNER: HANG}, {Step.HELLO: HANG}):
             port = 30 + len(str(script))

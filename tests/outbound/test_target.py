@@ -97,6 +97,7 @@ REFUSED = [
     ("targets unix:///run/x\nrequire_tls yes", "unix"),
     ("targets tls://x.example\ntls disabled", "without TLS"),
     ("targets tcp://10.0.0.1\nauth plain u p\ntls optional", "verified name"),
+    ("targets tcp://10.0.0.1\nauth external", "needs a certificate"),
     ("targets tcp://10.0.0.1\nauth forward", "not available"),
     ("targets tcp://10.0.0.1\ntls dane", "not available"),
     ("targets tcp://10.0.0.1\nbalance random", "not available"),

@@ -206,6 +206,17 @@ class AfterTheDotTest(_Hops):
         await self.check(say(b"252 ok"), 252, "2.0.0", duplicate=False)
 
 
+class ClosingTest(_Hops):
+    async def test_a_421_to_the_dot_is_the_connections_end(self) -> None:
+        hop = self.hop(script={Step.DOT: [say(b"421 4.3.2 no more")]})
+        engine = self.engine(hop)
+        await deliver(engine)
+        await hop.when(lambda: hop.connections[0].closed)
+        self.assertEqual(hop.connections[0].verbs[-1], b"QUIT")
+        _, replies = await deliver(engine)
+        self.assertEqual((replies[0].code, len(hop.connections)), (250, 2))
+
+
 class LmtpTest(_Hops):
     """Each recipient has its own answer."""
 
