@@ -1,3 +1,5 @@
 from twisted.application.service import ServiceMaker
 
-mailgate = ServiceMaker("mailgate", "mailgate.service", "A mail gateway: ESMTP and LMTP in, a pipeline, pooled SMTP and LMTP out.", "mailgate")
+mailgate = ServiceMaker(
+    "mailgate", "mailgate.service", "A mail gateway: ESMTP and LMTP in, a pipeline, pooled SMTP and LMTP out.", "mailgate"
+)
