@@ -95,7 +95,7 @@ class _Compiler:
     def router(self, block: PipelineRules, title: str) -> Router:
         checks, modifiers = _listed(block, "check"), _listed(block, "modify")
         route = self._route(block, title, (Side.SOURCE, Side.DESTINATION), checks)
-        return Router(route, block.span, checks, *_by_stage(modifiers), name=title)
+        return Router(route, block.span, checks, *_by_stage(modifiers))
 
     def _branch(self, block: Block, title: str, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> Branch:
         """``outer`` are the checks of the blocks around: one check judges once."""

@@ -4,7 +4,7 @@
 so that ten thousand of them cost as much as ten. The order of precedence, written here and nowhere else: tables as written,
 then the exact address, the domain, the longest ``.domain``, the default.
 
-Every decision keeps the place in the configuration where it is written; logs and `explain` say it.
+Every decision keeps the place in the configuration where it is written; refusals say it in the log.
 """
 
 from __future__ import annotations
@@ -138,9 +138,6 @@ class Branch:
 @dataclass(frozen=True, slots=True, eq=False)
 class Router(Branch):
     """The outermost block of a pipeline."""
-
-    name: str = ""
-    """Of a msgpipeline."""
 
 
 def irrevocable_copies(handling: Handling) -> int:
