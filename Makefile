@@ -35,13 +35,13 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis etc/demo
 
-# setuptools is named so that an editable install finds one new enough; compat mode, because a plain editable install of
-# this flat layout hides the twistd plugin.
+# setuptools is named so that an editable install finds one new enough; compat mode (and its warning silenced), because a plain
+# editable install of this flat layout hides the twistd plugin.
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'mailgate needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo 'no virtual environment could be made; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	$(BIN)/python -m pip install -q --upgrade pip 'setuptools >= 69' wheel
-	$(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[test]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[test]'
 	@touch $(READY)

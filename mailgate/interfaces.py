@@ -33,8 +33,8 @@ class Finality(Enum):
 class ITarget(Interface):
     """Where mail goes: what `deliver_to` names."""
 
-    finality: Finality = Attribute("When and how its answer becomes irrevocable.")  # type: ignore[assignment]
-    label: str = Attribute("Its name in logs and replies: `store`, or `lmtp unix:///run/x` for an inline one.")  # type: ignore[assignment]
+    finality: Finality = Attribute("When and how its answer becomes irrevocable.")
+    label: str = Attribute("Its name in logs and replies: `store`, or `lmtp unix:///run/x` for an inline one.")
 
     def open(envelope: Any) -> Any:
         """Begin one delivery: returns an IDelivery for this `message.envelope.Envelope`. Opens no connection."""
