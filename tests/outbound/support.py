@@ -115,12 +115,12 @@ async def deliver(
     return heard, await delivery.send(message or make_message())
 
 
-async def until(condition: Callable[[], bool], turns: int = 100_000) -> None:
-    """Let the real reactor turn until ``condition()`` holds."""
+async def until(condition: Callable[[], bool], deadline: float = 20.0) -> None:
+    """Let the real reactor turn until ``condition()`` holds. It rests a little between the turns, so that threads get theirs."""
     from twisted.internet import reactor
 
-    for _ in range(turns):
-        if condition():
-            return
-        await deferLater(reactor, 0.0)
-    raise AssertionError("it never came to that")
+    end = reactor.seconds() + deadline
+    while not condition():
+        if reactor.seconds() > end:
+            raise AssertionError("it never came to that")
+        await deferLater(reactor, 0.001)
