@@ -33,8 +33,9 @@ from mailgate.message.envelope import TlsFacts
 from mailgate.net.transport import send
 from mailgate.outbound.endpoint import Link
 from mailgate.outbound.failure import Kind
-from mailgate.smtp.client import Answer, ClientSession, Fault, Step
+from mailgate.smtp.client import Answer, ClientSession, Step
 from mailgate.smtp.reply import Reply
+from mailgate.smtp.reply_parser import Fault
 
 
 @implementer(IHandshakeListener, IPushProducer)

@@ -1,6 +1,6 @@
 """One downstream transaction of one message: cut-through RCPT, failover before the final dot, one answer for each recipient.
 
-The rules are those of docs/delivery.md. What is said here:
+The rules are those of docs/behaviour.md. What is said here:
 
 - The first RCPT goes out with MAIL in one write; the client hears the next hop's own answer. Up to the final dot the
   envelope can be said again elsewhere (*replayed*), since we hold it and the body: after a failure that moves, after the client

@@ -1,7 +1,7 @@
 """What can go wrong with an attempt before a reply about the message itself: one table.
 
 Each kind says what the client is told when no endpoint is left, and what it means for the endpoint's health
-(docs/delivery.md): a fault of connecting opens its circuit at once, trouble in the dialogue counts towards it. Replies about a
+(docs/behaviour.md): a fault of connecting opens its circuit at once, trouble in the dialogue counts towards it. Replies about a
 sender, a recipient or a message are no failures and never come here.
 """
 

@@ -1,4 +1,4 @@
-"""What of an envelope goes on to a next hop, by what it announced (docs/delivery.md): pure functions.
+"""What of an envelope goes on to a next hop, by what it announced (docs/behaviour.md): pure functions.
 
 MAIL and RCPT parameters go through where they are offered. What can't be left out without changing the message refuses it:
 SMTPUTF8 where an address or the header section needs it (550 5.6.7), an 8-bit body (550 5.6.3), REQUIRETLS (550 5.7.30), a size

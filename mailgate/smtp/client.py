@@ -11,11 +11,10 @@ answer is the caller's affair (outbound/). The contract:
 - After ``end_content`` nothing may be said until its answers are here: one, or in LMTP one for each accepted recipient.
 
 What it refuses. From the caller: `CommandError` for a value that would not stay inside its place in a command (CR, LF, NUL,
-a space or bracket in an address): whoever wrote it, no command leaves with it. From the peer: replies over 100 lines or
-64 KiB (RFC 5321 has no limit; a peer that never ends its reply must not fill our memory), lines whose codes differ, anything
-behind the 220 to STARTTLS (RFC 3207 and CVE-2011-0411: it could be an attacker's, read as if it were protected).
+a space or bracket in an address): whoever wrote it, no command leaves with it. From the peer: what is no reply (see
+reply_parser.py), a reply that nothing was asked for, anything behind the 220 to STARTTLS (RFC 3207 and CVE-2011-0411: it
+could be an attacker's, read as if it were protected).
 
-Deviation: a line may end in LF alone; nothing hangs on it here and old servers do it.
 RFC 1870, 2033, 2034, 2920, 3030, 3207, 3461, 4954, 5321, 6152, 6531, 8689.
 """
 
@@ -27,22 +26,17 @@ from binascii import Error as Base64Error
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum
-from functools import lru_cache
+from enum import StrEnum
 from typing import NamedTuple
 
 from mailgate.smtp.address import Address
-from mailgate.smtp.reply import Reply, split_enhanced
+from mailgate.smtp.reply import Reply
+from mailgate.smtp.reply_parser import Fault, ReplyParser
 from mailgate.smtp.sasl import SaslClient, SaslError
 
-MAX_REPLY_LINES = 100
-MAX_REPLY_SIZE = 1 << 16
-MAX_CACHED_LINE = 200
-"""Replies of one short line are nearly always the same few; longer ones are not worth keeping."""
 MAX_AUTH_LINE = 512
 """An initial response that makes the command longer than this waits for the server's challenge (RFC 4954 4)."""
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _LOCAL_PART = re.compile(r'(?:[^\x00-\x20\x7f<>@"\\]+|"(?:[^\x00-\x1f\x7f"\\]|\\[^\x00-\x1f\x7f])*")\Z')
 _DOMAIN = re.compile(r'[^\x00-\x20\x7f<>@"\\]+\Z')
 _ARGUMENT = re.compile(r"[!-~]+\Z")
@@ -77,17 +71,6 @@ _MAY_PRECEDE = frozenset({Step.RSET, Step.MAIL, Step.RCPT})
 class Answer(NamedTuple):
     step: Step
     reply: Reply
-
-
-class Fault(Enum):
-    """Why a dialogue can't go on; the values stand in logs."""
-
-    NOT_A_REPLY = "not a reply"
-    TOO_LONG = "a reply is too long"
-    TOO_MANY_LINES = "a reply has too many lines"
-    CODES_DIFFER = "the lines of a reply differ in their code"
-    UNASKED = "a reply that nothing was asked for"
-    INJECTION = "bytes behind the 220 to STARTTLS"
 
 
 class CommandError(ValueError):
@@ -140,95 +123,6 @@ def parse_capabilities(text: str) -> Capabilities:
         elif keyword == "AUTH":
             mechanisms.update(arguments)
     return Capabilities(**flags, size=size, mechanisms=frozenset(mechanisms))
-
-
-class ReplyParser:
-    """Bytes to replies. ``fault`` is set once and for all by the first thing that is no reply."""
-
-    __slots__ = ("_code", "_lines", "_rest", "_size", "fault")
-
-    def __init__(self) -> None:
-        self.fault: Fault | None = None
-        self._rest = b""
-        self._size = 0
-        self._code = b""
-        self._lines: list[bytes] = []
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing of a next reply is here."""
-        return not self._rest and not self._lines
-
-    def feed(self, data: bytes) -> list[Reply]:
-        replies: list[Reply] = []
-        if self.fault:
-            return replies
-        if self._rest:
-            data = self._rest + data
-        elif not self._lines and len(data) <= MAX_CACHED_LINE and data[-2:] == b"\r\n":
-            # Nearly always: a read brings whole replies of one line. Whatever is odd about them goes the long way.
-            known = [_parse_line(line) for line in data[:-2].split(b"\r\n")]
-            if None not in known:
-                return known  # type: ignore[return-value]
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            line = data[start : end - 1 if end > start and data[end - 1] == 13 else end]
-            self._size += end + 1 - start
-            start = end + 1
-            if self._size > MAX_REPLY_SIZE:
-                self.fault = Fault.TOO_LONG
-                return replies
-            separator = line[3:4]
-            if separator != b"-" and not self._lines:
-                reply = _parse_line(line) if len(line) <= MAX_CACHED_LINE else _parse_lines((line,))
-            elif not self._add(line):
-                return replies
-            elif separator == b"-":
-                continue
-            else:
-                reply = _parse_lines(tuple(self._lines))
-                self._lines.clear()
-            if reply is None:
-                self.fault = Fault.NOT_A_REPLY
-                return replies
-            self._size = 0
-            replies.append(reply)
-        self._rest = data[start:]
-        if self._size + len(self._rest) > MAX_REPLY_SIZE:
-            self.fault = Fault.TOO_LONG
-        return replies
-
-    def _add(self, line: bytes) -> bool:
-        if not self._lines:
-            self._code = line[:3]
-        elif line[:3] != self._code:
-            self.fault = Fault.CODES_DIFFER
-            return False
-        self._lines.append(line)
-        if len(self._lines) > MAX_REPLY_LINES:
-            self.fault = Fault.TOO_MANY_LINES
-            return False
-        return True
-
-
-def _parse_lines(lines: Sequence[bytes]) -> Reply | None:
-    code = lines[0][:3]
-    if not (code.isdigit() and b"1" <= code[:1] <= b"5") or any(line[3:4] not in (b" ", b"-", b"") for line in lines):
-        return None
-    number = int(code)
-    enhanced = ""
-    texts = []
-    for line in lines:
-        word, text = split_enhanced(number, _UNPRINTABLE.sub("?", line[4:].decode("utf-8", "replace").replace("\t", " ")))
-        enhanced = enhanced or word
-        texts.append(text)
-    return Reply(number, enhanced, "\n".join(texts))
-
-
-@lru_cache(maxsize=256)
-def _parse_line(line: bytes) -> Reply | None:
-    """A reply of one line; None for anything else."""
-    return None if line[3:4] == b"-" or b"\n" in line else _parse_lines((line,))
 
 
 class ClientSession:

@@ -12,17 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.smtp.address import NULL_ADDRESS, Address
 from mailgate.smtp.client import (
-    MAX_REPLY_LINES,
-    MAX_REPLY_SIZE,
     Capabilities,
     ClientSession,
     CommandError,
-    Fault,
-    ReplyParser,
     Step,
     parse_capabilities,
 )
 from mailgate.smtp.reply import Reply
+from mailgate.smtp.reply_parser import MAX_REPLY_LINES, MAX_REPLY_SIZE, Fault, ReplyParser
 from mailgate.smtp.sasl import External, Login, Plain, SaslError
 
 A, B = Address("a", "x.example"), Address("b", "y.example")
