@@ -16,9 +16,11 @@ from mailgate.config.schema import Argument, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.inbound.ports import CannotBind, Port
 from mailgate.inbound.sessions import ConnectionSettings, Sessions
+from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
 from mailgate.pipeline.compile import compile_pipeline
 from mailgate.pipeline.grammar import PipelineBlock
+from mailgate.pipeline.router import Router
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.smtp.settings import ServerSettings
@@ -176,7 +178,7 @@ class Listener(PipelineBlock, Module):
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
         self.hostname = self.hostname_override or context.hostname
-        self._router: Any = None
+        self._router: Router | None = None
         self._contexts: ServerContexts | None = None
         self._sessions: Sessions | None = None
         self._ports: list[Port] = []
@@ -303,9 +305,15 @@ class Listener(PipelineBlock, Module):
             max_connections_per_ip=self.max_connections_per_ip,
         )
 
-    def _transaction_opener(self, adapters: Adapters) -> Callable[[Session, str], Transaction]:
-        settings = TransactionSettings(
-            spool=self.context.spool,
+    @property
+    def router(self) -> Router:
+        """The compiled pipeline; there is one after `configure`."""
+        assert self._router is not None
+        return self._router
+
+    def transaction_settings(self, adapters: Adapters, spool: Spool) -> TransactionSettings:
+        return TransactionSettings(
+            spool=spool,
             adapters=adapters,
             hostname=self.hostname,
             split=self.split,
@@ -313,7 +321,10 @@ class Listener(PipelineBlock, Module):
             max_received=self.max_received,
             defer_sender_reject=self.defer_sender_reject,
         )
-        router = self._router
+
+    def _transaction_opener(self, adapters: Adapters) -> Callable[[Session, str], Transaction]:
+        settings = self.transaction_settings(adapters, self.context.spool)
+        router = self.router
 
         def open_transaction(session: Session, message_id: str) -> Transaction:
             return Transaction(router, session, settings, message_id)

@@ -236,6 +236,11 @@ class Downstream(LinkSettings, Module):
         assert self._hops is not None, "a target that was not started"
         return Delivery(self._hops, envelope)
 
+    @property
+    def endpoint_labels(self) -> tuple[str, ...]:
+        """Its endpoints as written, in the order in which they are tried; known after `configure`."""
+        return tuple(settings.label for settings in self._endpoints)
+
     # Life
 
     def configure(self, report: Report) -> None:

@@ -7,6 +7,9 @@ a path of their own, for the sender as rewritten so far. The outcome is a list o
 next hop by then, so a refusal costs nothing.
 
 A refusal is a `MailError` with the place of its rule. A table that fails is one too (451 4.3.0): never "no match".
+
+Every decision is a method of its own (`enter`, `choose`, `take`, `through`, …), so that `explain` (trace.py) can listen to the
+walk of real mail: it is a subclass that notes what each of them was given and gave, and decides nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +22,20 @@ from mailgate.interfaces import Finality
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.pipeline.checks import OpenCheck
 from mailgate.pipeline.lookup import look_up
-from mailgate.pipeline.router import Branch, Deliver, DeliverTo, Discard, Handling, Reject, Router, Rules, Side, place, rule_keys
+from mailgate.pipeline.router import (
+    Branch,
+    Deliver,
+    DeliverTo,
+    Discard,
+    Handling,
+    Reject,
+    Router,
+    Rules,
+    Side,
+    Through,
+    place,
+    rule_keys,
+)
 from mailgate.smtp.address import Address
 from mailgate.smtp.reply import MailError, TemporaryError
 
@@ -89,17 +105,17 @@ class Routing:
 
     async def enter(self, router: Router, envelope: Envelope) -> Path:
         """Pass the sender through a pipeline, down to its source block. :raises MailError: refused."""
-        checks = await self._open(router.checks, envelope) if router.checks else ()
+        checks = await self.open(router.checks, envelope) if router.checks else ()
         if router.sender_modifiers:
-            envelope = await self._rewrite_sender(router.sender_modifiers, envelope)
+            envelope = await self.rewrite_sender(router.sender_modifiers, envelope)
         route = router.route
         rcpt_modifiers, body_modifiers = router.rcpt_modifiers, router.body_modifiers
         if isinstance(route, Rules) and route.side is Side.SOURCE:
-            branch = await _choose(route, envelope.sender)
+            branch = await self.choose(route, envelope.sender)
             if branch.checks:
-                checks += await self._open(branch.checks, envelope)
+                checks += await self.open(branch.checks, envelope)
             if branch.sender_modifiers:
-                envelope = await self._rewrite_sender(branch.sender_modifiers, envelope)
+                envelope = await self.rewrite_sender(branch.sender_modifiers, envelope)
             rcpt_modifiers += branch.rcpt_modifiers
             body_modifiers += branch.body_modifiers
             route = branch.route
@@ -127,21 +143,33 @@ class Routing:
             await check.rcpt(recipient)
         modified_by += path.body_modifiers
         judged_by += path.checks
-        expanded = await _expand(path.rcpt_modifiers, recipient) if path.rcpt_modifiers else (recipient,)
+        expanded = await self.expand(path.rcpt_modifiers, recipient) if path.rcpt_modifiers else (recipient,)
         for rewritten in expanded:
             route = path.route
             if not isinstance(route, Rules):
-                await self._handle(route, path.envelope, rewritten, modified_by, judged_by, plans)
+                await self.handle(route, path.envelope, rewritten, modified_by, judged_by, plans)
                 continue
-            branch = await _choose(route, rewritten.address)
-            envelope, checks = await self._open_branch(path, branch)
-            for check in checks:
-                await check.rcpt(rewritten)
-            assert not isinstance(branch.route, Rules)  # destination blocks hold no rules
-            for final in await _expand(branch.rcpt_modifiers, rewritten):
-                await self._handle(branch.route, envelope, final, modified_by + branch.body_modifiers, judged_by + checks, plans)
+            branch = await self.choose(route, rewritten.address)
+            await self.take(path, branch, rewritten, modified_by, judged_by, plans)
 
-    async def _handle(
+    async def take(
+        self,
+        path: Path,
+        branch: Branch,
+        recipient: Recipient,
+        modified_by: tuple[Any, ...],
+        judged_by: tuple[OpenCheck, ...],
+        plans: list[Plan],
+    ) -> None:
+        """Pass one recipient through the destination block that was chosen for it."""
+        envelope, checks = await self._open_branch(path, branch)
+        for check in checks:
+            await check.rcpt(recipient)
+        assert not isinstance(branch.route, Rules)  # destination blocks hold no rules
+        for final in await self.expand(branch.rcpt_modifiers, recipient):
+            await self.handle(branch.route, envelope, final, modified_by + branch.body_modifiers, judged_by + checks, plans)
+
+    async def handle(
         self,
         handling: Handling,
         envelope: Envelope,
@@ -163,8 +191,20 @@ class Routing:
             if isinstance(step, DeliverTo):
                 plans.append(Plan(step.target, envelope, recipient, modified_by, judged_by, place(step.span)))
             else:
-                nested = await self._enter_nested(step.router, envelope)
-                await self._walk(nested, recipient, modified_by, judged_by, plans)
+                await self.through(step, envelope, recipient, modified_by, judged_by, plans)
+
+    async def through(
+        self,
+        step: Through,
+        envelope: Envelope,
+        recipient: Recipient,
+        modified_by: tuple[Any, ...],
+        judged_by: tuple[OpenCheck, ...],
+        plans: list[Plan],
+    ) -> None:
+        """Pass one recipient through another pipeline, which the sender passes once."""
+        nested = await self._enter_nested(step.router, envelope)
+        await self._walk(nested, recipient, modified_by, judged_by, plans)
 
     async def _enter_nested(self, router: Router, envelope: Envelope) -> Path:
         key = (router, envelope)
@@ -179,12 +219,12 @@ class Routing:
             return path.envelope, ()
         opened = path.opened.get(branch)
         if opened is None:
-            checks = await self._open(branch.checks, path.envelope)
-            envelope = await self._rewrite_sender(branch.sender_modifiers, path.envelope)
+            checks = await self.open(branch.checks, path.envelope)
+            envelope = await self.rewrite_sender(branch.sender_modifiers, path.envelope)
             opened = path.opened[branch] = (envelope, checks)
         return opened
 
-    async def _open(self, checks: Sequence[Any], envelope: Envelope) -> tuple[OpenCheck, ...]:
+    async def open(self, checks: Sequence[Any], envelope: Envelope) -> tuple[OpenCheck, ...]:
         opened: tuple[OpenCheck, ...] = ()
         for check in checks:
             state = OpenCheck(check, envelope)
@@ -193,7 +233,7 @@ class Routing:
             await state.sender(envelope)
         return opened
 
-    async def _rewrite_sender(self, modifiers: Sequence[Any], envelope: Envelope) -> Envelope:
+    async def rewrite_sender(self, modifiers: Sequence[Any], envelope: Envelope) -> Envelope:
         for modifier in modifiers:
             sender = modifier.sender(envelope)
             if not isinstance(sender, Address):
@@ -201,6 +241,33 @@ class Routing:
             if sender != envelope.sender:
                 envelope = self._with_sender(envelope, sender)
         return envelope
+
+    async def choose(self, rules: Rules, address: Address) -> Branch:
+        key, domain = rule_keys(address)
+        for table, branch in rules.tables:
+            if await look_up(table, key):
+                return branch
+        return rules.find(key, domain)
+
+    async def expand(self, modifiers: Sequence[Any], recipient: Recipient) -> Sequence[Recipient]:
+        """The recipients that take this one's place, each modifier applied to the results of the one before."""
+        recipients: list[Recipient] = [recipient]
+        for modifier in modifiers:
+            rewritten: list[Recipient] = []
+            for one in recipients:
+                addresses = modifier.rcpt(one)
+                if not isinstance(addresses, tuple):
+                    addresses = await addresses
+                if not addresses:
+                    raise TypeError(f"{modifier!r} left no recipient in place of {one.address}")
+                original = one.original or one.address
+                rewritten += [
+                    one if address == one.address else Recipient(address, one.parameters, original) for address in addresses
+                ]
+                if len(rewritten) > MAX_EXPANSION:
+                    raise TemporaryError("Too many addresses behind this one", enhanced="4.3.5", reason="expansion limit")
+            recipients = rewritten
+        return recipients
 
     def _with_sender(self, envelope: Envelope, sender: Address) -> Envelope:
         """One envelope object for each sender, so that whoever has the same sender shares a transaction."""
@@ -213,35 +280,6 @@ class Routing:
 
 def _rejected(rule: Reject) -> MailError:
     return MailError(rule.reply, "rejected by rule", place(rule.span))
-
-
-async def _choose(rules: Rules, address: Address) -> Branch:
-    key, domain = rule_keys(address)
-    for table, branch in rules.tables:
-        if await look_up(table, key):
-            return branch
-    return rules.find(key, domain)
-
-
-async def _expand(modifiers: Sequence[Any], recipient: Recipient) -> Sequence[Recipient]:
-    """The recipients that take this one's place, each modifier applied to the results of the one before."""
-    recipients: list[Recipient] = [recipient]
-    for modifier in modifiers:
-        rewritten: list[Recipient] = []
-        for one in recipients:
-            addresses = modifier.rcpt(one)
-            if not isinstance(addresses, tuple):
-                addresses = await addresses
-            if not addresses:
-                raise TypeError(f"{modifier!r} left no recipient in place of {one.address}")
-            original = one.original or one.address
-            rewritten += [
-                one if address == one.address else Recipient(address, one.parameters, original) for address in addresses
-            ]
-            if len(rewritten) > MAX_EXPANSION:
-                raise TemporaryError("Too many addresses behind this one", enhanced="4.3.5", reason="expansion limit")
-        recipients = rewritten
-    return recipients
 
 
 def _without_repetition(plans: list[Plan]) -> list[Plan]:

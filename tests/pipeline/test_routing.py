@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.net.waiting import begin
 from mailgate.pipeline.router import Branch, Discard, Rules, Side, rule_keys
-from mailgate.pipeline.routing import _choose
+from mailgate.pipeline.routing import Routing
 from tests.pipeline.fakes import FakeTable, address
 
 
@@ -24,7 +24,7 @@ NAMES: dict[Branch, str] = {}
 
 
 def chosen(rules: Rules, text: str) -> str:
-    branch = begin(_choose(rules, address(text)))
+    branch = begin(Routing().choose(rules, address(text)))
     assert isinstance(branch, Branch)
     return NAMES[branch]
 
