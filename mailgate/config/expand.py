@@ -245,6 +245,8 @@ class _Expander:
             _refuse_cycle(what, key, trail)
             step = Via("snippet", key, here)
             return self.nodes(snippet.node.block or [], snippet.directory, step, (*trail, key), top=False)
+        if "\0" in what.text:  # the lexer has complained; no call of the system takes it
+            return []
         path = os.path.join(directory, what.text)
         if not glob.has_magic(what.text):
             return self._read(what, path, Via("import", path, here), trail, top)

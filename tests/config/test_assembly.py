@@ -216,6 +216,12 @@ class GlobalTests(AssemblyCase):
         )
 
 
+class NulTests(SynchronousTestCase):
+    def test_nul_in_an_import_is_a_diagnostic(self) -> None:
+        built = build("import a\0b\nimport *\0\n")
+        self.assertIn("E0108", [diagnostic.code for diagnostic in built.diagnostics])
+
+
 class FuzzTests(AssemblyCase):
     TEXT = """debug
 target.fake a { timeout 5s
