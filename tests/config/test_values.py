@@ -73,7 +73,6 @@ ACCEPTED: list[tuple[v.Value, str, Any]] = [
     (v.Path(), "/etc/x", "/etc/x"),
     (v.Path(), "x/y", "/var/lib/mailgate/x/y"),
     (v.Path(), "../y", "/var/lib/y"),
-    (v.Path(), "./x", os.path.abspath("x")),
     (v.ReplyCode(), "", Reply(550, "5.7.1", "rejected by policy")),
     (v.ReplyCode(), '550 5.1.1 "no such user"', Reply(550, "5.1.1", "no such user")),
     (v.ReplyCode(), "450", Reply(450, "4.7.1", "try again later")),
@@ -165,6 +164,9 @@ class ValueTests(SynchronousTestCase):
         for type_, text, expected in ACCEPTED:
             value, diagnostics = read_value(type_, text, state_dir="/var/lib/mailgate", runtime_dir="/run/mailgate")
             self.assertEqual((value, diagnostics), (expected, []), f"{type(type_).__name__} {text}")
+
+    def test_a_path_of_a_text_without_a_file_begins_at_the_working_directory(self) -> None:
+        self.assertEqual(read_value(v.Path(), "./x", state_dir="/var/lib/mailgate")[0], os.path.abspath("x"))
 
     def test_refused_with_a_caret_and_a_reason(self) -> None:
         for type_, text, place, said in REFUSED:
