@@ -11,6 +11,7 @@ import click
 
 from mailgate.cli.check import check
 from mailgate.cli.doc import doc
+from mailgate.cli.fmt import fmt
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,3 +28,4 @@ def version() -> None:
 
 main.add_command(check)
 main.add_command(doc)
+main.add_command(fmt)
