@@ -21,6 +21,7 @@ from mailgate.config.schema import Block, Item
 from mailgate.config.source import Span
 from mailgate.pipeline.grammar import PipelineBlock, PipelineRules, Split
 from mailgate.pipeline.modifiers import takes_part
+from mailgate.pipeline.review import Hole, report_hole, report_relays
 from mailgate.pipeline.router import (
     Branch,
     Deliver,
@@ -43,7 +44,8 @@ RULES = {
     Side.DESTINATION: ("destination_in", "destination", "default_destination"),
 }
 
-_BROKEN = Reject(Reply(451, "4.3.5", "Not configured"))
+_NOT_CONFIGURED = Reply(451, "4.3.5", "Not configured")
+_BROKEN = Reject(_NOT_CONFIGURED)
 """In place of what was reported: a configuration with errors is never run."""
 
 
@@ -55,7 +57,7 @@ class NamedPipeline(PipelineRules):
     def router(self, report: Report, chain: tuple[NamedPipeline, ...] = ()) -> Router:
         """``chain``: the named pipelines that led here."""
         if self._router is None:
-            self._router = _Compiler(report, (*chain, self)).router(self, self.title)
+            self._router = _Compiler(report, (*chain, self)).whole(self, self.title)
         return self._router
 
     @property
@@ -66,7 +68,8 @@ class NamedPipeline(PipelineRules):
 
 def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
     """The router of a listener; what is wrong goes to ``report``."""
-    router = _Compiler(report, (), block.local_domains).router(block, getattr(block, "name", "") or "pipeline")
+    errors = report.error_count
+    router = _Compiler(report, (), block.local_domains).whole(block, getattr(block, "name", "") or "pipeline")
     if block.split is Split.ALLOW:
         report.warning(
             block.span_of("on_split"),
@@ -83,6 +86,8 @@ def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
             code="W0802",
             notes=("RFC 5321 4.5.1 wants it accepted: `destination postmaster { … }`",),
         )
+    if not block.damaged and report.error_count == errors:
+        report_relays(router, block, report)
     return router
 
 
@@ -91,6 +96,18 @@ class _Compiler:
         self._report = report
         self._chain = chain
         self._local_domains = tuple(local_domains)
+        self._holes: list[Hole] = []
+
+    def whole(self, block: PipelineRules, title: str) -> Router:
+        """The router of a pipeline that is entered from outside."""
+        router = self.router(block, title)
+        for hole in self._holes:
+            report_hole(hole, router, self._report)
+        return router
+
+    def _hole(self, hole: Hole) -> Reject:
+        self._holes.append(hole)
+        return hole.end
 
     def router(self, block: PipelineRules, title: str) -> Router:
         checks, modifiers = _listed(block, "check"), _listed(block, "modify")
@@ -109,12 +126,8 @@ class _Compiler:
         kinds = [items for items in (handling, *by_side.values()) if items]
         if not kinds:
             if not block.damaged:
-                self._report.error(
-                    block.span,
-                    f"`{title}` decides nothing",
-                    code="E0801",
-                    hint="mail is thrown away only by the word `discard`",
-                )
+                hint = "mail is thrown away only by the word `discard`"
+                return self._hole(Hole(Reject(_NOT_CONFIGURED), block.span, f"`{title}` decides nothing", "E0801", hint))
             return _BROKEN
         if len(kinds) > 1:
             first, second = sorted((items[0] for items in kinds), key=lambda item: block.items.index(item))[:2]
@@ -198,16 +211,14 @@ class _Compiler:
                 self._report.error(item.span, f"`{default_word}` is given twice", code="E0804", notes=notes)
             else:
                 default, default_item = branch, item
+        end = _BROKEN
         if default is None and not block.damaged:
-            self._report.error(
-                items[-1].span,
-                f"`{title}` has no `{default_word}`",
-                code="E0803",
-                hint=f"what no rule matches needs a decision: `{default_word} {{ … }}`",
-            )
+            hint = f"what no rule matches needs a decision: `{default_word} {{ … }}`"
+            end = Reject(_NOT_CONFIGURED)
+            self._hole(Hole(end, items[-1].span, f"`{title}` has no `{default_word}`", "E0803", hint))
         if side is Side.DESTINATION:
             rules.spread_postmaster(self._local_domains)
-        return rules.compiled(side, default or Branch(_BROKEN, block.span))
+        return rules.compiled(side, default or Branch(end, block.span))
 
 
 def _listed(block: Block, word: str) -> tuple[Any, ...]:
@@ -265,4 +276,4 @@ def _refuses_postmaster(branch: Branch) -> bool:
         return not route.tables and _refuses_postmaster(route.find("postmaster", ""))
     if isinstance(route, Deliver):
         return any(isinstance(step, Through) and _refuses_postmaster(step.router) for step in route.steps)
-    return isinstance(route, Reject) and route is not _BROKEN
+    return isinstance(route, Reject) and route.reply is not _NOT_CONFIGURED

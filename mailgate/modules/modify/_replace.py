@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mailgate.pipeline.lookup import look_up, quoted_local_part
+from mailgate.pipeline.modifiers import Modifier
 from mailgate.pipeline.router import place, rule_keys
+from mailgate.pipeline.samples import answers_offline, table_keys
 from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, match_key, parse_address
 from mailgate.smtp.reply import TemporaryError
+
+
+class Replacing(Modifier):
+    """A modifier that asks a table."""
+
+    table: Any
+
+    @property
+    def answers_offline(self) -> bool:
+        return answers_offline(self.table)
+
+    def sample_keys(self, stranger: str) -> Iterable[str]:
+        """Addresses that it may change (pipeline/samples.py)."""
+        return table_keys(self.table, stranger)
 
 
 async def replacements(table: Any, address: Address, *, null_allowed: bool = False) -> tuple[Address, ...]:

@@ -7,13 +7,12 @@ from typing import Any
 from mailgate.config import values as v
 from mailgate.config.schema import Argument
 from mailgate.message.envelope import Recipient
-from mailgate.modules.modify._replace import replacements
+from mailgate.modules.modify._replace import Replacing, replacements
 from mailgate.net.waiting import begin
-from mailgate.pipeline.modifiers import Modifier
 from mailgate.smtp.address import Address
 
 
-class ReplaceRcpt(Modifier):
+class ReplaceRcpt(Replacing):
     """Puts what a table has for a recipient in its place: one address or several."""
 
     name = "modify.replace_rcpt"

@@ -7,15 +7,14 @@ from typing import Any
 from mailgate.config import values as v
 from mailgate.config.schema import Argument
 from mailgate.message.envelope import Envelope
-from mailgate.modules.modify._replace import replacements
+from mailgate.modules.modify._replace import Replacing, replacements
 from mailgate.net.waiting import begin
-from mailgate.pipeline.modifiers import Modifier
 from mailgate.pipeline.router import place
 from mailgate.smtp.address import Address
 from mailgate.smtp.reply import TemporaryError
 
 
-class ReplaceSender(Modifier):
+class ReplaceSender(Replacing):
     """Puts what a table has for the sender in its place; the null sender stays null."""
 
     name = "modify.replace_sender"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zope.interface import implementer
@@ -12,6 +12,8 @@ from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Directive
 from mailgate.interfaces import ITable
 from mailgate.net.waiting import begin
+from mailgate.pipeline.lookup import Kept
+from mailgate.pipeline.samples import chained_keys, table_keys
 from mailgate.registry import Module
 
 
@@ -20,6 +22,7 @@ class ChainTable(Module):
     """The values of one table are the keys of the next."""
 
     name = "table.chain"
+    kept = Kept.IN_CONFIGURATION  # what its steps ask is theirs to say
     steps = Directive(
         "step",
         v.ModuleLine("table"),
@@ -40,6 +43,10 @@ class ChainTable(Module):
             report.error(self.span, "a chain without a step", code="E0812", hint="`step TABLE`")
         if any(table is self for table in _reached(self)):
             report.error(self.span, "this chain leads back to itself", code="E0812")
+
+    def sample_keys(self, stranger: str) -> Iterable[str]:
+        """Keys of any step, with their own domain and with the stranger's."""
+        return chained_keys((key for item in self.items for key in table_keys(item.value, stranger)), stranger)
 
     def lookup(self, key: str) -> Any:
         return begin(self._lookup(key))

@@ -8,7 +8,7 @@ from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Argument
 from mailgate.interfaces import ITable
-from mailgate.pipeline.lookup import quoted_local_part
+from mailgate.pipeline.lookup import Kept, quoted_local_part
 from mailgate.registry import Module
 from mailgate.smtp.address import AddressError, parse_address
 
@@ -18,6 +18,7 @@ class EmailWithDomainTable(Module):
     """The key as a local part, at each of these domains."""
 
     name = "table.email_with_domain"
+    kept = Kept.IN_CONFIGURATION
     domains = Argument("DOMAIN", v.String("DOMAIN"), rest=True, minimum=1, doc="One or more domains.", origin="maddy")
 
     def configure(self, report: Report) -> None:

@@ -10,6 +10,7 @@ be read or has a bad line changes nothing and says so once. A change is seen by 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Argument, Directive
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import ITable
-from mailgate.pipeline.lookup import table_key
+from mailgate.pipeline.lookup import Kept, table_key
 from mailgate.registry import Module, ModuleContext
 
 _log = EventLog("mailgate.table")
@@ -42,6 +43,13 @@ class Snapshot:
 def parse(text: str) -> dict[str, tuple[str, ...]]:
     """:raises TableFileError: a line without a key."""
     entries: dict[str, list[str]] = {}
+    for _, key, values in _lines(text):
+        entries.setdefault(key, []).extend(value for value in map(str.strip, values.split(",")) if value)
+    return {key: tuple(values) or ("",) for key, values in entries.items()}
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, str]]:
+    """Number, key and values of each entry. :raises TableFileError: a line without a key."""
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -50,8 +58,7 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
         key = table_key(key.strip())
         if not key:
             raise TableFileError(f"line {number} has no key")
-        entries.setdefault(key, []).extend(value for value in map(str.strip, values.split(",")) if value)
-    return {key: tuple(values) or ("",) for key, values in entries.items()}
+        yield number, key, values
 
 
 def read(path: str, known: tuple[int, ...] | None = None) -> Snapshot | None:
@@ -80,6 +87,7 @@ class FileTable(Module):
     """Keys and values in a text file, read again when it changes."""
 
     name = "table.file"
+    kept = Kept.IN_FILE
     path = Argument("PATH", v.Path(), doc="The file: `key: value, value` a line.", origin="maddy")
     reload_interval = Directive(
         "reload_interval", v.Duration(minimum=0.1), default=5.0, doc="How often to look whether the file has changed."
@@ -106,10 +114,23 @@ class FileTable(Module):
         if self._looking is not None and self._looking.running:
             self._looking.stop()
 
+    def sample_keys(self, stranger: str) -> Iterable[str]:
+        """The keys that it has now."""
+        return self._snapshot.entries
+
     def lookup(self, key: str) -> tuple[str, ...]:
         entries = self._snapshot.entries
         values = entries.get(key)
         return entries.get(table_key(key), ()) if values is None else values
+
+    def entry_place(self, key: str) -> str:
+        """``file:line`` of the first entry of a key, as the file is now; "" if it can't be had. Blocking: for people only."""
+        wanted = {key, table_key(key)}
+        try:
+            with open(self.path, encoding="utf-8", newline="\n") as file:
+                return next((f"{self.path}:{number}" for number, known, _ in _lines(file.read()) if known in wanted), "")
+        except (OSError, UnicodeDecodeError, TableFileError):
+            return ""
 
     def _look(self) -> Any:
         assert self.context.adapters is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from zope.interface import implementer
 
@@ -10,6 +11,8 @@ from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Argument, Directive
 from mailgate.interfaces import ITable
+from mailgate.pipeline.lookup import Kept
+from mailgate.pipeline.samples import regexp_samples
 from mailgate.registry import Module, ModuleContext
 
 _PLACEHOLDER = re.compile(r"\$(?:(\$)|(\d+)|\{(\w+)\}|\((\w+)\))")
@@ -20,6 +23,7 @@ class RegexpTable(Module):
     """Keys that a regular expression matches; values are made of its groups, or empty without a replacement."""
 
     name = "table.regexp"
+    kept = Kept.IN_CONFIGURATION
     pattern = Argument("REGEXP", v.String("REGEXP"), doc="A Python regular expression.", origin="maddy")
     replacements = Argument(
         "REPLACEMENT",
@@ -49,6 +53,10 @@ class RegexpTable(Module):
                 if not word[1] and self._group(word) is None:
                     hint = f"the expression has {self._regexp.groups}"
                     report.error(self.span, f"`{word[0]}`: there is no such group", code="E0811", hint=hint)
+
+    def sample_keys(self, stranger: str) -> Iterable[str]:
+        """Some keys that match, with the stranger's domain wherever it fits."""
+        return regexp_samples(self._regexp, stranger)
 
     def lookup(self, key: str) -> tuple[str, ...]:
         match = self._regexp.fullmatch(key) if self.full_match else self._regexp.search(key)

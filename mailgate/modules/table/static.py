@@ -7,7 +7,8 @@ from zope.interface import implementer
 from mailgate.config import values as v
 from mailgate.config.schema import Directive
 from mailgate.interfaces import ITable
-from mailgate.pipeline.lookup import table_key
+from mailgate.pipeline.lookup import Kept, table_key
+from mailgate.pipeline.router import place
 from mailgate.registry import Module, ModuleContext
 
 
@@ -16,6 +17,7 @@ class StaticTable(Module):
     """Keys and values written in the configuration itself."""
 
     name = "table.static"
+    kept = Kept.IN_CONFIGURATION
     entries = Directive(
         "entry",
         v.Args(v.String("KEY"), v.Strings("VALUE", minimum=0)),
@@ -41,3 +43,8 @@ class StaticTable(Module):
         if values is None:
             values = self._entries.get(table_key(key))
         return () if values is None else values or ("",)
+
+    def entry_place(self, key: str) -> str:
+        """``file:line`` of the first entry of a key."""
+        wanted = {key, table_key(key)}
+        return next((place(item.span) for item in self.items if table_key(item.value[0]) in wanted), "")

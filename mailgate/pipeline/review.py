@@ -1,0 +1,48 @@
+"""What is said of a whole pipeline once it is compiled: what `proof` shows, as diagnostics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailgate.config.diagnostics import Report
+from mailgate.config.source import Span
+from mailgate.pipeline.grammar import PipelineBlock
+from mailgate.pipeline.proof import find_hole, find_relays, is_exempt
+from mailgate.pipeline.router import Reject, Router
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A decision that is missing, and the mistake to report. ``end`` stands in its place."""
+
+    end: Reject
+    span: Span | None
+    message: str
+    code: str
+    hint: str
+
+
+def report_hole(hole: Hole, router: Router, report: Report) -> None:
+    """``router`` is the pipeline that is entered from outside."""
+    envelope = find_hole(router, hole.end)
+    notes = (f"shown by: {envelope}: nothing decides",) if envelope is not None else ()
+    report.error(hole.span, hole.message, code=hole.code, hint=hole.hint, notes=notes)
+
+
+def report_relays(router: Router, block: PipelineBlock, report: Report) -> None:
+    """Warn of an open relay (docs/configuration.md, "Diagnostics"), at each target that strangers reach."""
+    endpoints = getattr(block, "endpoints", ())
+    if all(map(is_exempt, endpoints)):
+        return
+    trusted = getattr(block, "relay_from", ())
+    for relay in find_relays(router, local_domains=block.local_domains, trusted=trusted, restricted=bool(trusted)):
+        report.warning(
+            relay.step.span,
+            "an open relay: anybody may send mail through here to other domains",
+            code="W0803",
+            hint="strangers come here with a recipient outside local_domains",
+            notes=(
+                f"shown by: {relay.envelope}: accepted at {block.span}",
+                "`relay_from NETWORK…` says who may; `default_destination { reject 550 5.7.1 }` refuses what no rule names",
+            ),
+        )

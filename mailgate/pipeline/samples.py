@@ -1,0 +1,196 @@
+"""Addresses to try on a pipeline: a few for each rule, table and modifier, so that every way through it has one that takes it.
+
+What is made here is tried on the real rules and tables (proof.py); a sample that misses its rule does no harm. The name of a
+stranger is in no rule, so whoever delivers to it delivers to anybody.
+
+A table that can tell gives its own: ``static_keys`` (all its keys), ``sample_keys(stranger)`` (some of what it matches).
+Only what `answers_offline` is ever asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, product
+from re import _constants as sre  # type: ignore[attr-defined]
+from re import _parser as sre_parser  # type: ignore[attr-defined]
+from typing import Any
+
+from mailgate.pipeline.lookup import WITHOUT_IO, kept
+
+STRANGER = "stranger"
+"""The local part of an address that nobody has named."""
+
+MAX_SAMPLES = 256
+"""Of one regular expression."""
+
+MAX_REPEAT = 64
+"""Characters that a bounded repetition is filled with at most."""
+
+
+def strange_domain(named: Iterable[str]) -> str:
+    """A domain that is none of these, nor above or below one."""
+    taken = set(named)
+    number = 0
+    while True:
+        label = f"elsewhere{number or ''}"
+        if not any(label in name for name in taken):
+            return f"{label}.test"
+        number += 1
+
+
+def answers_offline(module: Any, within: frozenset[int] = frozenset()) -> bool:
+    """Whether asking a table (or a modifier) now opens nothing: it has its answers already, and so has every table behind it."""
+    if not hasattr(module, "lookup"):
+        return bool(getattr(module, "answers_offline", False))
+    if kept(module) not in WITHOUT_IO or id(module) in within:
+        return False
+    behind = [item.value for item in getattr(module, "items", ()) if hasattr(item.value, "lookup")]
+    return all(answers_offline(table, within | {id(module)}) for table in behind)
+
+
+def table_keys(table: Any, domain: str) -> Iterator[str]:
+    """Keys that a table may match; ``domain`` is the stranger's. Local parts alone come with domains too."""
+    keys: Iterable[str] = getattr(table, "static_keys", ())
+    if not keys and hasattr(table, "sample_keys"):
+        keys = table.sample_keys(domain)
+    for key in keys:
+        yield key
+        if "@" not in key:
+            yield f"{key}@{domain}"
+
+
+def chained_keys(keys: Iterable[str], domain: str) -> Iterator[str]:
+    """The same for a key that reaches the table rewritten: whatever its domain was before."""
+    for key in keys:
+        yield key
+        local_part, at, _ = key.rpartition("@")
+        if at:
+            yield f"{local_part}@{domain}"
+
+
+# Regular expressions
+
+
+def regexp_samples(pattern: re.Pattern[str], domain: str) -> Iterator[str]:
+    """Strings that ``pattern`` finds a match in, with as much of the stranger's address in them as there is room for."""
+    try:
+        tree = sre_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)
+    except (re.error, RecursionError):
+        return
+    fills = (f"{STRANGER}@{domain}", domain, STRANGER, domain.partition(".")[0], "1", ".", "x")
+    slots = _slots(tree)
+    choices = [[fill for fill in fills if slot(fill)] or [_plain(slot)] for slot in slots[:4]]
+    rest = [next((fill for fill in fills[2:] if slot(fill)), "") or _plain(slot) for slot in slots[4:]]
+    seen: set[str] = set()
+    for chosen in islice(product(*choices), MAX_SAMPLES):
+        for branch in range(3):
+            text = _Writer([*chosen, *rest], branch).write(tree)
+            for whole in (text, f"{text}@{domain}" if "@" not in text else f"{text}.{domain}"):
+                if whole not in seen and pattern.search(whole):
+                    seen.add(whole)
+                    yield whole
+
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.-_@ABCDEFGHIJKLMNOPQRSTUVWXYZ%+!#$&'*/=?^`{|}~ "
+_CLASSES: dict[Any, Callable[[str], bool]] = {
+    sre.CATEGORY_DIGIT: str.isdigit,
+    sre.CATEGORY_NOT_DIGIT: lambda c: not c.isdigit(),
+    sre.CATEGORY_SPACE: str.isspace,
+    sre.CATEGORY_NOT_SPACE: lambda c: not c.isspace(),
+    sre.CATEGORY_WORD: lambda c: c.isalnum() or c == "_",
+    sre.CATEGORY_NOT_WORD: lambda c: not (c.isalnum() or c == "_"),
+}
+_WILD = frozenset({sre.ANY, sre.IN, sre.NOT_LITERAL})
+_REPEATS = frozenset({sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT})
+
+
+def _allows(operation: Any, argument: Any, character: str) -> bool:
+    if operation is sre.ANY:
+        return character != "\n"
+    if operation is sre.LITERAL:
+        return bool(ord(character) == argument)
+    if operation is sre.NOT_LITERAL:
+        return bool(ord(character) != argument)
+    if operation is sre.RANGE:
+        return bool(argument[0] <= ord(character) <= argument[1])
+    if operation is sre.CATEGORY:
+        return _CLASSES[argument](character)
+    negated = argument[0][0] is sre.NEGATE
+    return any(_allows(op, arg, character) for op, arg in argument[negated:]) is not negated
+
+
+def _wildcard(operation: Any, argument: Any) -> tuple[int, int, Any, Any] | None:
+    """(least, most, operation, argument) of a part that stands for any of several characters."""
+    if operation in _WILD:
+        return 1, 1, operation, argument
+    if operation in _REPEATS and len(argument[2]) == 1 and argument[2][0][0] in _WILD:
+        return int(argument[0]), int(argument[1]), *argument[2][0]
+    return None
+
+
+def _slots(tree: Any) -> list[Callable[[str], bool]]:
+    """What fits into each wildcard, in the order in which `_Writer` comes to them."""
+    found: list[Callable[[str], bool]] = []
+    for operation, argument in tree:
+        wild = _wildcard(operation, argument)
+        if wild is not None:
+            found.append(_fits(*wild))
+        else:
+            for inner in _inner(operation, argument):
+                found += _slots(inner)
+    return found
+
+
+def _plain(slot: Callable[[str], bool]) -> str:
+    """Something that fits, whatever it means."""
+    lengths = (1, *range(2, MAX_REPEAT))
+    return next((letter * length for length in lengths for letter in _ALPHABET if slot(letter * length)), "")
+
+
+def _fits(least: int, most: int, operation: Any, argument: Any) -> Callable[[str], bool]:
+    return lambda text: least <= len(text) <= most and all(_allows(operation, argument, character) for character in text)
+
+
+def _inner(operation: Any, argument: Any) -> Sequence[Any]:
+    """The parts of a part, in the order in which they are written."""
+    if operation is sre.SUBPATTERN:
+        return (argument[-1],)
+    if operation is sre.BRANCH:
+        return tuple(argument[1])
+    if operation in _REPEATS:
+        return (argument[2],)
+    if operation is sre.ATOMIC_GROUP:
+        return (argument,)
+    return ()
+
+
+class _Writer:
+    """One string of an expression: wildcards as given, of alternatives the one whose turn it is."""
+
+    def __init__(self, fills: list[str], branch: int) -> None:
+        self._fills = iter(fills)
+        self._branch = branch
+        self._groups: dict[int, str] = {}
+
+    def write(self, tree: Any) -> str:
+        return "".join(self._one(operation, argument) for operation, argument in tree)
+
+    def _one(self, operation: Any, argument: Any) -> str:
+        if operation is sre.LITERAL:
+            return chr(argument)
+        if _wildcard(operation, argument) is not None:
+            return next(self._fills, "")
+        if operation is sre.GROUPREF:
+            return self._groups.get(argument, "")
+        written = [self.write(inner) for inner in _inner(operation, argument)]
+        if not written:
+            return ""
+        if operation is sre.BRANCH:
+            return written[self._branch % len(written)]
+        if operation in _REPEATS:
+            # A group that may be left out is, on every other turn.
+            return written[0] * min(max(int(argument[0]), self._branch % 2), MAX_REPEAT)
+        if operation is sre.SUBPATTERN and argument[0] is not None:
+            self._groups[argument[0]] = written[0]
+        return written[0]
