@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.net.waiting import DeadlineExceeded, as_deferred, begin, spawn, within
+from mailgate.net.waiting import DeadlineExceeded, Wait, as_deferred, begin, spawn, start, within
 
 
 async def _returns(value: Any) -> Any:
@@ -19,6 +19,91 @@ async def _returns(value: Any) -> Any:
 
 async def _raises() -> None:
     raise KeyError("x")
+
+
+class WaitTests(SynchronousTestCase):
+    """Awaited under each driver: ours, and Twisted's, which knows only Deferreds."""
+
+    drivers = (spawn, Deferred.fromCoroutine, lambda coroutine: as_deferred(start(coroutine)))
+
+    def test_a_value_that_is_there_is_no_wait(self) -> None:
+        for drive in self.drivers[:2]:
+            waiting: Wait[int] = Wait()
+            waiting.fire(3)
+            self.assertEqual(self.successResultOf(drive(_await(waiting))), 3)
+
+    def test_a_value_that_comes_later(self) -> None:
+        for drive in self.drivers:
+            waiting: Wait[int] = Wait()
+            result = drive(_await(waiting))
+            self.assertNoResult(result)
+            waiting.fire(3)
+            self.assertEqual(self.successResultOf(result), 3)
+
+    def test_a_failure_is_raised_where_it_was_awaited(self) -> None:
+        for drive in self.drivers:
+            waiting: Wait[int] = Wait()
+            result = drive(_await(waiting))
+            waiting.fail(KeyError("x"))
+            self.failureResultOf(result, KeyError)
+
+    def test_cancelling_what_awaits_cancels_it(self) -> None:
+        for drive in self.drivers:
+            cancelled: list[bool] = []
+            waiting: Wait[int] = Wait(lambda seen=cancelled: seen.append(True))  # type: ignore[misc]
+            result = drive(_await(waiting))
+            result.cancel()
+            self.failureResultOf(result, CancelledError)
+            self.assertEqual((cancelled, waiting.done), ([True], True))
+
+    def test_who_is_told_of_the_cancellation_may_give_the_value(self) -> None:
+        for drive in self.drivers:
+            waiting: Wait[int] = Wait(lambda: waiting.fire(7))  # noqa: B023
+            result = drive(_await(waiting))
+            result.cancel()
+            self.assertEqual(self.successResultOf(result), 7)
+
+    def test_cancelling_what_is_done_does_nothing(self) -> None:
+        waiting: Wait[int] = Wait(lambda: self.fail("it was done"))
+        waiting.fire(1)
+        waiting.cancel()
+        self.assertEqual(waiting.result(), 1)
+
+    def test_a_second_waiter_is_an_error(self) -> None:
+        waiting: Wait[int] = Wait()
+        first = spawn(_await(waiting))
+        self.failureResultOf(spawn(_await(waiting)), RuntimeError)
+        waiting.fire(1)
+        self.assertEqual(self.successResultOf(first), 1)
+
+    def test_through_coroutines_and_with_a_deadline(self) -> None:
+        for drive in self.drivers:
+            clock = Clock()
+            result = drive(_await(within(_await(Wait()), 5, clock)))
+            clock.advance(5)
+            self.failureResultOf(result, DeadlineExceeded)
+
+
+class StartTests(SynchronousTestCase):
+    def test_a_result_that_is_there_is_itself(self) -> None:
+        self.assertEqual(start(_returns(5)), 5)
+        with self.assertRaises(KeyError):
+            start(_raises())
+
+    def test_what_waits_is_a_wait(self) -> None:
+        for waiting in (Wait(), Deferred()):
+            result = start(_await(waiting))
+            self.assertIsInstance(result, Wait)
+            (waiting.fire if isinstance(waiting, Wait) else waiting.callback)(2)
+            self.assertEqual(result.result(), 2)
+
+    def test_cancelling_it_cancels_what_is_waited_for(self) -> None:
+        inner: Wait[int] = Wait()
+        result = start(_await(start(_await(inner))))
+        result.cancel()
+        self.assertTrue(inner.done)
+        with self.assertRaises(CancelledError):
+            result.result()
 
 
 class BeginTests(SynchronousTestCase):
@@ -146,12 +231,12 @@ class SpawnTests(SynchronousTestCase):
 
         self.assertEqual(self.successResultOf(spawn(work())), sum(range(5000)))
 
-    @given(st.lists(st.sampled_from(["now", "later", "fails now", "fails later"]), max_size=8))
+    @given(st.lists(st.sampled_from(["now", "later", "fails now", "fails later", "wait later", "wait fails later"]), max_size=8))
     def test_agrees_with_twisted(self, steps: list[str]) -> None:
         self.assertEqual(self._trace(spawn, steps), self._trace(Deferred.fromCoroutine, steps))
 
     def _trace(self, drive: Any, steps: list[str]) -> tuple[list[str], list[Any]]:
-        waiting: list[Deferred[Any]] = []
+        waiting: list[Any] = []
         seen: list[str] = []
 
         async def work() -> str:
@@ -165,21 +250,23 @@ class SpawnTests(SynchronousTestCase):
         results: list[Any] = []
         drive(work()).addBoth(results.append)
         while waiting:
-            deferred = waiting.pop()
-            deferred.errback(KeyError()) if getattr(deferred, "fails", False) else deferred.callback("value")
+            waiting.pop()()
         return seen, results
 
-    def _wait(self, step: str, waiting: list[Deferred[Any]]) -> Deferred[Any]:
+    def _wait(self, step: str, waiting: list[Any]) -> Any:
         if step.endswith("now"):
             return fail(KeyError()) if step.startswith("fails") else succeed("value")
+        if step.startswith("wait"):
+            wait: Wait[str] = Wait()
+            waiting.append((lambda: wait.fail(KeyError())) if "fails" in step else lambda: wait.fire("value"))
+            return wait
         deferred: Deferred[Any] = Deferred()
-        deferred.fails = step.startswith("fails")  # type: ignore[attr-defined]
-        waiting.append(deferred)
+        waiting.append((lambda: deferred.errback(KeyError())) if "fails" in step else lambda: deferred.callback("value"))
         return deferred
 
 
-async def _await(deferred: Deferred[Any]) -> Any:
-    return await deferred
+async def _await(awaitable: Any) -> Any:
+    return await awaitable
 
 
 class WithinTests(SynchronousTestCase):
