@@ -58,9 +58,10 @@ class AddressError(ValueError):
     """Not an address, or not one that may go where it should."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Address:
-    """One reverse-path or forward-path without its brackets and source route.
+    """One reverse-path or forward-path without its brackets and source route. It is a value: nobody writes to one, but
+    a frozen class would cost a call for each field, in every command.
 
     ``local_part`` stands as it was received, quotes included; ``domain`` as received, without a trailing dot, or an
     address literal with its brackets. Both are "" for the null reverse-path; ``domain`` alone is "" for ``<Postmaster>``.

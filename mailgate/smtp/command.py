@@ -30,11 +30,11 @@ _CHUNK = re.compile(rb"([0-9]+)(?: +(.*))?", re.DOTALL)
 _MAX_CHUNK = 2**63
 
 PLAIN_ENVELOPE = re.compile(
-    rb"(MAIL FROM|RCPT TO):<(?=[^@>]{1,63}@[^@>]{1,63}>)"
+    rb"(?:DATA|(MAIL FROM|RCPT TO):<(?=[^@>]{1,63}@[^@>]{1,63}>)"
     rb"([A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*)@"
-    rb"([A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)>\r\n"
+    rb"([A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)>)\r\n"
 )
-"""A whole MAIL or RCPT line as nearly all of them are: read at one go, with what the long way would give (a test compares).
+"""A whole DATA, MAIL or RCPT line as nearly all of them are: read at one go, with what the long way would give (a test compares).
 Up to 63 octets neither a local part, nor a label of a domain, nor the path can be too long."""
 PLAIN_LENGTH = len("MAIL FROM:<@>") + 2 * 63
 """The longest of them, without CRLF."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from mailgate.smtp import command as grammar
@@ -25,19 +25,11 @@ RECIPIENT_OVERSHOOT = 1000
 
 Question: TypeAlias = Mail | Rcpt | Data | ContentEnd | Auth
 
-_CLASSES = {2: "2", 4: "4", 5: "5"}
+Transfer: TypeAlias = DataFraming | ChunkFraming
+"""Content that is on its way: one DATA, or one BDAT."""
 
-
-@dataclass(slots=True)
-class Transfer:
-    """Content that is on its way: one DATA, or one BDAT."""
-
-    framing: DataFraming | ChunkFraming
-    size: int = 0
-    """Of the chunk, for its reply."""
-    last: bool = True
-    refusal: Reply | None = None
-    """Read and thrown away, then answered with this."""
+ENHANCED_CLASSES = {2: "2", 4: "4", 5: "5"}
+"""What the enhanced code of a reply begins with, by the first digit of its code."""
 
 
 class Dialogue(ABC):
@@ -110,16 +102,20 @@ class Dialogue(ABC):
 
     def reply(self, reply: Reply | None = None) -> list[Event]:
         """Answer the open question; None is "go ahead" to `Data`. Events that follow from input already here."""
-        if self._closed:
-            return []
         question = self._question
         if question is None:
+            if self._closed:
+                return []
             raise RuntimeError("no question is open")
         self._question = None
-        self._answers[type(question)](self, question, checked(reply or replies.GO_AHEAD, question))
-        if self._buffer or self._transfer is not None:
+        if reply is None:
+            reply = replies.GO_AHEAD
+        if ENHANCED_CLASSES.get(reply.code // 100) != reply.enhanced[:1]:
+            reply = checked(reply, question)
+        self._answers[question.__class__](self, question, reply)
+        if self._buffer or self._transfer.__class__ is ChunkFraming:  # a chunk of no octets is complete
             return self._run()
-        return self._take_events()
+        return self._take_events() if self._events else []
 
     def output(self) -> bytes:
         """Everything to be written now, in order; it is handed out once."""
@@ -171,11 +167,13 @@ class Dialogue(ABC):
         if self._position:
             self._buffer = self._buffer[self._position :]
             self._position = 0
-        return self._take_events()
+        events = self._events
+        if not events:
+            return []
+        self._events = []
+        return events
 
     def _take_events(self) -> list[Event]:
-        if not self._events:
-            return []
         events, self._events = self._events, []
         return events
 
@@ -276,7 +274,7 @@ class Dialogue(ABC):
 
 def checked(reply: Reply, question: Event) -> Reply:
     """A reply from outside, fit for the wire. What is no answer to the question is our fault, so 451."""
-    expected = _CLASSES.get(reply.code // 100)
+    expected = ENHANCED_CLASSES.get(reply.code // 100)
     if expected is None:
         if (type(question), reply.code) in ((Data, 354), (Auth, 334)):
             return reply

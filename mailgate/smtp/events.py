@@ -47,7 +47,7 @@ class Hello:
     """EHLO or LHLO: extensions may be used, and Received says ESMTP or LMTP."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, like the other events of every message: that costs a call for each field
 class Mail:
     """Question: a sender. A refusal leaves nothing behind, no `Aborted` follows."""
 
@@ -55,7 +55,7 @@ class Mail:
     parameters: MailParameters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rcpt:
     """Question: a recipient. 2yz means that it is one of those that content will be answered for."""
 
@@ -75,7 +75,7 @@ class Data:
     """BDAT; it is asked once, with the first chunk."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Content:
     """Notification: clean content, unstuffed and checked; cut anywhere, but not between CR and LF."""
 

@@ -65,6 +65,10 @@ class DataFraming:
 
     __slots__ = ("_at_start",)
 
+    size = 0
+    last = True
+    refusal: Reply | None = None
+
     def __init__(self) -> None:
         self._at_start = True
 
@@ -98,11 +102,15 @@ class DataFraming:
 
 
 class ChunkFraming:
-    """The octets of one BDAT command, by count."""
+    """The octets of one BDAT command, by count; with the ``last`` of them the content is complete. With ``refusal`` they
+    are to be read and thrown away, then answered with it."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "last", "refusal", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, last: bool = True, refusal: Reply | None = None) -> None:
+        self.size = size
+        self.last = last
+        self.refusal = refusal
         self._left = size
 
     def take(self, buffer: bytes, start: int) -> tuple[bytes, int, bool]:
@@ -117,7 +125,6 @@ class ContentFilter:
 
     __slots__ = (
         "_binary",
-        "_faults",
         "_fields",
         "_header_size",
         "_in_header",
@@ -126,13 +133,15 @@ class ContentFilter:
         "_pending_cr",
         "_rules",
         "_size",
+        "faults",
     )
 
     def __init__(self, rules: ContentRules, *, binary: bool = False) -> None:
         self._rules = rules
         self._binary = binary
         """BODY=BINARYMIME: octets are as they are; only sizes and header limits hold, which bound our memory."""
-        self._faults = 0
+        self.faults = 0
+        """Those of `FAULTS` that were found, one bit each."""
         self._size = 0
         self._in_header = True
         self._header_size = 0
@@ -146,28 +155,19 @@ class ContentFilter:
     @property
     def refusal(self) -> Reply | None:
         """The reply for the gravest fault so far."""
-        if not self._faults:
-            return None
-        return next(reply for number, reply in enumerate(FAULTS) if self._faults >> number & 1)
+        return next((reply for number, reply in enumerate(FAULTS) if self.faults >> number & 1), None)
 
-    def feed(self, block: bytes) -> bytes:
-        """The clean content of ``block``; b"" once something was found: nothing of a refused message is worth keeping."""
+    def feed(self, block: bytes, *, last: bool = False) -> bytes:
+        """The clean content of ``block``, with the ``last`` one of what was held back too; b"" once something was found:
+        nothing of a refused message is worth keeping."""
         if self._pending_cr:
             block = b"\r" + block
             self._pending_cr = False
-        if block.endswith(b"\r"):  # its LF may come with the next block
+        if block.endswith(b"\r") and not last:  # its LF may come with the next block
             block = block[:-1]
             self._pending_cr = True
-        return self._check(block) if block else b""
-
-    def finish(self) -> bytes:
-        """The content is complete: what was held back."""
-        if not self._pending_cr:
+        if not block:
             return b""
-        self._pending_cr = False
-        return self._check(b"\r")
-
-    def _check(self, block: bytes) -> bytes:
         self._size += len(block)
         if not self._binary:
             self._newlines.decode(block.decode("latin-1"), final=True)
@@ -181,10 +181,10 @@ class ContentFilter:
         if self._in_header:
             self._check_header(block)
         self._check_lines(block)
-        return b"" if self._faults else block
+        return b"" if self.faults else block
 
     def _fault(self, reply: Reply) -> None:
-        self._faults |= 1 << FAULTS.index(reply)
+        self.faults |= 1 << FAULTS.index(reply)
 
     def _repair(self, block: bytes) -> bytes:
         # Line ends first, NUL after: CR NUL LF is two bare line ends, whatever NUL does. That is independent of cuts.

@@ -14,6 +14,8 @@ MAX_TEXT_LINE = 450
 """Octets of text in one reply line, below the 512 of RFC 5321 4.5.3.1.5 with code and enhanced code in front."""
 
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\Z")
+_is_plain_text = re.compile(rf"[ -~]{{0,{MAX_TEXT_LINE - 1}}}[!-~]").fullmatch
+"""One short line of printable ASCII without spaces at its end: nearly every text."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -41,16 +43,17 @@ class Reply:
     def encode(self, *, enhanced: bool = True, utf8: bool = False) -> bytes:
         """The bytes of this reply, every line wrapped below 512 octets and free of control characters; characters
         outside printable ASCII become "?" unless ``utf8``. The enhanced code stands once in each line (RFC 2034)."""
-        text = self.text
-        if len(text) <= MAX_TEXT_LINE and text.isascii() and text.isprintable():  # nearly all: cheaper than the cache
-            status = f"{self.code} {self.enhanced} {text}" if enhanced and self.enhanced else f"{self.code} {text}"
-            return status.rstrip(" ").encode("ascii") + b"\r\n"
+        if _is_plain_text(self.text):  # cheaper than a look into the cache
+            status = f"{self.enhanced} " if enhanced and self.enhanced else ""
+            return f"{self.code} {status}{self.text}\r\n".encode()
         return _encode(self, enhanced, utf8)
 
     def with_text(self, text: str) -> Reply:
         return replace(self, text=text)
 
     def __str__(self) -> str:
+        if self.enhanced and self.text:
+            return f"{self.code} {self.enhanced} {self.text}".replace("\n", " / ")
         return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
 
 

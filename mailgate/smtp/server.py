@@ -29,7 +29,7 @@ from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
 from mailgate.smtp.address import Address
 from mailgate.smtp.command import Command, Phase
-from mailgate.smtp.dialogue import Dialogue, Transfer, checked
+from mailgate.smtp.dialogue import ENHANCED_CLASSES, Dialogue, Transfer, checked
 from mailgate.smtp.events import (
     Aborted,
     Auth,
@@ -50,7 +50,6 @@ from mailgate.smtp.parameters import (
     NO_RCPT_PARAMETERS,
     BodyType,
     MailParameters,
-    RcptParameters,
     parse_mail_parameters,
     parse_rcpt_parameters,
 )
@@ -62,6 +61,7 @@ __all__ = ["Phase", "ServerSession", "ServerSettings"]
 DATA_QUESTION = Data(chunked=False)
 CHUNK_QUESTION = Data(chunked=True)
 CONTENT_END = ContentEnd()
+GO_AHEAD = replies.GO_AHEAD.encode()
 
 _BEFORE_MAIL = (Phase.GREETED,)
 _TAKING_RECIPIENTS = (Phase.SENDER, Phase.RECIPIENTS)
@@ -116,15 +116,15 @@ class ServerSession(Dialogue):
 
     def reply_each(self, answers: Sequence[Reply]) -> list[Event]:
         """Answer `ContentEnd` with a reply for each accepted recipient in LMTP, or with the one reply of SMTP."""
-        if self._closed:
-            return []
-        if not isinstance(self._question, ContentEnd):
+        if self._question is not CONTENT_END:
+            if self._closed:
+                return []
             raise RuntimeError("the content is not complete")
         if len(answers) != (self._recipients if self._settings.lmtp else 1):
             raise ValueError(f"{len(answers)} replies for {self._recipients} recipients")
-        question, self._question = self._question, None
-        self._answer_content([checked(reply, question) for reply in answers])
-        return self._run()
+        self._question = None
+        self._answer_content(answers)
+        return self._run() if self._buffer or self._events else []
 
     def tls_started(self) -> None:
         """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten."""
@@ -148,18 +148,23 @@ class ServerSession(Dialogue):
     # Input
 
     def _take_line(self) -> bool:
-        plain = self._plain_lines and grammar.PLAIN_ENVELOPE.match(self._buffer, self._position)
-        if not plain or self._exchange:
+        plain = grammar.PLAIN_ENVELOPE.match(self._buffer, self._position) if self._plain_lines else None
+        if plain is None or self._exchange:
             return super()._take_line()
         verb, local_part, domain = plain.groups()
-        if self._phase not in (_BEFORE_MAIL if verb == b"MAIL FROM" else _TAKING_RECIPIENTS):
+        phase = self._phase
+        question: Mail | Rcpt | Data
+        if verb is None and phase is Phase.RECIPIENTS and self._parameters.body is not BodyType.BINARY:
+            question = DATA_QUESTION
+        elif verb == b"MAIL FROM" and phase is Phase.GREETED:
+            question = Mail(Address(local_part.decode(), domain.decode()), NO_MAIL_PARAMETERS)
+        elif verb == b"RCPT TO" and phase in _TAKING_RECIPIENTS and self._recipients < self._settings.max_recipients:
+            question = Rcpt(Address(local_part.decode(), domain.decode()), NO_RCPT_PARAMETERS)
+        else:
             return super()._take_line()
         self._position = plain.end()
-        address = Address(local_part.decode("ascii"), domain.decode("ascii"))
-        if self._phase is Phase.GREETED:
-            self._ask(Mail(address, NO_MAIL_PARAMETERS))
-        else:
-            self._offer(address, NO_RCPT_PARAMETERS)
+        self._question = question
+        self._events.append(question)
         return True
 
     def _obey(self, line: bytes) -> None:
@@ -198,31 +203,27 @@ class ServerSession(Dialogue):
     def _refuse_command(self, command: Command, argument: bytes, reply: Reply) -> None:
         if command.verb == "BDAT":
             self._discard_chunk(argument, reply)
-        else:
-            if command.verb == "DATA":
-                self._content_unwanted = True
-            self._say(reply)
+            return
+        self._content_unwanted = self._content_unwanted or command.verb == "DATA"
+        self._say(reply)
 
     def _take_content(self, transfer: Transfer) -> bool:
-        content, self._position, complete = transfer.framing.take(self._buffer, self._position)
-        if self._filter is not None and transfer.refusal is None and content:
-            clean = self._filter.feed(content)
-            if clean:
-                self._events.append(Content(clean))
+        content, self._position, complete = transfer.take(self._buffer, self._position)
         if complete:
             self._transfer = None
-            if transfer.refusal is not None:
+        if transfer.refusal is not None:
+            if complete:
                 self._say(transfer.refusal)
-            elif self._filter is not None:
+        elif self._filter is not None:
+            clean = self._filter.feed(content, last=complete and transfer.last)
+            if clean:
+                self._events.append(Content(clean))
+            if complete:
                 self._transfer_done(transfer, self._filter)
         return complete
 
     def _transfer_done(self, transfer: Transfer, content: ContentFilter) -> None:
-        if transfer.last:
-            rest = content.finish()
-            if rest:
-                self._events.append(Content(rest))
-        refusal = content.refusal
+        refusal = content.refusal if content.faults else None
         if refusal is not None:
             self._events.append(ContentRefused(refusal))
             for _ in range(self._recipients if self._settings.lmtp and transfer.last else 1):
@@ -352,14 +353,14 @@ class ServerSession(Dialogue):
         return None
 
     def _mail_answered(self, question: Mail, reply: Reply) -> None:
-        if not reply.is_success:
+        if reply.code >= 300:
             self._refuse(reply)
             return
         self._phase = Phase.SENDER
         self._parameters = question.parameters
         self._utf8 = question.parameters.smtputf8
         self._content_unwanted = False
-        self._say(reply)
+        self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
 
     def _rcpt(self, argument: bytes) -> None:
         try:
@@ -374,22 +375,18 @@ class ServerSession(Dialogue):
             self._refuse_recipient(replies.BAD_RECIPIENT)
         elif not (self._parameters.smtputf8 or address.is_ascii):
             self._refuse_recipient(replies.NEEDS_SMTPUTF8)
-        else:
-            self._offer(address, parameters)
-
-    def _offer(self, address: Address, parameters: RcptParameters) -> None:
-        if self._recipients >= self._settings.max_recipients:
+        elif self._recipients >= self._settings.max_recipients:
             self._refuse_recipient(replies.TOO_MANY_RECIPIENTS)
         else:
             self._ask(Rcpt(address, parameters))
 
     def _rcpt_answered(self, question: Rcpt, reply: Reply) -> None:
-        if not reply.is_success:
+        if reply.code >= 300:
             self._refuse_recipient(reply)
             return
         self._phase = Phase.RECIPIENTS
         self._recipients += 1
-        self._say(reply)
+        self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
 
     def _data(self, argument: bytes) -> None:
         if self._parameters.body is BodyType.BINARY:  # RFC 3030 3
@@ -403,9 +400,9 @@ class ServerSession(Dialogue):
         if question.chunked:
             self._first_chunk_answered(reply, accepted)
         elif accepted:
-            self._write(replies.GO_AHEAD)
+            self._output.append(GO_AHEAD)
             self._filter = ContentFilter(self._settings.content_rules)
-            self._transfer = Transfer(DataFraming())
+            self._transfer = DataFraming()
         else:
             self._content_unwanted = True
             self._refuse(reply)
@@ -419,7 +416,7 @@ class ServerSession(Dialogue):
             self._discard_chunk(argument, replies.BAD_CHUNK)
         elif self._phase is Phase.CHUNKS:
             if chunk.size or chunk.last or self._count_idle():
-                self._receive_chunk(chunk)
+                self._transfer = ChunkFraming(chunk.size, last=chunk.last)
         else:
             self._chunk = chunk
             self._ask(CHUNK_QUESTION)
@@ -431,13 +428,10 @@ class ServerSession(Dialogue):
         if accepted:
             self._phase = Phase.CHUNKS
             self._filter = ContentFilter(self._settings.content_rules, binary=self._parameters.body is BodyType.BINARY)
-            self._receive_chunk(chunk)
+            self._transfer = ChunkFraming(chunk.size, last=chunk.last)
         else:
             self._abort()
-            self._transfer = Transfer(ChunkFraming(chunk.size), refusal=reply)
-
-    def _receive_chunk(self, chunk: grammar.Chunk) -> None:
-        self._transfer = Transfer(ChunkFraming(chunk.size), chunk.size, chunk.last)
+            self._transfer = ChunkFraming(chunk.size, refusal=reply)
 
     def _discard_chunk(self, argument: bytes, reply: Reply) -> None:
         """RFC 3030 2: the octets of a refused chunk come all the same, and must not be taken for commands."""
@@ -445,23 +439,29 @@ class ServerSession(Dialogue):
         if chunk is None:
             self._close(CloseReason.BAD_CHUNK_SIZE)
         else:
-            self._transfer = Transfer(ChunkFraming(chunk.size), refusal=reply)
+            self._transfer = ChunkFraming(chunk.size, refusal=reply)
 
     def _content_answered(self, question: ContentEnd, reply: Reply) -> None:
         self._answer_content([reply] * (self._recipients if self._settings.lmtp else 1))
 
     def _answer_content(self, answers: Sequence[Reply]) -> None:
+        delivered = closing = False
         for reply in answers:
-            self._write(reply)
+            if ENHANCED_CLASSES.get(reply.code // 100) != reply.enhanced[:1]:
+                reply = checked(reply, CONTENT_END)
+            self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
+            if reply.code < 300:
+                delivered = True
+            elif reply.code == 421:
+                closing = True
         self._end_transaction()
-        if any(reply.is_success for reply in answers):
+        if delivered:
             self._forgive()
-        if any(reply.code == 421 for reply in answers):
+        if closing:
             self._end(CloseReason.REPLIED)
 
     def _auth_answered(self, question: Auth, reply: Reply) -> None:
-        if reply.code == 334:
-            self._exchange = question.mechanism
+        self._exchange = question.mechanism if reply.code == 334 else ""
         self._authenticated = reply.code == 235
         self._say(reply)
 

@@ -202,6 +202,9 @@ class ShortWay(SynchronousTestCase):
             (b"MAIL FROM:<a@b> SIZE=1\r\n", False),
             (b"MAIL FROM:<a@b>\n", False),
             (b"MAIL FROM:<>\r\n", False),
+            (b"DATA\r\n", True),
+            (b"DATA \r\n", False),
+            (b"DATA\n", False),
         ):
             self.assertEqual(PLAIN_ENVELOPE.match(line) is not None, plain, repr(line))
 

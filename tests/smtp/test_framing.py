@@ -69,7 +69,7 @@ def unframe(pieces: list[bytes]) -> tuple[bytes, bytes | None]:
 def judge(pieces: list[bytes], rules: ContentRules, *, binary: bool = False) -> bytes | Reply:
     """Clean content, or why there is none."""
     content = ContentFilter(rules, binary=binary)
-    clean = b"".join(content.feed(piece) for piece in pieces) + content.finish()
+    clean = b"".join(content.feed(piece, last=number == len(pieces)) for number, piece in enumerate(pieces, 1))
     return content.refusal or clean
 
 
