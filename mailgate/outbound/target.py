@@ -6,7 +6,6 @@ Loading turns them into `EndpointSettings`, where every contradiction is an erro
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, ITarget
 from mailgate.message.envelope import Envelope
+from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, pool_warnings, warnings_of
 from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Circuit, Endpoint, EndpointSettings, HealthSettings, Timeouts
@@ -248,17 +248,21 @@ class Downstream(LinkSettings, Module):
         written = [(address, self) for address in (*self.targets, *self.inline_targets)]
         written += [(block.value, block) for block in self.endpoint]
         if not written:
-            report.error(self.span, "no endpoint to deliver to", hint="`targets tcp://host`, or an `endpoint`")
+            report.error(self.span, "no endpoint to deliver to", code="E0732", hint="`targets tcp://host`, or an `endpoint`")
         for address, block in written:
             try:
                 self._endpoints.append(self._settings(address, block, report))
             except PolicyError as error:
-                report.error(self._place(error.directive, block), str(error))
-            except (TlsError, SaslError) as error:
-                report.error(self._place("tls_client" if isinstance(error, TlsError) else "auth", block), str(error))
+                report.error(self._place(error.directive, block), str(error), code="E0730")
+            except TlsError as error:
+                report.error(self._place("tls_client", block), str(error), code="E0720")
+            except SaslError as error:
+                report.error(self._place("auth", block), str(error), code="E0731")
+        for found in pool_warnings(self):
+            report.warning(self.span_of(found.directive), found.message, code=found.code, hint=found.hint)
         backoff, most = self.health.backoff
         if most < backoff:
-            report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first")
+            report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
 
     async def start(self) -> None:
         adapters = self.context.adapters
@@ -347,7 +351,9 @@ class Downstream(LinkSettings, Module):
             )
             for requiretls in (False, True)
         ]
-        self._warn(address, mode, names, block, report)
+        written = {name for name in LINK_DIRECTIVES if self._is_written(name, block)}
+        sends_secret = auth is not None and auth.word in _SECRETS
+        self._warn(address, LinkFacts(mode, names, sends_secret, written), block, report)
         return EndpointSettings(
             scheme=address.scheme,
             label=str(address),
@@ -370,18 +376,9 @@ class Downstream(LinkSettings, Module):
     def _place(self, directive: str, block: LinkSettings) -> Any:
         return block.span_of(directive) or self.span_of(directive) or block.span or self.span
 
-    def _warn(
-        self, address: v.EndpointAddress, mode: TlsMode, names: tuple[str, ...], block: LinkSettings, report: Report
-    ) -> None:
-        if mode in (TlsMode.REQUIRE_VERIFY, TlsMode.OPTIONAL_VERIFY) and not names:
-            report.warning(
-                self._place("tls_verify_host", block), f"any trusted certificate passes for {address}: no name is verified"
-            )
-        if mode is TlsMode.REQUIRE and self._is_written("require_tls", block):
-            report.warning(self._place("tls", block), f"what goes to {address} is encrypted, but to whom is not verified")
-        may_be_clear = mode in (TlsMode.DISABLED, TlsMode.OPTIONAL, TlsMode.OPTIONAL_VERIFY)
-        if may_be_clear and address.scheme == "tcp" and _is_public(address.host):
-            report.warning(self._place("tls", block), f"what goes to {address} over a public network may be plain text")
+    def _warn(self, address: v.EndpointAddress, link: LinkFacts, block: LinkSettings, report: Report) -> None:
+        for found in warnings_of(address, link):
+            report.warning(self._place(found.directive, block), found.message, code=found.code, hint=found.hint)
 
 
 def _credentials(auth: Any) -> Callable[[], SaslClient] | None:
@@ -407,10 +404,3 @@ def _tls_context(client: TlsClient | None, use_default_ca: bool | None) -> Clien
     if client is None:
         return ClientContext(use_default_ca=use_default_ca is not False)
     return client.make(use_default_ca=use_default_ca)
-
-
-def _is_public(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False

@@ -36,12 +36,16 @@ class TlsClient(Module):
     def configure(self, report: Report) -> None:
         if (self.cert is None) != (self.key is None):
             missing = "key" if self.key is None else "cert"
-            report.error(self.span_of("cert") or self.span_of("key"), f"`cert` and `key` belong together: `{missing}` is missing")
+            report.error(
+                self.span_of("cert") or self.span_of("key"),
+                f"`cert` and `key` belong together: `{missing}` is missing",
+                code="E0720",
+            )
             return
         try:
             self.make(use_default_ca=False)
         except TlsError as error:
-            report.error(self.span, str(error))
+            report.error(self.span, str(error), code="E0720")
 
     def make(self, *, use_default_ca: bool | None = None) -> ClientContext:
         """A context with these settings; the system's authorities are trusted where none are named, unless said otherwise.
