@@ -1,0 +1,58 @@
+"""What a listener's settings lead to that its operator may not want: warnings of `mailgate check`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from mailgate.registry import Report
+
+
+def advise(listener: Any, report: Report) -> None:
+    """Limits that limit nothing here, and keys that others can read."""
+    for directive, why in _without_effect(listener):
+        report.warning(listener.span_of(directive), f"`{directive}` has no effect here", code="W0714", hint=why)
+    if listener.tls is not None and listener.tls.word == "file":
+        advise_keys(listener.tls.value, listener.span_of("tls") or listener.span, report)
+
+
+def advise_keys(files: Sequence[str], place: Any, report: Report) -> None:
+    """``files`` are pairs of certificate and key."""
+    for path in files[1::2]:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            continue  # an error elsewhere
+        if mode & (stat.S_IROTH | stat.S_IWOTH):
+            report.warning(place, f"everybody can read or write the key in {path}", code="W0508", hint=f"chmod o-rwx {path}")
+
+
+def _without_effect(listener: Any) -> list[tuple[str, str]]:
+    """(directive, why), of those that are written in the block."""
+    local = all(endpoint.scheme == "unix" or _is_loopback(endpoint.host) for endpoint in listener.endpoints)
+    lifetime = listener.session_timeout.value if listener.session_timeout else None
+    per_ip = listener.max_connections_per_ip
+    found = [
+        ("max_connections_per_ip", "clients on this machine are not counted", local),
+        ("max_connections_per_ip", f"`max_connections` is {listener.max_connections}", per_ip > listener.max_connections),
+        ("handshake_timeout", "there is no TLS", listener.tls is None or listener.tls.word == "off"),
+        *(
+            (
+                directive,
+                "`session_timeout` ends the session before",
+                lifetime is not None and getattr(listener, directive) > lifetime,
+            )
+            for directive in ("read_timeout", "data_timeout")
+        ),
+    ]
+    return [(directive, why) for directive, why, idle in found if idle and listener.span_of(directive) is not None]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
