@@ -11,6 +11,7 @@ import click
 
 from mailgate.cli.check import check
 from mailgate.cli.doc import doc
+from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
 
 
@@ -28,4 +29,5 @@ def version() -> None:
 
 main.add_command(check)
 main.add_command(doc)
+main.add_command(explain)
 main.add_command(fmt)

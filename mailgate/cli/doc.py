@@ -108,7 +108,7 @@ def _summary(block: type[Block]) -> str:
 def _heading(title: str, block: type[Block]) -> str:
     if not issubclass(block, Module):
         return title
-    name = "" if block.is_listener else "NAME"
+    name = "" if block.is_nameless else "NAME"
     return " ".join(filter(None, (title, name, arguments_syntax(block.arguments), "{ … }")))
 
 

@@ -174,7 +174,7 @@ class _Assembly:
         """Take down the name of an instance, before anything refers to it."""
         kind = node.name.text
         if declared is not None:
-            has_name = not declared.is_listener
+            has_name = not declared.is_nameless
         else:
             has_name = kind not in LISTENERS and ("." in kind or node.block is not None)
         if not has_name or not node.arguments:
@@ -209,7 +209,7 @@ class _Assembly:
         name = ""
         errors = self.report.error_count
         try:
-            if not declared.is_listener:
+            if not declared.is_nameless:
                 word = line.next("NAME")
                 name = word.text
                 if not _INSTANCE_NAME.match(name):

@@ -18,6 +18,7 @@ WORDS = {
     "msgpipeline": "mailgate.pipeline.module",
     "checks": "mailgate.registry.module",
     "modifiers": "mailgate.registry.module",
+    "test": "mailgate.pipeline.testblock",
     "tls_client": "mailgate.outbound.tls_client",
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""
@@ -29,7 +30,6 @@ UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
         "submission": "it needs authentication",
-        "test": "`mailgate check` does not run tests yet",
         "limits": "limits by address and rate are not there",
         "mx_auth": "it needs direct delivery to MX hosts",
         "pki": "targets name their certificates in `tls_client`",

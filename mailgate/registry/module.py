@@ -42,8 +42,14 @@ class Module(Block):
     """What a reference to it can stand for; its namespace (or word) if empty."""
     is_listener: ClassVar[bool] = False
     """A listener's line holds addresses, not a name, and nobody needs to refer to it."""
+    is_nameless: ClassVar[bool] = False
+    """Whether its line begins without a name of the instance, so that nothing can refer to it: as with listeners."""
     configure_damaged: ClassVar[bool] = False
     """Whether `configure` copes with blocks whose ``damaged`` is true, and so can report more. Else it is not called then."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.is_nameless = cls.is_nameless or cls.is_listener
 
     def __init__(self, context: ModuleContext) -> None:
         self.context = context

@@ -1,0 +1,153 @@
+"""A transaction that everybody takes for real, and that leaves no mark: what `explain`, `try` and `test` blocks run.
+
+The router, the checks, the modifiers and the `Transaction` are those of live mail. What is replaced is the edge: a target by one
+that accepts everything and delivers nothing, a check that asks the network by one that passes and says so (unless it may be
+asked), a table by `Lookups`. A rehearsal logs nothing; it keeps the refusals, each with the place of its rule.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from mailgate.adapters import Adapters
+from mailgate.events import Event
+from mailgate.interfaces import ITarget, ITwoPhaseDelivery
+from mailgate.message.body import Spool
+from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.pipeline.answers import RCPT_OK
+from mailgate.pipeline.lookup import Kept, Lookups, kept
+from mailgate.pipeline.router import Router
+from mailgate.pipeline.routing import Path, Plan
+from mailgate.pipeline.trace import Node, TracedRouting
+from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.smtp.reply import MailError, Reply, TemporaryError
+
+SPOOL_LIMIT = 1 << 30
+"""Octets of a message on disk: one message at a time is rehearsed."""
+
+
+def adapters() -> Adapters:
+    """A world in which nothing waits: files are read at once, timers never fire."""
+    return Adapters(Clock(), time.time, maybeDeferred, random.Random())
+
+
+def spool(outside: Adapters) -> Spool:
+    return Spool(SPOOL_LIMIT, outside)
+
+
+@implementer(ITarget)
+class Understudy:
+    """Stands in for a target: accepts everything, delivers nothing. ``received`` is what it was given."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.finality = target.finality
+        self.label: str = target.label
+
+    def open(self, envelope: Envelope) -> _Accepting:
+        return _Accepting(self.label)
+
+
+@implementer(ITwoPhaseDelivery)
+class _Accepting:
+    def __init__(self, label: str) -> None:
+        self._reply = Reply(250, "2.0.0", f"taken for {label}")
+        self._accepted = 0
+
+    def rcpt(self, recipient: Recipient) -> Reply:
+        self._accepted += 1
+        return RCPT_OK
+
+    def withdraw(self, recipients: Sequence[Recipient]) -> None:
+        self._accepted -= len(recipients)
+
+    def send(self, message: Any) -> list[Reply]:
+        return [self._reply] * self._accepted
+
+    def prepare(self, message: Any) -> list[Reply]:
+        return self.send(message)
+
+    def commit(self) -> list[Reply]:
+        return self.send(None)
+
+    def abort(self) -> None: ...
+
+
+class _Silent:
+    """Stands in for a check that may not ask anybody."""
+
+    passes = "not asked, taken to pass"
+
+    def __init__(self, check: Any) -> None:
+        self.span = getattr(check, "span", None)
+        self.label = getattr(check, "label", "check")
+
+    def open(self, envelope: Envelope) -> _Silent:
+        return self
+
+    def sender(self, envelope: Envelope) -> None: ...
+
+    def rcpt(self, recipient: Recipient) -> None: ...
+
+    def body(self, message: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Rehearsal(Transaction):
+    """One transaction, dry. ``refusal`` is why the last step was refused; `next_root` gives the next step a tree of its own."""
+
+    __slots__ = ("_routed", "refusal")
+
+    def __init__(
+        self,
+        router: Router,
+        session: Session,
+        settings: TransactionSettings,
+        message_id: str,
+        lookups: Lookups,
+        root: Node,
+        may_ask: frozenset[Kept],
+    ) -> None:
+        super().__init__(router, session, settings, message_id)
+        self.refusal: MailError | None = None
+        understudies: dict[Any, Understudy] = {}
+
+        def replace_target(target: Any) -> Understudy:
+            return understudies.setdefault(target, Understudy(target))
+
+        def replace_check(check: Any) -> Any:
+            return check if kept(check) in may_ask else _Silent(check)
+
+        self._routed = self._routing = TracedRouting(root, lookups, replace_target, replace_check)
+
+    def next_root(self, root: Node) -> None:
+        self.refusal = None
+        self._routed.next_root(root)
+
+    @property
+    def path(self) -> Path | None:
+        """How the sender passed the pipeline; None before MAIL, and if it is refused."""
+        return self._path
+
+    @property
+    def plans(self) -> list[Plan]:
+        """What the recipient that was accepted last became."""
+        return self._accepted[-1].plans if self._accepted else []
+
+    def _refusal(self, error: BaseException) -> MailError:
+        if not isinstance(error, MailError):
+            error = TemporaryError("Internal error", reason=f"{type(error).__name__}: {error}")
+        self.refusal = error
+        return error
+
+    def _log_refusal(self, event: Event, refusal: MailError, to: str | None = None) -> None: ...
+
+    def _log_outcome(self, answers: list[Reply]) -> None: ...

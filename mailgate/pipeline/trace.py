@@ -1,0 +1,387 @@
+"""What the walk of one message meets, as a tree: blocks, branches taken and not taken, rewrites, checks, decisions.
+
+`TracedRouting` is the walk of live mail (routing.py) with an ear at each decision. It calls the method it overrides, notes what
+that was given and gave, and decides nothing itself, so what it shows is what mail does. Live mail runs on `Routing` and pays
+nothing.
+
+Every node has the place where its line is written. A level of rules shows the tables that were asked, then the rules in the order
+in which they are written, the one that was taken among them; long lists of rules that did not match are cut at `MAX_SHOWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from mailgate.config.source import Span
+from mailgate.message.envelope import Envelope, Recipient
+from mailgate.pipeline.checks import OpenCheck
+from mailgate.pipeline.lookup import Lookups
+from mailgate.pipeline.router import (
+    Branch,
+    Deliver,
+    DeliverTo,
+    Discard,
+    Handling,
+    Reject,
+    Router,
+    Rules,
+    Side,
+    Through,
+    place,
+    rule_keys,
+)
+from mailgate.pipeline.routing import Path, Plan, Routing
+from mailgate.smtp.address import Address
+from mailgate.smtp.reply import MailError, Reply
+
+MAX_SHOWN = 12
+"""Rules of one level that are shown although they did not match."""
+
+
+class Kind(Enum):
+    """What a node of the tree stands for."""
+
+    PIPELINE = "pipeline"
+    RULE = "rule"
+    CHECK = "check"
+    REWRITE = "rewrite"
+    DELIVER = "deliver"
+    REJECT = "reject"
+    DISCARD = "discard"
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One line of the tree: ``text`` as it is written in the file, ``where`` its ``file:line``, ``reason`` why it is taken or
+    not. ``entry`` is the ``file:line`` of the table entry behind it, ``target`` and ``endpoint`` are a delivery's."""
+
+    kind: Kind
+    text: str
+    where: str = ""
+    reason: str = ""
+    taken: bool = True
+    entry: str = ""
+    target: str = ""
+    endpoint: str = ""
+    children: list[Node] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Node]:
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+class Trace:
+    """The tree under construction: what is added stands in the innermost open node."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self, root: Node) -> None:
+        self._open = [root]
+
+    def add(self, node: Node) -> Node:
+        self._open[-1].children.append(node)
+        return node
+
+    def enter(self, node: Node) -> None:
+        """Open a node that was added, up to the end of the `level` around it."""
+        self._open.append(node)
+
+    @contextmanager
+    def level(self, *nodes: Node) -> Iterator[None]:
+        depth = len(self._open)
+        self._open += nodes
+        try:
+            yield
+        finally:
+            del self._open[depth:]
+
+
+class TracedRouting(Routing):
+    """See the module's docstring. ``replace`` gives what stands in for a target and for a check: they themselves, or doubles."""
+
+    __slots__ = ("_blocks", "_chosen", "_lookups", "_replace_check", "_replace_target", "trace")
+
+    def __init__(
+        self,
+        root: Node,
+        lookups: Lookups,
+        replace_target: Callable[[Any], Any],
+        replace_check: Callable[[Any], Any],
+    ) -> None:
+        super().__init__()
+        self.trace = Trace(root)
+        self._lookups = lookups
+        self._replace_target = replace_target
+        self._replace_check = replace_check
+        self._chosen = root
+        self._blocks: dict[Path, list[Node]] = {}
+
+    def next_root(self, root: Node) -> None:
+        """The next stage of the message gets a tree of its own."""
+        self.trace = Trace(root)
+
+    # The walk
+
+    async def enter(self, router: Router, envelope: Envelope) -> Path:
+        with self.trace.level():
+            chosen, self._chosen = self._chosen, _NOTHING
+            path = await super().enter(router, envelope)
+            self._blocks[path] = [] if self._chosen is _NOTHING else [self._chosen]
+            self._chosen = chosen
+            return path
+
+    async def plan(self, path: Path, recipient: Recipient) -> list[Plan]:
+        blocks = [Node(node.kind, node.text, node.where, "as the sender has it") for node in self._blocks[path]]
+        with self.trace.level(*(self.trace.add(block) for block in blocks)):
+            plans = await super().plan(path, recipient)
+            if path.only is not None:
+                self._note_handling(path.route)
+        for plan in plans:
+            if plan.target is not None:
+                plan.target = self._replace_target(plan.target)
+                plan.__post_init__()
+        return plans
+
+    async def take(self, path: Path, branch: Branch, *rest: Any) -> None:
+        with self.trace.level(self._chosen):
+            await super().take(path, branch, *rest)
+
+    async def handle(self, handling: Handling, *rest: Any) -> None:
+        self._note_handling(handling)
+        await super().handle(handling, *rest)
+
+    async def through(self, step: Through, *rest: Any) -> None:
+        node = self.trace.add(Node(Kind.PIPELINE, heading(step.span), place(step.span)))
+        with self.trace.level(node):
+            await super().through(step, *rest)
+
+    async def choose(self, rules: Rules, address: Address) -> Branch:
+        before = len(self._lookups)
+        branch = None
+        try:
+            branch = await super().choose(rules, address)
+        finally:
+            node = self._note_level(rules, address, branch, before)
+        self._chosen = node
+        if rules.side is Side.SOURCE:
+            self.trace.enter(node)
+        return branch
+
+    # What is asked on the way
+
+    async def open(self, checks: Sequence[Any], envelope: Envelope) -> tuple[OpenCheck, ...]:
+        return await super().open([_Check(self._replace_check(check), self) for check in checks], envelope)
+
+    async def rewrite_sender(self, modifiers: Sequence[Any], envelope: Envelope) -> Envelope:
+        return await super().rewrite_sender([_Modifier(modifier, self) for modifier in modifiers], envelope)
+
+    async def expand(self, modifiers: Sequence[Any], recipient: Recipient) -> Sequence[Recipient]:
+        return await super().expand([_Modifier(modifier, self) for modifier in modifiers], recipient)
+
+    # Notes
+
+    def note_rewrite(self, modifier: Any, before: Address, after: Sequence[Address] | None, asked: int) -> None:
+        """``after`` is None if the modifier failed; ``asked`` is how many lookups there were before it."""
+        hits = [lookup for lookup in self._lookups.since(asked) if lookup.values]
+        changed = after is not None and tuple(after) != (before,)
+        if after is None:
+            reason = "could not answer"
+        elif changed:
+            reason = f"{_shown(before)} becomes {', '.join(map(_shown, after))}"
+        else:
+            reason = f"{_shown(before)} stays"
+        entry = ", ".join(dict.fromkeys(lookup.where for lookup in hits if lookup.where)) if changed else ""
+        span = getattr(modifier, "span", None)
+        self.trace.add(Node(Kind.REWRITE, _heading_of(modifier), place(span), reason, changed, entry))
+
+    def note_check(self, check: Any, stage: str, verdict: object) -> None:
+        reason = str(verdict) if isinstance(verdict, Reply) else "failed" if verdict is not None else check.passes
+        self.trace.add(Node(Kind.CHECK, _heading_of(check), place(check.span), f"{stage}: {reason}", verdict is None))
+
+    @property
+    def asked(self) -> int:
+        return len(self._lookups)
+
+    def _note_handling(self, handling: object) -> None:
+        if isinstance(handling, Reject):
+            self.trace.add(Node(Kind.REJECT, _word("reject", handling.span), place(handling.span), str(handling.reply)))
+        elif isinstance(handling, Discard):
+            self.trace.add(Node(Kind.DISCARD, "discard", place(handling.span), "accepted and thrown away"))
+        elif isinstance(handling, Deliver):
+            for step in handling.steps:
+                if isinstance(step, DeliverTo):
+                    self.trace.add(delivery_node(step))
+
+    def _note_level(self, rules: Rules, address: Address, branch: Branch | None, before: int) -> Node:
+        """Add the rules of one level; the node of ``branch`` is the result. None: a table could not answer."""
+        key, domain = rule_keys(address)
+        asked = {id(lookup.table): lookup for lookup in self._lookups.since(before) if lookup.key == key}
+        chosen = _NOTHING
+        for table, rule in rules.tables:
+            lookup = asked.get(id(table))
+            if lookup is None:
+                break
+            reason = "could not answer" if lookup.values is None else f"has {key!r}" if lookup.values else f"no entry {key!r}"
+            entry = lookup.where if lookup.values else ""
+            node = self.trace.add(Node(Kind.RULE, heading(rule.span), place(rule.span), reason, rule is branch, entry))
+            chosen = node if rule is branch else chosen
+        if branch is None or chosen is not _NOTHING:
+            return chosen
+        words = {rule: None for kind in (rules.exact, rules.domains, rules.suffixes) for rule in kind.values()}
+        others = sorted((rule for rule in words if rule is not branch), key=_written)
+        shown = sorted([*others[:MAX_SHOWN], *([branch] if branch is not rules.default else [])], key=_written)
+        for rule in shown:
+            reason = _match(rules, rule, key, domain) if rule is branch else f"not {key or '<>'}"
+            node = self.trace.add(Node(Kind.RULE, heading(rule.span), place(rule.span), reason, rule is branch))
+            chosen = node if rule is branch else chosen
+        if len(others) > MAX_SHOWN:
+            text = f"{len(others) - MAX_SHOWN} more rules"
+            self.trace.add(Node(Kind.RULE, text, "", f"not {key or '<>'}", False))
+        if branch is rules.default:
+            chosen = self.trace.add(Node(Kind.RULE, heading(branch.span), place(branch.span), "nothing else matches"))
+        return chosen
+
+
+class _Modifier:
+    """A modifier that is listened to; it stands in for it during one call of the walk."""
+
+    __slots__ = ("_modifier", "_routing")
+
+    def __init__(self, modifier: Any, routing: TracedRouting) -> None:
+        self._modifier = modifier
+        self._routing = routing
+
+    async def sender(self, envelope: Envelope) -> Address:
+        asked = self._routing.asked
+        sender: Address | None = None
+        try:
+            answer = self._modifier.sender(envelope)
+            sender = answer if isinstance(answer, Address) else await answer
+            return sender
+        finally:
+            self._routing.note_rewrite(self._modifier, envelope.sender, None if sender is None else (sender,), asked)
+
+    async def rcpt(self, recipient: Recipient) -> tuple[Address, ...]:
+        asked = self._routing.asked
+        addresses: tuple[Address, ...] | None = None
+        try:
+            answer = self._modifier.rcpt(recipient)
+            addresses = answer if isinstance(answer, tuple) else await answer
+            return addresses
+        finally:
+            self._routing.note_rewrite(self._modifier, recipient.address, addresses, asked)
+
+
+class _Check:
+    """A check that is listened to, and its state of this message."""
+
+    __slots__ = ("_check", "_routing", "_state", "passes", "span")
+
+    def __init__(self, check: Any, routing: TracedRouting) -> None:
+        self.span = getattr(check, "span", None)
+        self.passes: str = getattr(check, "passes", "passes")
+        self._check = check
+        self._routing = routing
+        self._state: Any = None
+
+    @property
+    def label(self) -> str:
+        return str(getattr(self._check, "label", "check"))
+
+    def open(self, envelope: Envelope) -> _Check:
+        self._state = self._check.open(envelope)
+        return self
+
+    async def sender(self, envelope: Envelope) -> Any:
+        return await self._asked("sender", envelope)
+
+    async def rcpt(self, recipient: Recipient) -> Any:
+        return await self._asked("rcpt", recipient)
+
+    async def body(self, message: Any) -> Any:
+        return await self._asked("body", message)
+
+    def close(self) -> None:
+        self._state.close()
+
+    async def _asked(self, stage: str, subject: Any) -> Any:
+        verdict: object = "failed"
+        try:
+            verdict = getattr(self._state, stage)(subject)
+            if verdict is not None and not isinstance(verdict, Reply):
+                verdict = await verdict  # type: ignore[misc]
+            return verdict
+        except MailError as refusal:
+            verdict = refusal.reply
+            raise
+        finally:
+            self._routing.note_check(self, stage, verdict)
+
+
+_NOTHING = Node(Kind.RULE, "")
+
+
+def delivery_node(step: DeliverTo) -> Node:
+    """A target, and the endpoint that would serve: the first one, as long as it is well."""
+    endpoint = first_endpoint(step.target)
+    reason = f"to {endpoint}" if endpoint else ""
+    return Node(
+        Kind.DELIVER, _word("deliver_to", step.span), place(step.span), reason, target=step.target.label, endpoint=endpoint
+    )
+
+
+def first_endpoint(target: Any) -> str:
+    """The endpoint that a target tries first; "" for a target that has none (maildir)."""
+    labels: Sequence[str] = getattr(target, "endpoint_labels", ())
+    return labels[0] if labels else ""
+
+
+def heading(span: Span | None) -> str:
+    """A directive as it is written, up to its block, on its first line; literal secrets are blanked."""
+    if span is None or span.source is None:
+        return ""
+    source = span.source
+    text = source.line(span.line)[span.column - 1 :]
+    first = span.start
+    for start, end in source.secrets:
+        if first <= start < first + len(text):
+            text = text[: start - first] + "***"[: end - start].ljust(end - start, "\0") + text[end - first :]
+    quoted = False
+    for number, character in enumerate(text):
+        if character == '"' and text[number - 1 : number] != "\\":
+            quoted = not quoted
+        elif not quoted and (character in "{#" and text[number - 1 : number].isspace()):
+            text = text[:number]
+            break
+    return text.replace("\0", "").rstrip()
+
+
+def _word(word: str, span: Span | None) -> str:
+    return heading(span) or word
+
+
+def _heading_of(module: Any) -> str:
+    return heading(getattr(module, "span", None)) or str(getattr(module, "label", "") or type(module).__name__)
+
+
+def _shown(address: Address) -> str:
+    return f"<{address}>"
+
+
+def _written(rule: Branch) -> tuple[str, int]:
+    return (rule.span.path, rule.span.line) if rule.span is not None else ("", 0)
+
+
+def _match(rules: Rules, rule: Branch, key: str, domain: str) -> str:
+    """Which of a rule's words it was, in the order of `Rules.find`."""
+    if rules.exact.get(key) is rule:
+        return f"the address {key or '<>'}"
+    if rules.domains.get(domain) is rule:
+        return f"the domain {domain}"
+    suffix = next(name for name, other in rules.suffixes.items() if other is rule and domain.endswith("." + name))
+    return f"a sub-domain of {suffix}"
