@@ -6,6 +6,7 @@
 - ``#`` begins a comment only where a token could begin. ``{`` and ``}`` are structure when they stand alone and unquoted.
 - A lone ``\\`` at the end of a line joins the next.
 - A word that opens ``(`` or ``[`` runs to its match on that line: spaces, commas, ``#`` and ``"…"`` inside belong to it.
+- In the condition of a ``when``, up to its ``{``, ``"…"`` also stands inside words: ``domain(sender)=="a b.test"&&tls`` is one.
 
 Refused, each where it stands: a quote that is never closed, text glued to a closing quote or to a brace, a bracket without
 its match, ``;`` at the end of a word, control characters. After each error the lexer goes on as the writer most likely
@@ -54,6 +55,9 @@ _PLAIN = re.compile(r"[^\s(\[]*")
 """What a word runs through before whitespace or a bracket that has to be matched."""
 _JOIN = re.compile(r"\\[^\S\n]*(?:\n|\Z)")
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_EXPRESSION_WORDS = frozenset({"when"})
+"""Directives with an expression on their line."""
+_EXPRESSION_PLAIN = re.compile(r'[^\s(\["]*')
 _UNCLOSED = re.compile(r"\s*(?:\s\{\s*)?\Z")
 """What ends the line of an unclosed quote and was not meant to be in it."""
 _GLUED = re.compile(r"[^\s{}]\S*")
@@ -76,6 +80,7 @@ class _Lexer:
         self.report = report
         self.tokens: list[Token] = []
         self.separated = False
+        self.in_expression = False
 
     def run(self) -> list[Token]:
         text = self.text
@@ -100,7 +105,7 @@ class _Lexer:
                 position += 1
             elif character == "#":
                 position = self._comment(position)
-            elif character == '"':
+            elif character == '"' and not (self.in_expression and self._is_glued(position)):
                 position = self._quoted(position)
             elif character == "\\" and (join := _JOIN.match(text, position)):
                 self._add(Kind.JOIN, "\\", position, position + 1)
@@ -115,6 +120,12 @@ class _Lexer:
         return self.tokens
 
     def _add(self, kind: Kind, text: str, start: int, end: int, quoted: bool = False) -> None:
+        if kind is Kind.WORD:
+            if text in _EXPRESSION_WORDS and not quoted:
+                before = next((token.kind for token in reversed(self.tokens) if token.kind is not Kind.JOIN), Kind.NEWLINE)
+                self.in_expression = before is not Kind.WORD
+        elif kind in (Kind.OPEN, Kind.NEWLINE):
+            self.in_expression = False
         self.tokens.append(Token(kind, text, self.source.span(start, end), quoted))
 
     def _error(self, start: int, end: int, message: str, code: str, hint: str = "", notes: tuple[str, ...] = ()) -> None:
@@ -129,6 +140,11 @@ class _Lexer:
         end = self._line_end(start)
         self._add(Kind.COMMENT, self.text[start:end].rstrip(), start, end)
         return end
+
+    def _is_glued(self, start: int) -> bool:
+        """Whether something stands right behind the quoted text that begins here."""
+        match = _QUOTED.match(self.text, start, self._line_end(start))
+        return match is not None and _GLUED.match(self.text, match.end()) is not None
 
     def _quoted(self, start: int) -> int:
         match = _QUOTED.match(self.text, start)
@@ -194,9 +210,12 @@ class _Lexer:
     def _word_end(self, start: int) -> int:
         position = start
         while True:
-            match = _PLAIN.match(self.text, position)
+            match = (_EXPRESSION_PLAIN if self.in_expression else _PLAIN).match(self.text, position)
             assert match is not None
             position = match.end()
+            if self.in_expression and self.text.startswith('"', position):
+                position = self._inner_quote_end(position)
+                continue
             if position >= len(self.text) or self.text[position] not in _CLOSERS:
                 return position
             closed = self._bracket_end(position)
@@ -205,6 +224,14 @@ class _Lexer:
                 assert rest is not None
                 return rest.end()
             position = closed
+
+    def _inner_quote_end(self, start: int) -> int:
+        line_end = self._line_end(start)
+        match = _QUOTED.match(self.text, start, line_end)
+        if match is not None:
+            return match.end()
+        self._error(start, start + 1, "this quote is never closed", "E0103", 'close it with `"`')
+        return start + len(_UNCLOSED.sub("", self.text[start:line_end]))
 
     def _bracket_end(self, start: int) -> int:
         """Offset behind the match of the bracket at ``start``; -1, reported, if its line has none."""
@@ -219,7 +246,7 @@ class _Lexer:
                 if match is None:
                     break
                 position = match.end()
-                if position < line_end and text[position] not in _AFTER_INNER_QUOTE:
+                if position < line_end and text[position] not in _AFTER_INNER_QUOTE and not self.in_expression:
                     self._error(position, position + 1, "text right behind a closing quote", "E0104", "put a space before it")
             elif character in _CLOSERS:
                 expected.append(_CLOSERS[character])

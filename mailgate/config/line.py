@@ -41,6 +41,9 @@ class Modules(Protocol):
     def inline(self, namespace: str, kind: Token, line: Line, *, takes_block: bool) -> Any:
         """An inline module: ``kind`` names it, the rest of the line is its arguments, the block (if it takes it) its own."""
 
+    def knows(self, namespace: str, kind: str) -> bool:
+        """Whether there is a module ``namespace.kind``."""
+
     def reference(self, name: Token, provides: str) -> Any:
         """What ``&name`` stands for, if it provides that."""
 
@@ -59,6 +62,8 @@ class Scope:
     runtime_dir: str = ""
     inherited: dict[Any, Any] = field(default_factory=dict)
     """Values of the global scope that were written, by their declaration."""
+    local_domains: Any = None
+    """`mailgate.config.domains.LocalDomains` of the global scope."""
     blocks: list[Any] = field(default_factory=list)
     """Every block made, so that references in it can be settled."""
 

@@ -7,9 +7,11 @@ A type is made with its limits, ``Duration(minimum=1)``, and reads the words of 
     Args → tuple                     Choice → str                     OneOf → Chosen(word, value)
     Endpoint → EndpointAddress       Network → ipaddress network      Secret → SecretText
     ReplyCode → Reply                ModuleLine, ReferenceTo, BlockOrReference → the module
-    ModuleList → tuple of modules
+    ModuleList → tuple of modules    ConditionValue → Condition        DomainsOrTable → LocalDomains
 """
 
+from mailgate.config.conditions import Condition, ConditionValue
+from mailgate.config.domains import DomainsOrTable, LocalDomains
 from mailgate.config.line import REQUIRED, Args, Choice, Chosen, Line, List, Nothing, OneOf, Refused, Scope, Value
 from mailgate.config.places import Endpoint, EndpointAddress, Network, Path, Secret, SecretText
 from mailgate.config.references import BlockOrReference, ModuleLine, ModuleList, ReferenceTo
@@ -33,6 +35,9 @@ __all__ = [
     "Boolean",
     "Choice",
     "Chosen",
+    "Condition",
+    "ConditionValue",
+    "DomainsOrTable",
     "Duration",
     "Endpoint",
     "EndpointAddress",
@@ -40,6 +45,7 @@ __all__ = [
     "Integer",
     "Line",
     "List",
+    "LocalDomains",
     "ModuleLine",
     "ModuleList",
     "Network",

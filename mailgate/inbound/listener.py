@@ -14,6 +14,7 @@ from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.schema import Argument, Directive, Refused
 from mailgate.events import Event, EventLog
+from mailgate.inbound.advice import advise
 from mailgate.inbound.ports import CannotBind, Port
 from mailgate.inbound.sessions import ConnectionSettings, Sessions
 from mailgate.message.body import Spool
@@ -205,7 +206,8 @@ class Listener(PipelineBlock, Module):
     # life
 
     def configure(self, report: Report) -> None:
-        self._router = compile_pipeline(self, report)
+        self._router = compile_pipeline(self, report, self.context.local_domains)
+        advise(self, report)
         place = self.span_of("tls") or self.span
         try:
             self._contexts = self._make_contexts()

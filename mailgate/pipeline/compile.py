@@ -13,10 +13,13 @@ shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle; W0801
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
+from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
+from mailgate.config.expression import tokenize
 from mailgate.config.schema import Block, Item
 from mailgate.config.source import Span
 from mailgate.pipeline.grammar import PipelineBlock, PipelineRules, Split
@@ -24,11 +27,13 @@ from mailgate.pipeline.modifiers import takes_part
 from mailgate.pipeline.review import Hole, report_hole, report_relays
 from mailgate.pipeline.router import (
     Branch,
+    Condition,
     Deliver,
     DeliverTo,
     Discard,
     Handling,
     Reject,
+    RelayRule,
     Router,
     Rules,
     Side,
@@ -44,6 +49,8 @@ RULES = {
     Side.DESTINATION: ("destination_in", "destination", "default_destination"),
 }
 
+_DECIDING = (*HANDLING, *RULES[Side.SOURCE], *RULES[Side.DESTINATION])
+
 _NOT_CONFIGURED = Reply(451, "4.3.5", "Not configured")
 _BROKEN = Reject(_NOT_CONFIGURED)
 """In place of what was reported: a configuration with errors is never run."""
@@ -54,10 +61,10 @@ class NamedPipeline(PipelineRules):
 
     _router: Router | None = None
 
-    def router(self, report: Report, chain: tuple[NamedPipeline, ...] = ()) -> Router:
+    def router(self, report: Report, local: LocalDomains, chain: tuple[NamedPipeline, ...] = ()) -> Router:
         """``chain``: the named pipelines that led here."""
         if self._router is None:
-            self._router = _Compiler(report, (*chain, self)).whole(self, self.title)
+            self._router = _Compiler(report, (*chain, self), local).whole(self, self.title)
         return self._router
 
     @property
@@ -66,10 +73,10 @@ class NamedPipeline(PipelineRules):
         raise NotImplementedError
 
 
-def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
-    """The router of a listener; what is wrong goes to ``report``."""
+def compile_pipeline(block: PipelineBlock, report: Report, local: LocalDomains = NOTHING_LOCAL) -> Router:
+    """The router of a listener; what is wrong goes to ``report``. ``local`` are the gateway's own domains."""
     errors = report.error_count
-    router = _Compiler(report, (), block.local_domains).whole(block, getattr(block, "name", "") or "pipeline")
+    router = _Compiler(report, (), local).whole(block, getattr(block, "name", "") or "pipeline")
     if block.split is Split.ALLOW:
         report.warning(
             block.span_of("on_split"),
@@ -87,15 +94,15 @@ def compile_pipeline(block: PipelineBlock, report: Report) -> Router:
             notes=("RFC 5321 4.5.1 wants it accepted: `destination postmaster { … }`",),
         )
     if not block.damaged and report.error_count == errors:
-        report_relays(router, block, report)
+        report_relays(router, block, local, report)
     return router
 
 
 class _Compiler:
-    def __init__(self, report: Report, chain: tuple[NamedPipeline, ...], local_domains: Sequence[str] = ()) -> None:
+    def __init__(self, report: Report, chain: tuple[NamedPipeline, ...], local: LocalDomains) -> None:
         self._report = report
         self._chain = chain
-        self._local_domains = tuple(local_domains)
+        self._local = local
         self._holes: list[Hole] = []
 
     def whole(self, block: PipelineRules, title: str) -> Router:
@@ -111,14 +118,60 @@ class _Compiler:
 
     def router(self, block: PipelineRules, title: str) -> Router:
         checks, modifiers = _listed(block, "check"), _listed(block, "modify")
-        route = self._route(block, title, (Side.SOURCE, Side.DESTINATION), checks)
-        return Router(route, block.span, checks, *_by_stage(modifiers))
+        sides = (Side.SOURCE, Side.DESTINATION)
+        conditions = self._conditions(block, sides, checks)
+        route = self._route(block, title, sides, checks)
+        return Router(route, block.span, checks, *_by_stage(modifiers), conditions, self._relay(block))
+
+    def _relay(self, block: PipelineRules) -> RelayRule | None:
+        if not isinstance(block, PipelineBlock) or not block.relay_from:
+            return None
+        return RelayRule(block.relay_from, self._local, block.span_of("relay_from"))
 
     def _branch(self, block: Block, title: str, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> Branch:
         """``outer`` are the checks of the blocks around: one check judges once."""
         checks = tuple(check for check in _listed(block, "check") if check not in outer)
+        conditions = self._conditions(block, sides, outer + checks)
         route = self._route(block, title, sides, outer + checks)
-        return Branch(route, block.span, checks, *_by_stage(_listed(block, "modify")))
+        return Branch(route, block.span, checks, *_by_stage(_listed(block, "modify")), conditions)
+
+    def _conditions(self, block: Block, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> tuple[Condition, ...]:
+        """The `when` blocks of a block. One that is always true is an error if anything stands behind it, which would never
+        be reached; one that is never true, or that asks again what was asked above, always is."""
+        conditions: list[Condition] = []
+        asked: dict[str, Item] = {}
+        for item in block.items:
+            if item.name != "when":
+                continue
+            test: v.Condition = item.value.value
+            before = asked.setdefault(_spelling(test), item)
+            if before is not item:
+                notes = (f"the same is asked at {before.span}",)
+                self._report.error(
+                    item.span, "this block is never taken: its condition was asked above", code="E0804", notes=notes
+                )
+            elif test.always is False:
+                place = test.place(test.expression.node)
+                self._report.error(
+                    item.span, "this block is never taken", code="E0804", notes=(f"its condition is false: {place}",)
+                )
+            elif test.always:
+                self._report_unreached(block, item)
+            branch = self._branch(item.value, "when", sides, outer)
+            conditions.append(Condition(test, branch, item.span))
+        return tuple(conditions)
+
+    def _report_unreached(self, block: Block, always: Item) -> None:
+        place = always.value.value.place(always.value.value.expression.node)
+        number = block.items.index(always)
+        behind = [item for item in block.items[number + 1 :] if item.name == "when"]
+        behind += [item for item in block.items if item.name in _DECIDING]
+        if behind:
+            notes = (f"the condition at {place} is always true",)
+            self._report.error(behind[0].span, f"this `{behind[0].name}` is never reached", code="E0804", notes=notes)
+        else:
+            hint = "write what is in the block without `when`"
+            self._report.error(place, "this condition is always true", code="E0804", hint=hint)
 
     def _route(self, block: Block, title: str, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> Handling | Rules:
         handling = [item for item in block.items if item.name in HANDLING]
@@ -176,7 +229,7 @@ class _Compiler:
 
     def _named(self, pipeline: NamedPipeline, span: Span) -> Router:
         if pipeline not in self._chain:
-            return pipeline.router(self._report, self._chain)
+            return pipeline.router(self._report, self._local, self._chain)
         circle = (*self._chain[self._chain.index(pipeline) :], pipeline)
         self._report.error(
             span,
@@ -216,9 +269,12 @@ class _Compiler:
             hint = f"what no rule matches needs a decision: `{default_word} {{ … }}`"
             end = Reject(_NOT_CONFIGURED)
             self._hole(Hole(end, items[-1].span, f"`{title}` has no `{default_word}`", "E0803", hint))
-        if side is Side.DESTINATION:
-            rules.spread_postmaster(self._local_domains)
-        return rules.compiled(side, default or Branch(end, block.span))
+        return rules.compiled(side, default or Branch(end, block.span), self._local)
+
+
+def _spelling(test: v.Condition) -> str:
+    """The same for conditions that differ in white space only."""
+    return " ".join(token.text for token in tokenize(test.expression.text))
 
 
 def _listed(block: Block, word: str) -> tuple[Any, ...]:
@@ -243,9 +299,8 @@ def _branches(router: Router) -> Iterator[Branch]:
             continue
         seen.add(branch)
         yield branch
-        if isinstance(branch.route, Rules):
-            waiting += branch.route.branches()
-        elif isinstance(branch.route, Deliver):
+        waiting += branch.inner()
+        if isinstance(branch.route, Deliver):
             waiting += [step.router for step in branch.route.steps if isinstance(step, Through)]
 
 
@@ -268,7 +323,7 @@ def _report_copies(router: Router, report: Report) -> None:
 def _refuses_postmaster(branch: Branch) -> bool:
     """Whether ``<postmaster>`` without a domain is refused whoever sends it. Tables and modifiers: not known, so no."""
     route = branch.route
-    if branch.rcpt_modifiers:
+    if branch.rcpt_modifiers or not all(_refuses_postmaster(condition.branch) for condition in branch.conditions):
         return False
     if isinstance(route, Rules):
         if route.side is Side.SOURCE:

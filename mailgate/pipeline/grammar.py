@@ -1,10 +1,10 @@
 """The words of a pipeline (docs/configuration.md, "Pipelines"), declared block by block.
 
-    pipeline  := (check | modify)*  (handling | rcpts | sources)
+    pipeline  := (check | modify)* (when EXPR {pipeline})*  (handling | rcpts | sources)
     sources   := (source_in TABLE {srcblock} | source RULE+ {srcblock})* default_source {srcblock}
-    srcblock  := (check | modify)*  (handling | rcpts)
+    srcblock  := (check | modify)* (when EXPR {srcblock})*  (handling | rcpts)
     rcpts     := (destination_in TABLE {rcptblock} | destination RULE+ {rcptblock})* default_destination {rcptblock}
-    rcptblock := (check | modify)*  handling
+    rcptblock := (check | modify)* (when EXPR {rcptblock})*  handling
     handling  := deliver_to TARGET+ | reroute {pipeline} | reject [CODE] | discard
 
 A listener's class is `PipelineBlock` with the listener's own directives beside it; `reroute` and `msgpipeline` hold
@@ -18,7 +18,7 @@ from enum import Enum
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive, Refused
-from mailgate.registry import Globals
+from mailgate.pipeline.conditions import AT_MAIL, AT_RCPT
 
 
 class Split(Enum):
@@ -58,7 +58,6 @@ class HandlingBlock(Block):
         doc="Pass the rewritten envelope through another pipeline.",
         origin="maddy",
     )
-    when = Refused("when", "conditions need expressions, which this version does not have")
     copy_to = Refused("copy_to", "copies need a queue, which this version does not have")
     after_body = Refused("after_body", "decisions after the body need a queue, which this version does not have")
 
@@ -66,9 +65,27 @@ class HandlingBlock(Block):
 class RecipientBlock(HandlingBlock):
     """What becomes of the recipients that a rule matches."""
 
+    when = Directive(
+        "when",
+        AT_RCPT,
+        block="RecipientBlock",
+        block_required=True,
+        repeatable=True,
+        doc="A block for the recipients for whom the condition is true; the first such block is taken instead of the rest.",
+    )
+
 
 class SourceBlock(HandlingBlock):
     """What becomes of mail from the senders that a rule matches."""
+
+    when = Directive(
+        "when",
+        AT_MAIL,
+        block="SourceBlock",
+        block_required=True,
+        repeatable=True,
+        doc="A block for mail for which the condition is true at MAIL; the first such block is taken instead of the rest.",
+    )
 
     destination_in = Directive(
         "destination_in",
@@ -100,6 +117,15 @@ class SourceBlock(HandlingBlock):
 
 class PipelineRules(SourceBlock):
     """A pipeline: rules for senders and recipients, and what becomes of their mail."""
+
+    when = Directive(
+        "when",
+        AT_MAIL,
+        block="PipelineRules",
+        block_required=True,
+        repeatable=True,
+        doc="A pipeline for mail for which the condition is true at MAIL; the first such block is taken instead of the rest.",
+    )
 
     source_in = Directive(
         "source_in",
@@ -144,12 +170,12 @@ class PipelineBlock(PipelineRules):
         " separately, or (`allow`) all are tried at once, which may double mail.",
     )
 
-    local_domains = Directive(
-        "local_domains",
-        v.Strings("DOMAIN"),
+    relay_from = Directive(
+        "relay_from",
+        v.List(v.Network()),
         default=(),
-        inherit=Globals.local_domains,
-        doc="The domains whose postmaster the rule `postmaster` means, besides <postmaster> without a domain.",
+        doc="Clients that may send to any domain; others that have not logged in hear 550 5.7.1 for a recipient outside of"
+        " local_domains. Clients on unix sockets are not asked.",
     )
 
     @property

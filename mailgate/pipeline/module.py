@@ -19,4 +19,4 @@ class MsgPipeline(NamedPipeline, Module):
         return f"msgpipeline {self.context.name}"
 
     def configure(self, report: Report) -> None:
-        self.router(report)
+        self.router(report, self.context.local_domains)

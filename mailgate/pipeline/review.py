@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailgate.config.diagnostics import Report
+from mailgate.config.domains import LocalDomains
 from mailgate.config.source import Span
 from mailgate.pipeline.grammar import PipelineBlock
 from mailgate.pipeline.proof import find_hole, find_relays, is_exempt
@@ -29,13 +30,13 @@ def report_hole(hole: Hole, router: Router, report: Report) -> None:
     report.error(hole.span, hole.message, code=hole.code, hint=hole.hint, notes=notes)
 
 
-def report_relays(router: Router, block: PipelineBlock, report: Report) -> None:
+def report_relays(router: Router, block: PipelineBlock, local: LocalDomains, report: Report) -> None:
     """Warn of an open relay (docs/configuration.md, "Diagnostics"), at each target that strangers reach."""
     endpoints = getattr(block, "endpoints", ())
     if all(map(is_exempt, endpoints)):
         return
-    trusted = getattr(block, "relay_from", ())
-    for relay in find_relays(router, local_domains=block.local_domains, trusted=trusted, restricted=bool(trusted)):
+    trusted = block.relay_from
+    for relay in find_relays(router, local_domains=local, trusted=trusted, restricted=bool(trusted)):
         report.warning(
             relay.step.span,
             "an open relay: anybody may send mail through here to other domains",

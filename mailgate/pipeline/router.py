@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
 
+from mailgate.config import values as v
+from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.source import Span
 from mailgate.interfaces import Finality
 from mailgate.smtp.address import Address, match_key
 from mailgate.smtp.reply import Reply
+
+POSTMASTER = "postmaster"
+"""The local part that RFC 5321 4.5.1 reserves, in the form in which it is compared."""
 
 
 def rule_keys(address: Address) -> tuple[str, str]:
@@ -93,6 +98,9 @@ class Rules:
     exact: dict[str, Branch] = field(default_factory=dict)
     domains: dict[str, Branch] = field(default_factory=dict)
     suffixes: dict[str, Branch] = field(default_factory=dict)
+    postmaster: Branch | None = None
+    """The rule `postmaster`, where a table knows the local domains whose postmaster it means."""
+    local: LocalDomains = NOTHING_LOCAL
 
     def find(self, address: str, domain: str) -> Branch:
         """The branch by everything but the tables, which come first and may make one wait (`routing.py`)."""
@@ -121,9 +129,18 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """One `when`: if ``test`` is true its branch takes the place of what stands behind it, and there is no way back."""
+
+    test: v.Condition
+    branch: Branch
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Branch:
-    """One block of a pipeline. Its modifiers run before its rules; modifiers stand in the tuple of each stage that
-    they have something to do in."""
+    """One block of a pipeline. Its checks and modifiers run first, then its conditions are asked in written order; ``route``
+    is for what none of them takes. Modifiers stand in the tuple of each stage that they have something to do in."""
 
     route: Handling | Rules
     span: Span | None = None
@@ -133,21 +150,41 @@ class Branch:
     rcpt_modifiers: tuple[Any, ...] = ()
     body_modifiers: tuple[Any, ...] = ()
     """IModifier."""
+    conditions: tuple[Condition, ...] = ()
+
+    def inner(self) -> Iterator[Branch]:
+        """The blocks right within this one, nested pipelines not included."""
+        for condition in self.conditions:
+            yield condition.branch
+        if isinstance(self.route, Rules):
+            yield from self.route.branches()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RelayRule:
+    """`relay_from`: who may send to other domains than ours. Clients on unix sockets may: who can open one is a matter of
+    file permissions. So may clients that have logged in."""
+
+    networks: tuple[Any, ...]
+    local: LocalDomains = NOTHING_LOCAL
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Router(Branch):
     """The outermost block of a pipeline."""
 
+    relay: RelayRule | None = None
+    """Of a listener with `relay_from`."""
+
 
 def irrevocable_copies(handling: Handling) -> int:
     """The most irrevocable targets that one recipient handled like this can end in."""
     if not isinstance(handling, Deliver):
         return 0
-    return sum(step.is_irrevocable if isinstance(step, DeliverTo) else _most_copies(step.router.route) for step in handling.steps)
+    return sum(step.is_irrevocable if isinstance(step, DeliverTo) else _most_copies(step.router) for step in handling.steps)
 
 
-def _most_copies(route: Handling | Rules) -> int:
-    if isinstance(route, Rules):
-        return max(_most_copies(branch.route) for branch in set(route.branches()))
-    return irrevocable_copies(route)
+def _most_copies(branch: Branch) -> int:
+    own = 0 if isinstance(branch.route, Rules) else irrevocable_copies(branch.route)
+    return max([own, *map(_most_copies, set(branch.inner()))])

@@ -19,16 +19,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mailgate.interfaces import Finality
-from mailgate.message.envelope import Envelope, Recipient
+from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.pipeline.checks import OpenCheck
+from mailgate.pipeline.conditions import View, client_address, holds
 from mailgate.pipeline.lookup import look_up
 from mailgate.pipeline.router import (
+    POSTMASTER,
     Branch,
+    Condition,
     Deliver,
     DeliverTo,
     Discard,
     Handling,
     Reject,
+    RelayRule,
     Router,
     Rules,
     Side,
@@ -36,8 +40,10 @@ from mailgate.pipeline.router import (
     place,
     rule_keys,
 )
-from mailgate.smtp.address import Address
-from mailgate.smtp.reply import MailError, TemporaryError
+from mailgate.smtp.address import NULL_ADDRESS, Address
+from mailgate.smtp.reply import MailError, Reply, TemporaryError
+
+RELAY_DENIED = Reply(550, "5.7.1", "Relaying denied")
 
 MAX_EXPANSION = 1000
 """Addresses that one recipient may become, over all pipelines: a table gone wrong must not become a mail bomb."""
@@ -54,6 +60,8 @@ class Path:
     checks: tuple[OpenCheck, ...] = ()
     rcpt_modifiers: tuple[Any, ...] = ()
     body_modifiers: tuple[Any, ...] = ()
+    relay: RelayRule | None = None
+    """Set when this client may send to our own domains only."""
     only: DeliverTo | None = None
     """Set when every recipient has the same one target and nothing else is asked: the way of most mail."""
     opened: dict[Branch, tuple[Envelope, tuple[OpenCheck, ...]]] = field(default_factory=dict)
@@ -105,13 +113,11 @@ class Routing:
 
     async def enter(self, router: Router, envelope: Envelope) -> Path:
         """Pass the sender through a pipeline, down to its source block. :raises MailError: refused."""
-        checks = await self.open(router.checks, envelope) if router.checks else ()
-        if router.sender_modifiers:
-            envelope = await self.rewrite_sender(router.sender_modifiers, envelope)
-        route = router.route
-        rcpt_modifiers, body_modifiers = router.rcpt_modifiers, router.body_modifiers
-        if isinstance(route, Rules) and route.side is Side.SOURCE:
-            branch = await self.choose(route, envelope.sender)
+        branch: Branch | None = router
+        checks: tuple[OpenCheck, ...] = ()
+        rcpt_modifiers: tuple[Any, ...] = ()
+        body_modifiers: tuple[Any, ...] = ()
+        while branch is not None:
             if branch.checks:
                 checks += await self.open(branch.checks, envelope)
             if branch.sender_modifiers:
@@ -119,12 +125,20 @@ class Routing:
             rcpt_modifiers += branch.rcpt_modifiers
             body_modifiers += branch.body_modifiers
             route = branch.route
+            branch = await self.decide(branch.conditions, envelope) if branch.conditions else None
+            if branch is None and isinstance(route, Rules) and route.side is Side.SOURCE:
+                branch = await self.choose(route, envelope.sender)
         if isinstance(route, Reject):
             raise _rejected(route)
-        return Path(router, envelope, route, checks, rcpt_modifiers, body_modifiers)
+        relay = router.relay
+        if relay is not None and may_relay(relay, envelope.session):
+            relay = None
+        return Path(router, envelope, route, checks, rcpt_modifiers, body_modifiers, relay)
 
     async def plan(self, path: Path, recipient: Recipient) -> list[Plan]:
         """Everything that one recipient needs. :raises MailError: refused, in whole."""
+        if path.relay is not None:
+            await self.refuse_relaying(path.relay, recipient)
         if path.only is not None:
             return [Plan(path.only.target, path.envelope, recipient, path.body_modifiers, (), place(path.only.span))]
         plans: list[Plan] = []
@@ -162,12 +176,30 @@ class Routing:
         plans: list[Plan],
     ) -> None:
         """Pass one recipient through the destination block that was chosen for it."""
-        envelope, checks = await self._open_branch(path, branch)
+        await self._take(path, branch, path.envelope, recipient, modified_by, judged_by, plans)
+
+    async def _take(
+        self,
+        path: Path,
+        branch: Branch,
+        envelope: Envelope,
+        recipient: Recipient,
+        modified_by: tuple[Any, ...],
+        judged_by: tuple[OpenCheck, ...],
+        plans: list[Plan],
+    ) -> None:
+        envelope, checks = await self._open_branch(path, branch, envelope)
         for check in checks:
             await check.rcpt(recipient)
+        modified_by += branch.body_modifiers
+        judged_by += checks
         assert not isinstance(branch.route, Rules)  # destination blocks hold no rules
-        for final in await self.expand(branch.rcpt_modifiers, recipient):
-            await self.handle(branch.route, envelope, final, modified_by + branch.body_modifiers, judged_by + checks, plans)
+        for final in await self.expand(branch.rcpt_modifiers, recipient) if branch.rcpt_modifiers else (recipient,):
+            inner = await self.decide(branch.conditions, envelope, final.address) if branch.conditions else None
+            if inner is None:
+                await self.handle(branch.route, envelope, final, modified_by, judged_by, plans)
+            else:
+                await self._take(path, inner, envelope, final, modified_by, judged_by, plans)
 
     async def handle(
         self,
@@ -213,14 +245,15 @@ class Routing:
             path = self._nested[key] = await self.enter(router, envelope)
         return path
 
-    async def _open_branch(self, path: Path, branch: Branch) -> tuple[Envelope, tuple[OpenCheck, ...]]:
-        """A destination block's checks and modifiers see the sender once, when the first recipient comes to the block."""
+    async def _open_branch(self, path: Path, branch: Branch, envelope: Envelope) -> tuple[Envelope, tuple[OpenCheck, ...]]:
+        """A destination block's checks and modifiers see the sender once, when the first recipient comes to the block.
+        ``envelope`` has the sender as the block around it left it, always the same on one path."""
         if not branch.checks and not branch.sender_modifiers:
-            return path.envelope, ()
+            return envelope, ()
         opened = path.opened.get(branch)
         if opened is None:
-            checks = await self.open(branch.checks, path.envelope)
-            envelope = await self.rewrite_sender(branch.sender_modifiers, path.envelope)
+            checks = await self.open(branch.checks, envelope)
+            envelope = await self.rewrite_sender(branch.sender_modifiers, envelope)
             opened = path.opened[branch] = (envelope, checks)
         return opened
 
@@ -247,7 +280,27 @@ class Routing:
         for table, branch in rules.tables:
             if await look_up(table, key):
                 return branch
-        return rules.find(key, domain)
+        found = rules.find(key, domain)
+        if rules.postmaster is not None and key == f"{POSTMASTER}@{domain}" and key not in rules.exact:
+            return rules.postmaster if await look_up(rules.local.table, domain) else found
+        return found
+
+    async def decide(self, conditions: Sequence[Condition], envelope: Envelope, rcpt: Address = NULL_ADDRESS) -> Branch | None:
+        """The branch of the first `when` that is true, or None. :raises MailError: one of them has no value."""
+        view = View(envelope, rcpt)
+        for condition in conditions:
+            if await holds(condition, view):
+                return condition.branch
+        return None
+
+    async def refuse_relaying(self, relay: RelayRule, recipient: Recipient) -> None:
+        """:raises MailError: the domain is not ours, and this client may send to ours only."""
+        domain = rule_keys(recipient.address)[1]
+        if not domain or domain in relay.local.domains:
+            return
+        if relay.local.waits and await look_up(relay.local.table, domain):
+            return
+        raise MailError(RELAY_DENIED, "relay_from", place(relay.span))
 
     async def expand(self, modifiers: Sequence[Any], recipient: Recipient) -> Sequence[Recipient]:
         """The recipients that take this one's place, each modifier applied to the results of the one before."""
@@ -276,6 +329,14 @@ class Routing:
         if other is None:
             other = self._envelopes[sender] = replace(envelope, sender=sender)
         return other
+
+
+def may_relay(relay: RelayRule, session: Session) -> bool:
+    """Whether a client may send to any domain."""
+    if session.auth_user:
+        return True
+    address = client_address(session.client_ip)
+    return address is None or any(address in network for network in relay.networks)
 
 
 def _rejected(rule: Reject) -> MailError:

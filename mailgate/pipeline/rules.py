@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from mailgate.config.diagnostics import Report
+from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.source import Span
-from mailgate.pipeline.router import Branch, Rules, Side, rule_keys
+from mailgate.pipeline.router import POSTMASTER, Branch, Rules, Side, rule_keys
 from mailgate.smtp.address import AddressError, domain_key, parse_address
-
-POSTMASTER = "postmaster"
 
 
 class Kind(Enum):
@@ -96,17 +94,17 @@ class RuleSet:
         self._places[rule] = (span, word)
         self._branches[rule.kind][rule.key] = branch
 
-    def spread_postmaster(self, local_domains: Iterable[str]) -> None:
+    def compiled(self, side: Side, default: Branch, local: LocalDomains = NOTHING_LOCAL) -> Rules:
         """The postmaster rule is also that of the postmaster of each local domain, unless that one has a rule."""
-        exact = self._branches[Kind.EXACT]
-        if POSTMASTER in exact:
-            for domain in local_domains:
-                exact.setdefault(f"{POSTMASTER}@{domain_key(domain)}", exact[POSTMASTER])
-
-    def compiled(self, side: Side, default: Branch) -> Rules:
         self._report_shadowed()
         kinds = self._branches
-        return Rules(side, default, tuple(self._tables), kinds[Kind.EXACT], kinds[Kind.DOMAIN], kinds[Kind.SUFFIX])
+        exact = kinds[Kind.EXACT]
+        rule = exact.get(POSTMASTER)
+        if rule is not None:
+            for domain in local.domains:
+                exact.setdefault(f"{POSTMASTER}@{domain}", rule)
+        asked = rule if local.waits else None
+        return Rules(side, default, tuple(self._tables), exact, kinds[Kind.DOMAIN], kinds[Kind.SUFFIX], asked, local)
 
     def _report_shadowed(self) -> None:
         """Tables come before all other rules, wherever they stand."""

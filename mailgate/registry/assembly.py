@@ -10,12 +10,12 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mailgate import config
 from mailgate.adapters import Adapters
-from mailgate.config.checker import arguments_syntax, check_body, listed, read_arguments
+from mailgate.config.checker import Body, arguments_syntax, check_body, listed, read_arguments
 from mailgate.config.diagnostics import Diagnostic, Problem, Report
 from mailgate.config.lexer import Token
 from mailgate.config.line import Line, Scope
@@ -26,6 +26,10 @@ from mailgate.config.source import Span
 from mailgate.config.suggest import did_you_mean, nearest
 from mailgate.registry.catalogue import LISTENERS, UNAVAILABLE, WORDS, Unavailable, find, known_names
 from mailgate.registry.module import Globals, Module, ModuleContext
+
+_DIRECTORIES = ("state_dir", "runtime_dir")
+_WITH_MODULES = ("local_domains",)
+"""Globals whose values may hold modules."""
 
 _INSTANCE_NAME = re.compile(r"[^\W\d][\w.-]*\Z")
 
@@ -147,7 +151,7 @@ class _Assembly:
                 raise Problem(node.span, f"unknown module `{name}`", code="E0601", hint=hint, notes=notes)
             words = [*Globals.directives, *WORDS]
             notes = (f"allowed at the top level: {listed(words)}, and modules such as target.smtp",)
-            hint = did_you_mean(name, [*words, *modules, *UNAVAILABLE, *Globals.refusals]) or "not known here"
+            hint = did_you_mean(name, [*words, *modules, *UNAVAILABLE, *Globals.refusals, "import"]) or "not known here"
             raise Problem(node.span, f"unknown directive `{name}`", code="E0401", hint=hint, notes=notes)
         except Problem as problem:
             self.report.problem(problem)
@@ -188,13 +192,13 @@ class _Assembly:
         self.named[word.text] = _Named(word, declared, kind)
 
     def _globals(self, nodes: list[Node]) -> Globals:
+        """What others begin with is read first: paths are relative to directories that are globals themselves, and a table
+        among the globals is a module, which needs its context."""
+        directories = self._global_values([node for node in nodes if node.name.text in _DIRECTORIES]).values
+        self.scope.state_dir, self.scope.runtime_dir = directories["state_dir"], directories["runtime_dir"]
+        plain = self._global_values([node for node in nodes if node.name.text not in _WITH_MODULES])
         settings = Globals()
-        for _ in range(2):  # paths among the globals are relative to directories that are globals themselves
-            body = check_body(Globals, nodes, self.scope, "the top level", None)
-            bind(settings, body.values, body.items)
-            self.scope.state_dir, self.scope.runtime_dir = settings.state_dir, settings.runtime_dir
-        written = {item.directive for item in body.items}
-        self.scope.inherited = {d: getattr(settings, d.attribute) for d in Globals.directives.values() if d in written}
+        bind(settings, plain.values, plain.items)
         self.context = ModuleContext(
             self.adapters,
             settings.hostname or socket.gethostname(),
@@ -202,7 +206,16 @@ class _Assembly:
             settings.runtime_dir,
             **(self.outfit(settings) if self.outfit else {}),
         )
+        others = self._global_values([node for node in nodes if node.name.text in _WITH_MODULES])
+        bind(settings, {**plain.values, "local_domains": others.values["local_domains"]}, (*plain.items, *others.items))
+        written = {item.directive for item in settings.items}
+        self.scope.inherited = {d: getattr(settings, d.attribute) for d in Globals.directives.values() if d in written}
+        self.scope.local_domains = settings.local_domains
+        self.context = replace(self.context, local_domains=settings.local_domains)
         return settings
+
+    def _global_values(self, nodes: list[Node]) -> Body:
+        return check_body(Globals, nodes, self.scope, "the top level", None)
 
     def _top_level(self, node: Node, declared: type[Module]) -> None:
         line = Line(node, self.scope)
@@ -248,16 +261,7 @@ class _Assembly:
         instance = declared.__new__(declared)
         bind(instance, {**body.values, **values}, body.items, line.node.span, None)
         instance.damaged = body.damaged
-        context = ModuleContext(
-            self.context.adapters,
-            self.context.hostname,
-            self.context.state_dir,
-            self.context.runtime_dir,
-            name,
-            label,
-            self.context.spool,
-            self.context.log,
-        )
+        context = replace(self.context, name=name, label=label)
         needs = self.needs.pop()
         self.needs[-1] += needs
         try:
@@ -295,6 +299,9 @@ class _Assembly:
         if instance is None:
             self.needs[-1].append(Reference(label))
         return instance
+
+    def knows(self, namespace: str, kind: str) -> bool:
+        return f"{namespace}.{kind}" in known_names() or f"{namespace}.{kind}" in UNAVAILABLE
 
     def _no_module(self, namespace: str, kind: Token) -> Problem:
         kinds = [name.partition(".")[2] for name in known_names() if name.startswith(namespace + ".")]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
+from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.schema import Block, Directive, Refused
 
 
@@ -27,6 +28,7 @@ class ModuleContext:
     label: str = ""
     spool: Any = None
     log: Any = None
+    local_domains: LocalDomains = NOTHING_LOCAL
 
 
 class Module(Block):
@@ -118,7 +120,10 @@ class Globals(Block):
     )
     debug = Directive("debug", v.Boolean(), default=False, doc="Log the dialogue with next hops.", origin="maddy")
     local_domains = Directive(
-        "local_domains", v.Strings("DOMAIN"), default=(), doc="The domains that this gateway is responsible for."
+        "local_domains",
+        v.DomainsOrTable(),
+        default=NOTHING_LOCAL,
+        doc="The domains that this gateway is responsible for: for is_local(), relay_from and the rule `postmaster`.",
     )
     body_spool_limit = Directive(
         "body_spool_limit",

@@ -1,0 +1,182 @@
+"""What `when` sees: the variables of its expressions, from which stage on each exists, and their values for one message.
+
+In a pipeline or source block a condition is decided at MAIL, in a recipient block once for each recipient. Addresses are as
+rewritten so far and in the form in which rules compare them (`rule_keys`): ``sender == "Ann@Example.ORG"`` finds ann@example.org.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from mailgate.config import values as v
+from mailgate.config.closures import EvaluationError
+from mailgate.config.expression_types import ADDRESS, BOOLEAN, STRING, Kind, NeverEqual, Type, Variable
+from mailgate.message.envelope import Envelope
+from mailgate.pipeline.lookup import table_key
+from mailgate.pipeline.router import Condition, place, rule_keys
+from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, domain_key, parse_address
+from mailgate.smtp.reply import TemporaryError
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def _domain(text: str) -> str:
+    if "@" in text:
+        raise NeverEqual("a domain has no @ in it", f'did you mean "{text.rpartition("@")[2]}"?')
+    if text:
+        try:
+            parse_address(f"x@{text}")
+        except AddressError as error:
+            raise NeverEqual(f"no domain is like this: {error}") from None
+    return domain_key(text)
+
+
+def _address(text: str) -> str:
+    if text in ("", "<>"):
+        return ""
+    if text.lower() == "postmaster":
+        return "postmaster"
+    if "@" not in text:
+        raise NeverEqual("an address has an @ in it", "to compare its domain, ask sender_domain or rcpt_domain")
+    try:
+        return rule_keys(parse_address(text.removeprefix("<").removesuffix(">")))[0]
+    except AddressError as error:
+        raise NeverEqual(f"no address is like this: {error}") from None
+
+
+def _one_of(*words: str) -> Any:
+    known = {word.casefold(): word for word in words}
+
+    def normal(text: str) -> str:
+        if text.casefold() not in known:
+            raise NeverEqual(f'it is never "{text}"', f"possible: {', '.join(words)}")
+        return known[text.casefold()]
+
+    return normal
+
+
+def _text(normal: Any = None, *, optional: bool = False) -> Type:
+    return Type(Kind.STRING, optional=optional, normal=normal)
+
+
+def _variables(*variables: Variable) -> dict[str, Variable]:
+    return {variable.name: variable for variable in variables}
+
+
+SENDER_VARIABLES = _variables(
+    Variable("client_ip", Type(ADDRESS.kind, optional=True), "Address of the client; unset on a unix socket."),
+    Variable("client_name", _text(_domain, optional=True), "Its verified reverse name; unset without one."),
+    Variable("helo", _text(_folded), "What it said behind EHLO, HELO or LHLO."),
+    Variable("listener", STRING, 'The listener\'s address as written: "tcp://0.0.0.0:25".'),
+    Variable("protocol", _text(_one_of("SMTP", "ESMTP", "LMTP")), '"SMTP", "ESMTP" or "LMTP".'),
+    Variable("tls", BOOLEAN, "Whether the connection is encrypted."),
+    Variable("tls_version", _text(_one_of("TLS1", "TLS1.1", "TLS1.2", "TLS1.3"), optional=True), '"TLS1.3"; unset without TLS.'),
+    Variable("client_cert_name", _text(_folded, optional=True), "The verified name of the client's certificate."),
+    Variable("auth_user", _text(optional=True), "The user who logged in; unset before."),
+    Variable("sender", _text(_address), 'The sender\'s address, "" for <>.'),
+    Variable("sender_domain", _text(_domain), 'Its domain, "" for <>.'),
+)
+RCPT_VARIABLES = {
+    **SENDER_VARIABLES,
+    **_variables(
+        Variable("rcpt", _text(_address), "The recipient's address."),
+        Variable("rcpt_domain", _text(_domain), 'Its domain, "" for <Postmaster>.'),
+    ),
+}
+_CONTENT = "the content has not come when this is decided"
+_OUTBOUND = "it belongs to the settings of targets and queues"
+_ELSEWHERE = {
+    **dict.fromkeys(("size", "header", "verdict", "score", "quarantined"), _CONTENT),
+    **dict.fromkeys(("recipients", "retry_num", "notify_num", "expires_in", "last_status", "last_error", "last_code"), _OUTBOUND),
+    **dict.fromkeys(("priority", "queue_age", "source", "mx", "remote_ip", "local_ip"), _OUTBOUND),
+}
+_RCPT = dict.fromkeys(("rcpt", "rcpt_domain"), "this is decided at MAIL; recipients exist in destination blocks")
+
+AT_MAIL = v.ConditionValue(SENDER_VARIABLES, {**_ELSEWHERE, **_RCPT}, table_key=table_key)
+AT_RCPT = v.ConditionValue(RCPT_VARIABLES, _ELSEWHERE, table_key=table_key)
+
+
+class View:
+    """The variables of one message, or of one of its recipients: the attributes that expressions read."""
+
+    __slots__ = ("_envelope", "_rcpt", "_session")
+
+    def __init__(self, envelope: Envelope, rcpt: Address = NULL_ADDRESS) -> None:
+        self._envelope = envelope
+        self._session = envelope.session
+        self._rcpt = rcpt
+
+    @property
+    def client_ip(self) -> IPv4Address | IPv6Address | None:
+        return client_address(self._session.client_ip)
+
+    @property
+    def client_name(self) -> str | None:
+        return domain_key(self._session.client_name) or None
+
+    @property
+    def helo(self) -> str:
+        return _folded(self._session.helo)
+
+    @property
+    def listener(self) -> str:
+        return self._session.listener
+
+    @property
+    def protocol(self) -> str:
+        return self._session.protocol
+
+    @property
+    def tls(self) -> bool:
+        return self._session.tls is not None
+
+    @property
+    def tls_version(self) -> str | None:
+        return self._session.tls.version if self._session.tls is not None else None
+
+    @property
+    def client_cert_name(self) -> str | None:
+        return _folded(self._session.tls.peer_name) or None if self._session.tls is not None else None
+
+    @property
+    def auth_user(self) -> str | None:
+        return self._session.auth_user or None
+
+    @property
+    def sender(self) -> str:
+        return rule_keys(self._envelope.sender)[0]
+
+    @property
+    def sender_domain(self) -> str:
+        return rule_keys(self._envelope.sender)[1]
+
+    @property
+    def rcpt(self) -> str:
+        return rule_keys(self._rcpt)[0]
+
+    @property
+    def rcpt_domain(self) -> str:
+        return rule_keys(self._rcpt)[1]
+
+
+def client_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The client's address without its zone; None on a unix socket."""
+    return ip_address(text.partition("%")[0]) if text else None
+
+
+async def holds(condition: Condition, view: View) -> bool:
+    """Whether a condition is true.
+
+    :raises MailError: it has no value: 451, with the place of the condition."""
+    expression = condition.test.expression
+    try:
+        value = expression.call(view)
+        return bool(await value if expression.waits else value)
+    except EvaluationError as error:
+        raise TemporaryError(
+            "Temporary lookup failure", reason=f"`when {condition.test}`: {error}", where=place(condition.span)
+        ) from error
