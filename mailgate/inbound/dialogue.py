@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from mailgate.events import Event as Log
-from mailgate.inbound.sessions import Sessions, TransactionLike
+from mailgate.inbound.sessions import Sessions
 from mailgate.message.envelope import Session
-from mailgate.net.waiting import as_deferred
+from mailgate.net.waiting import begin
 from mailgate.smtp.events import (
     Aborted,
     Closed,
@@ -45,6 +45,8 @@ from mailgate.smtp.reply import MailError, Reply, reply_for
 from mailgate.smtp.server import ServerSession
 
 _PENDING: Any = object()
+_AT_ONCE = (type(None), Reply, list)
+"""What an answer is that needs no wait."""
 _PROTOCOLS = {"HELO": "SMTP", "EHLO": "ESMTP", "LHLO": "LMTP"}
 
 
@@ -66,8 +68,9 @@ class Wire(Protocol):
     def hold(self) -> None:
         """Read nothing for now."""
 
-    def settled(self, progressed: bool) -> None:
-        """Everything that came is handled; it was a whole command or some content (``progressed``), or a part of a line."""
+    def settled(self, output: bytes, progressed: bool) -> None:
+        """Everything that came is handled, and ``output`` is to be sent. It was a whole command or some content
+        (``progressed``), or a part of a line."""
 
 
 class WrongAnswers(Exception):
@@ -104,7 +107,8 @@ class Dialogue:
         self.ended = False
         self._sessions = sessions
         self._wire = wire
-        self._transaction: TransactionLike | None = None
+        self._transaction: Any = None
+        """The `TransactionLike` that is open; the engine asks for nothing outside of one."""
         self._transactions = 0
         self._accepted = 0
         self._failed: Reply | None = None
@@ -126,7 +130,7 @@ class Dialogue:
             self._crash(error, "receive")
             return
         if self._waiting is None:
-            self._run(events, self.content_since >= 0)
+            self._run(events, bool(events) or self.content_since >= 0)
         else:
             self._rest += events
             if self._engine.wants_pause:
@@ -178,53 +182,50 @@ class Dialogue:
 
     def _run(self, events: Sequence[Event], progressed: bool) -> None:
         """Handle events until none is left or one must be waited for; then write what there is to say."""
-        progressed = progressed or bool(events)
         try:
             while events:
-                events = self._handle(events)
-            if not self.ended and self._waiting is None:
-                self._wire.settled(self._flush() or progressed)
+                batch, events = events, ()
+                for number, event in enumerate(batch):
+                    handle, settle = _STEPS[event.__class__]
+                    try:
+                        answer = handle(self, event)
+                    except Exception as error:
+                        answer = self._incident(error, event)
+                    if answer.__class__ not in _AT_ONCE:
+                        answer = self._wait(answer, event, batch[number + 1 :])
+                        if answer is _PENDING:
+                            return
+                    if self.ended:
+                        return
+                    if settle is not None:
+                        events = settle(self, answer)  # what follows: a question is the last of its batch
+                    elif answer is not None:
+                        self._spoil(answer)
+            self._wire.settled(self._engine.output(), progressed)
         except Exception as error:
             self._crash(error, "events")
 
-    def _handle(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Handle events up to the first that is answered; what follows from the answer is the result."""
-        for number, event in enumerate(events):
-            try:
-                answer = _HANDLERS[event.__class__](self, event)
-            except Exception as error:
-                answer = self._incident(error, event)
-            if answer is not None and answer.__class__ is not Reply and answer.__class__ is not list:
-                answer = self._wait(answer, event, events[number + 1 :])
-                if answer is _PENDING:
-                    return ()
-            if self.ended:
-                return ()
-            settle = _SETTLERS.get(event.__class__)
-            if settle is not None:
-                return settle(self, answer)
-            if answer is not None:
-                self._spoil(answer)
-        return ()
-
     def _wait(self, awaitable: Any, event: Event, rest: Sequence[Event]) -> Any:
         """The outcome if it is there already, else `_PENDING`."""
-        outcome: list[Any] = []
-        waiting = as_deferred(awaitable)
-        waiting.addBoth(outcome.append)
-        if outcome:
-            return self._outcome(outcome[0], event)
+        waiting = awaitable
+        if awaitable.__class__ is not Deferred or awaitable.called:  # it may have its result, or wait for another one
+            try:
+                waiting = begin(_outcome_of(awaitable))
+            except Exception as error:
+                return self._incident(error, event)
+            if waiting.__class__ is not Deferred:
+                return waiting
         self._waiting = waiting
         self._rest = list(rest)
-        since = self._sessions.reactor.seconds()
-        waiting.addCallback(lambda _: self._resume(waiting, outcome[0], event, since))
+        since = self._sessions.reactor.seconds() if self.content_since >= 0 else 0.0
+        waiting.addBoth(self._resume, waiting, event, since)
         self._flush()
         self._wire.wait()
         if event.__class__ is Content:
             self._wire.hold()
         return _PENDING
 
-    def _resume(self, waiting: Any, result: Any, event: Event, since: float) -> None:
+    def _resume(self, result: Any, waiting: Any, event: Event, since: float) -> None:
         if self._waiting is not waiting:  # the transaction was dropped meanwhile: nobody is left to hear of it but the log
             if isinstance(result, Failure) and not result.check(CancelledError):
                 self._outcome(result, event)
@@ -234,8 +235,8 @@ class Dialogue:
             self.content_since += self._sessions.reactor.seconds() - since
         rest, self._rest = self._rest, []
         try:
-            answer = self._outcome(result, event)
-            settle = _SETTLERS.get(event.__class__)
+            answer = self._outcome(result, event) if isinstance(result, Failure) else result
+            settle = _STEPS[event.__class__][1]
             if settle is not None:
                 rest = [*settle(self, answer), *rest]
             elif answer is not None:
@@ -245,16 +246,13 @@ class Dialogue:
             return
         self._run(rest, True)
 
-    def _outcome(self, result: Any, event: Event) -> Any:
-        if not isinstance(result, Failure):
-            return result
-        return self._incident(result.value or RuntimeError("failed without an exception"), event)
+    def _outcome(self, failure: Failure, event: Event) -> Any:
+        return self._incident(failure.value or RuntimeError("failed without an exception"), event)
 
-    def _flush(self) -> bool:
+    def _flush(self) -> None:
         output = self._engine.output()
         if output:
             self._wire.write(output)
-        return bool(output)
 
     # faults
 
@@ -300,20 +298,20 @@ class Dialogue:
         return self._transaction.mail(event.address, event.parameters)
 
     def _mail_answered(self, reply: Reply) -> Sequence[Event]:
-        if not reply.is_success:
+        if reply.code // 100 != 2:
             self.drop("sender refused")
         return self._engine.reply(reply)
 
     def _rcpt(self, event: Rcpt) -> Any:
-        return self._current.rcpt(event.address, event.parameters)
+        return self._transaction.rcpt(event.address, event.parameters)
 
     def _rcpt_answered(self, reply: Reply) -> Sequence[Event]:
-        if reply.is_success:
+        if reply.code // 100 == 2:
             self._accepted += 1
         return self._engine.reply(reply)
 
     def _data(self, event: Data) -> Any:
-        return self._current.data()
+        return self._transaction.data()
 
     def _data_answered(self, reply: Reply | None) -> Sequence[Event]:
         if reply is None:
@@ -322,11 +320,11 @@ class Dialogue:
         return self._engine.reply(reply)
 
     def _content(self, event: Content) -> Any:
-        return self._current.append(event.data) if self._failed is None else None
+        return self._transaction.append(event.data) if self._failed is None else None
 
     def _content_end(self, event: ContentEnd) -> Any:
         self.content_since = -1.0
-        return self._current.end() if self._failed is None else self._failed
+        return self._transaction.end() if self._failed is None else self._failed
 
     def _content_answered(self, answer: Reply | list[Reply]) -> Sequence[Event]:
         expected = self._accepted if self._sessions.server.lmtp else 1
@@ -334,8 +332,10 @@ class Dialogue:
         if len(replies) != expected:
             replies = [self._incident(WrongAnswers(f"{len(replies)} for {expected}"), "end of content")] * expected
         self._transaction = None
-        if any(reply.is_success for reply in replies):
-            self.delivered += 1
+        for reply in replies:
+            if reply.code // 100 == 2:
+                self.delivered += 1
+                break
         return self._engine.reply_each(replies)
 
     def _content_refused(self, event: ContentRefused) -> None:
@@ -356,30 +356,21 @@ class Dialogue:
         self.ended = True
         self._wire.finish(event.reason.value, at_once=event.reason is CloseReason.QUIT)
 
-    @property
-    def _current(self) -> TransactionLike:
-        if self._transaction is None:
-            raise RuntimeError("the engine asked outside a transaction")
-        return self._transaction
+
+async def _outcome_of(awaitable: Any) -> Any:
+    return await awaitable
 
 
-_HANDLERS: dict[type, Callable[[Dialogue, Any], Any]] = {
-    Hello: Dialogue._hello,
-    Mail: Dialogue._mail,
-    Rcpt: Dialogue._rcpt,
-    Data: Dialogue._data,
-    Content: Dialogue._content,
-    ContentEnd: Dialogue._content_end,
-    ContentRefused: Dialogue._content_refused,
-    Aborted: Dialogue._aborted,
-    StartTls: Dialogue._starttls,
-    Closed: Dialogue._closed,
+_STEPS: dict[type, tuple[Callable[[Dialogue, Any], Any], Callable[[Dialogue, Any], Sequence[Event]] | None]] = {
+    Hello: (Dialogue._hello, None),
+    Mail: (Dialogue._mail, Dialogue._mail_answered),
+    Rcpt: (Dialogue._rcpt, Dialogue._rcpt_answered),
+    Data: (Dialogue._data, Dialogue._data_answered),
+    Content: (Dialogue._content, None),
+    ContentEnd: (Dialogue._content_end, Dialogue._content_answered),
+    ContentRefused: (Dialogue._content_refused, None),
+    Aborted: (Dialogue._aborted, None),
+    StartTls: (Dialogue._starttls, None),
+    Closed: (Dialogue._closed, None),
 }
-
-_SETTLERS: dict[type, Callable[[Dialogue, Any], Sequence[Event]]] = {
-    Mail: Dialogue._mail_answered,
-    Rcpt: Dialogue._rcpt_answered,
-    Data: Dialogue._data_answered,
-    ContentEnd: Dialogue._content_answered,
-}
-"""The questions: what is done with their answer."""
+"""What is done with each event; for the questions also what is done with their answer."""

@@ -225,7 +225,10 @@ class Connection:
             self._stopped = True
             self.transport.pauseProducing()
 
-    def settled(self, progressed: bool) -> None:
+    def settled(self, output: bytes, progressed: bool) -> None:
+        if output:
+            send(self.transport, output)
+            progressed = True
         dialogue = self._dialogue
         if dialogue is None or self._state is not State.OPEN:
             return
@@ -239,7 +242,10 @@ class Connection:
             if dialogue.content_since >= 0:
                 allowed = max(settings.data_timeout, dialogue.content_size / MINIMUM_RATE)
                 deadline = min(deadline, dialogue.content_since + allowed)
-            self._set_deadline(deadline)
+            if self._timer is None or deadline < self._expiry or settings.session_timeout:
+                self._set_deadline(deadline)
+            else:  # nearly always
+                self._deadline = deadline
         if self._stopped:
             self._read_on()
 
