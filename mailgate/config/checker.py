@@ -187,7 +187,7 @@ def _unknown(declared: type[Block], node: Node, heading: str, place: Span | None
     name = node.name.text
     if name in declared.refusals:
         return declared.refusals[name].problem(node.span)
-    found = nearest(name, [*declared.directives, *declared.refusals], most=1)
+    found = nearest(name, [*declared.directives, *declared.refusals, "import"], most=1)
     where = f"in `{heading}`, line {place.line}" if place is not None else f"in `{heading}`"
     notes = (f"{where}; directives allowed here: {listed(declared.directives)}",)
     hint = f"did you mean `{found[0]}`?" if found else "not known here"
