@@ -16,22 +16,20 @@ _SOCKETS = (tcp.Server, tcp.Client, unix.Server, unix.Client)
 
 def send(transport: Any, data: bytes) -> None:
     """Write ``data``, at once where nothing is queued before it. Order with `transport.write` is kept."""
-    if isinstance(transport, _SOCKETS) and _is_idle(transport):
-        sent = transport.writeSomeData(data)
-        if sent.__class__ is int:
-            if sent == len(data):
-                return
-            data = data[sent:]
-        # an error is met again, and reported, by the reactor's own write
-    transport.write(data)
-
-
-def _is_idle(transport: Any) -> bool:
-    return bool(
-        transport.connected
+    if (
+        isinstance(transport, _SOCKETS)
+        and transport.connected
         and not transport.TLS  # after startTLS the socket's own writes would go past the TLS layer, in clear
         and not transport.disconnecting
         and not transport._writeDisconnected
         and not transport._tempDataBuffer
         and transport.offset == len(transport.dataBuffer)
-    )
+    ):
+        try:
+            sent = transport.socket.send(data)
+        except OSError:
+            sent = 0  # an error is met again, and reported, by the reactor's own write
+        if sent == len(data):
+            return
+        data = data[sent:]
+    transport.write(data)

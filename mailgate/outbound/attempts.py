@@ -62,9 +62,9 @@ class Attempts:
         self.endpoint = ""
         """Label of the endpoint that was heard of last."""
 
-    def begin(self) -> None:
-        self._started = self._hops.clock.seconds()
-        self.deadline = self._started + self._hops.settings.total
+    def begin(self, now: float) -> None:
+        self._started = now
+        self.deadline = now + self._hops.settings.total
         self._selection = self._answer = self._failure = None
 
     def take(self) -> Connection | None:

@@ -3,13 +3,13 @@
 The caller says commands on ``session`` and waits once for all their answers::
 
     connection.session.mail(sender); connection.session.rcpt(recipient)
-    answers = await connection.exchange(300)
+    answers = await connection.exchange(connection.after(300))
 
 ``exchange`` never fails. If the dialogue ends early the list is short and ``trouble`` says why. A connection with ``trouble`` is
 finished: the transport is closed or being closed, and nothing is written any more.
 
-There is one delayed call in a connection's life, moved only when its deadline is: exchanges, idle time and holds set a
-deadline and what to do then, which costs an attribute, not a call of the reactor.
+There is one delayed call in a connection's life, moved only when a deadline comes before it: exchanges, idle time and holds
+set a deadline (a time of the clock) and what to do then, which costs an attribute, not a call of the reactor.
 
 Content beyond one write is streamed: the connection is a push producer's consumer, ``write_content`` says to wait when the
 transport has more than it can send, and the reply of a peer that answers before the end is seen at once (``early``).
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -31,6 +30,7 @@ from zope.interface import implementer
 from mailgate.events import Event, EventLog
 from mailgate.message.envelope import TlsFacts
 from mailgate.net.transport import send
+from mailgate.net.waiting import Wait
 from mailgate.outbound.endpoint import Link
 from mailgate.outbound.failure import Kind
 from mailgate.smtp.client import Answer, ClientSession, Step
@@ -61,27 +61,30 @@ class Connection(Protocol):
         self._clock = clock
         self._on_lost: Callable[[Connection], None] | None = on_lost
         self._answers: list[Answer] = []
-        self._waiter: Deferred[list[Answer]] | None = None
-        self._handshake: Deferred[None] | None = None
+        self._waiter: Wait[list[Answer]] | None = None
+        self._handshake: Wait[None] | None = None
         self._congested = False
-        self._room: Deferred[None] | None = None
+        self._room: Wait[None] | None = None
         self._timer: Any = None
+        self._timer_at = inf
         self._deadline = 0.0
         self._action: Callable[[], None] | None = None
         self.session = ClientSession(settings.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
 
     # Commands and answers
 
-    def exchange(self, seconds: float, until: float = inf) -> Deferred[list[Answer]]:
-        """Write what was said and wait for every answer, ``seconds`` and not beyond the time ``until``. Cancelling stops the
-        waiting, not the dialogue."""
-        waiter: Deferred[list[Answer]] = Deferred(self._forget_waiter)
-        self._waiter = waiter
+    def exchange(self, deadline: float) -> Wait[list[Answer]]:
+        """Write what was said and wait for every answer, until the time ``deadline``. Cancelling stops the waiting, not the
+        dialogue."""
+        self._waiter = waiter = Wait[list[Answer]](self._forget_waiter)
         session = self.session
         if self.trouble is not None or not session.pending:
             self._answer()
             return waiter
-        self.arm(seconds, self._timed_out, until)
+        self._action = self._timed_out
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._start_timer()
         data = session.output()
         if data:
             send(self.transport, data)
@@ -121,9 +124,9 @@ class Connection(Protocol):
         answers, self._answers = self._answers, []
         self._action = None
         if waiter is not None:
-            waiter.callback(answers)
+            waiter.fire(answers)
 
-    def _forget_waiter(self, _: Deferred[list[Answer]]) -> None:
+    def _forget_waiter(self) -> None:
         self._waiter = None
 
     # Content
@@ -146,20 +149,20 @@ class Connection(Protocol):
         """More was written than the peer takes: wait for `room`."""
         return self._congested and self.early is None and self.trouble is None
 
-    def room(self, seconds: float) -> Deferred[None]:
+    def room(self, seconds: float) -> Wait[None]:
         """Fires when more may be written, the peer answered early, or the connection has trouble."""
-        self._room = Deferred(self._forget_room)
-        self.arm(seconds, self._timed_out)
-        return self._room
+        self._room = room = Wait[None](self._forget_room)
+        self.arm(self.after(seconds), self._timed_out)
+        return room
 
-    def _forget_room(self, _: Deferred[None]) -> None:
+    def _forget_room(self) -> None:
         self._room = None
 
     def _make_room(self) -> None:
         room, self._room = self._room, None
         if room is not None:
             self._action = None
-            room.callback(None)
+            room.fire(None)
 
     def pauseProducing(self) -> None:
         self._congested = True
@@ -173,21 +176,21 @@ class Connection(Protocol):
 
     # TLS
 
-    def start_tls(self, creator: Any) -> Deferred[None]:
+    def start_tls(self, creator: Any) -> Wait[None]:
         """Handshake as a client. Fires when it is over; ``trouble`` says how it went."""
-        self._handshake = Deferred(self._forget_handshake)
-        self.arm(self.settings.timeouts.command, self._timed_out)
+        self._handshake = handshake = Wait[None](self._forget_handshake)
+        self.arm(self.after(self.settings.timeouts.command), self._timed_out)
         self.transport.startTLS(creator)  # type: ignore[union-attr]
-        return self._handshake
+        return handshake
 
     def handshakeCompleted(self) -> None:
         self._action = None
         handshake, self._handshake = self._handshake, None
         if handshake is not None:
             self.session.tls_started()
-            handshake.callback(None)
+            handshake.fire(None)
 
-    def _forget_handshake(self, _: Deferred[None]) -> None:
+    def _forget_handshake(self) -> None:
         self._handshake = None
         self.abort()
 
@@ -213,6 +216,7 @@ class Connection(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._timer_at = inf
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
             on_lost(self)
@@ -225,7 +229,7 @@ class Connection(Protocol):
             self.abort()
             return
         self.session.quit()
-        self.exchange(self.settings.timeouts.quit).addCallback(lambda _: self.close("done"))
+        self.exchange(self.after(self.settings.timeouts.quit)).when_done(lambda: self.close("done"))
 
     def close(self, reason: str) -> None:
         """Close in order; nothing more is said."""
@@ -237,29 +241,37 @@ class Connection(Protocol):
             self._tell(Kind.LOST, reason)
         self.transport.abortConnection()  # type: ignore[union-attr]
 
-    def arm(self, seconds: float, action: Callable[[], None], until: float = inf) -> None:
-        """Do this after ``seconds``, at ``until`` if that is earlier, unless something else is set before."""
+    def after(self, seconds: float) -> float:
+        """The time of the clock in ``seconds``."""
+        now: float = self._clock.seconds()
+        return now + seconds
+
+    def arm(self, deadline: float, action: Callable[[], None]) -> None:
+        """Do this at the time ``deadline`` unless something else is set before."""
         self._action = action
-        now = self._clock.seconds()
-        deadline = now + seconds
-        self._deadline = deadline = deadline if deadline < until else until
-        timer = self._timer
-        if timer is None:
-            self._timer = self._clock.callLater(max(deadline - now, 0.0), self._tick)
-        elif timer.getTime() > deadline:
-            timer.reset(max(deadline - now, 0.0))
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._start_timer()
 
     def disarm(self) -> None:
         self._action = None
 
+    def _start_timer(self) -> None:
+        seconds = max(self._deadline - self._clock.seconds(), 0.0)
+        self._timer_at = self._deadline
+        if self._timer is None:
+            self._timer = self._clock.callLater(seconds, self._tick)
+        else:
+            self._timer.reset(seconds)
+
     def _tick(self) -> None:
         self._timer = None
+        self._timer_at = inf
         action = self._action
         if action is None:
             return
-        left = self._deadline - self._clock.seconds()
-        if left > 0:
-            self._timer = self._clock.callLater(left, self._tick)
+        if self._clock.seconds() < self._deadline:
+            self._start_timer()
             return
         self._action = None
         action()
@@ -274,15 +286,15 @@ class Connection(Protocol):
         if self.trouble is None:
             self._tell(kind, reason)
             self.transport.loseConnection()  # type: ignore[union-attr]
-            self.arm(self.settings.timeouts.quit, self.transport.abortConnection)  # type: ignore[union-attr]
+            self.arm(self.after(self.settings.timeouts.quit), self.transport.abortConnection)  # type: ignore[union-attr]
 
     def _tell(self, kind: Kind, reason: str) -> None:
         """Everybody who waits hears that it is over."""
         self.trouble = kind
         self.reason = reason
         handshake, self._handshake = self._handshake, None
-        if handshake is not None and not handshake.called:
-            handshake.callback(None)
+        if handshake is not None:
+            handshake.fire(None)
         self._make_room()
         if self._waiter is not None:
             self._answer()

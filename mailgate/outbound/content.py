@@ -65,7 +65,7 @@ async def send_chunks(connection: Connection, message: Message, seconds: float) 
         session.chunk(block, last=last)
         if last:
             return None
-        answers = await connection.exchange(seconds)
+        answers = await connection.exchange(connection.after(seconds))
         if connection.trouble is not None:
             return None
         if not answers[0].reply.is_success:

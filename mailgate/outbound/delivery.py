@@ -12,6 +12,9 @@ The rules are those of docs/behaviour.md. What is said here:
 - From the final dot on there is one try. Its outcome is `outcome.outcome`'s; an unknown one is logged as possible duplicate.
   A client that goes away then changes nothing: the answer is read and logged.
 - ``total`` bounds what one client command waits before the final dot; ``submission_timeout`` the answer to it.
+
+Every message comes this way, so what waits in all of them (the envelope, DATA, the dot) is awaited in few nested coroutines: each
+level is entered again with every answer. What is judged in between are plain methods.
 """
 
 from __future__ import annotations
@@ -19,19 +22,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from zope.interface import implementer
 
 from mailgate.events import Event
 from mailgate.interfaces import IDelivery
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
-from mailgate.net.waiting import spawn
+from mailgate.net.waiting import Wait, spawn
 from mailgate.outbound.attempts import Attempts, NextHops
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.content import send_chunks, stream, whole
 from mailgate.outbound.failure import ABORTED, NO_LONGER_ACCEPTED, AttemptFailed, Kind
-from mailgate.outbound.outcome import Outcome, handed_up, outcome
+from mailgate.outbound.outcome import handed_up, outcome
 from mailgate.outbound.parameters import (
     NO_NEEDS,
     find_needs,
@@ -94,7 +97,7 @@ class Delivery:
         self._message: Message | None = None
         self._needs = NO_NEEDS
         """What MAIL said."""
-        self._waiting: Deferred[Any] | None = None
+        self._waiting: Any = None
         """What `abort` cancels; it may have fired already."""
         self._aborted = False
 
@@ -109,13 +112,15 @@ class Delivery:
         """See `IDelivery`."""
         if self._final is not None:
             return self._final
-        self._attempts.begin()
+        clock = self._hops.clock
+        now = clock.seconds()
+        self._attempts.begin(now)
         try:
             connection = self._connection
             if connection is None or self._replay or connection.trouble is not None or self._utf8_is_missing(recipient):
-                reply = await self._say_envelope(recipient)
+                reply = await self._say_envelope(recipient, now)
             else:
-                reply = await self._say_recipient(connection, recipient)
+                reply = await self._say_recipient(connection, recipient, now)
         except _Refused as refused:
             self._final = refused.reply
             return refused.reply
@@ -124,11 +129,11 @@ class Delivery:
                 return ABORTED
             self.abort()
             raise
-        if reply.is_success:
+        if reply.code // 100 == 2:
             self._accepted.append(recipient)
         connection = self._connection
         if connection is not None and connection.trouble is None:
-            connection.arm(self._hops.settings.hold_timeout, self._give_back)
+            connection.arm(clock.seconds() + self._hops.settings.hold_timeout, self._give_back)
         return reply
 
     def withdraw(self, recipients: Sequence[Recipient]) -> None:
@@ -143,10 +148,12 @@ class Delivery:
         if self._final is not None or not accepted:
             self.abort()
             return [self._final or ABORTED] * accepted
-        self._attempts.begin()
+        now = self._hops.clock.seconds()
+        self._attempts.begin(now)
         self._message = message
         try:
-            replies = await self._send(message)
+            self._check_content(message)
+            replies = await self._send(message, now)
         except _Refused as refused:
             replies = [refused.reply] * accepted
         except CancelledError:
@@ -155,7 +162,8 @@ class Delivery:
                 raise
             replies = [ABORTED] * accepted
         self._message = None
-        self._give_back()
+        if self._connection is not None:
+            self._give_back()
         return replies
 
     def abort(self) -> None:
@@ -169,66 +177,64 @@ class Delivery:
 
     # The envelope
 
-    async def _say_envelope(self, new: Recipient | None) -> Reply:
+    async def _say_envelope(self, new: Recipient | None, now: float) -> Reply:
         """Say MAIL, all accepted recipients and ``new`` on one endpoint after another, until one takes the transaction.
         Returns the answer to ``new`` (without one: to the last recipient)."""
         connection = self._connection
         while True:
-            if connection is None or connection.trouble is not None:
-                connection = self._attempts.take() or await self._search()
             try:
-                return await self._try_envelope(connection, new)
+                if connection is None or connection.trouble is not None:
+                    connection = self._attempts.take()
+                    if connection is None:
+                        connection = await self._search()
+                        now = self._hops.clock.seconds()
+                recipients = self._accepted if not self._lost else [r for r in self._accepted if r not in self._lost]
+                if new is not None:
+                    recipients = [*recipients, new]
+                self._needs = find_needs(self._envelope, recipients, self._message)
+                self._say(connection, recipients)
+                answers = await self._exchange(connection, now)
+                if answers and answers[0].step is Step.RSET:
+                    del answers[0]
+                if connection.reused and _is_stale(connection, answers):
+                    connection.quit()
+                    connection = await self._replace(connection)
+                    self._say(connection, recipients)
+                    answers = await self._exchange(connection, self._hops.clock.seconds())
+                return self._judge_envelope(connection, recipients, answers, new)
             except _Moved:
                 connection = None
+                now = self._hops.clock.seconds()
 
-    async def _try_envelope(self, connection: Connection, new: Recipient | None) -> Reply:
-        """One endpoint's turn."""
-        recipients = self._accepted if not self._lost else [r for r in self._accepted if r not in self._lost]
-        if new is not None:
-            recipients = [*recipients, new]
-        self._needs = find_needs(self._envelope, recipients, self._message)
-        answers = await self._say(connection, recipients)
-        if connection.reused and _is_stale(connection, answers):
-            connection.quit()
-            connection = await self._replace(connection)
-            answers = await self._say(connection, recipients)
-        self._replay = False
-        self._wire = []
-        if not answers:
-            raise self._broken(connection, Step.MAIL)
-        self._judge_mail(connection, answers[0].reply)
-        if len(answers) <= len(recipients):
-            raise self._broken(connection, Step.RCPT)
-        reply = answers[0].reply
-        for recipient, answer in zip(recipients, answers[1:], strict=True):
-            reply = self._judge_recipient(connection, recipient, answer.reply, new)
-        return reply
-
-    async def _say(self, connection: Connection, recipients: Sequence[Recipient]) -> list[Answer]:
-        """The answers to MAIL and RCPT, fewer if there is trouble. A transaction that is open is RSET first."""
+    def _say(self, connection: Connection, recipients: Sequence[Recipient]) -> None:
+        """MAIL and RCPT. A transaction that is open is RSET first, which adds an answer in front."""
         session = connection.session
         offered = session.capabilities
-        needs = self._needs
+        utf8 = self._needs.utf8
         lmtp = self._hops.settings.lmtp
-        resetting = session.in_transaction
         self._connection = connection
         try:
-            parameters = mail_parameters(self._envelope.parameters, needs, offered, lmtp=lmtp)
-            if resetting:
+            parameters = mail_parameters(self._envelope.parameters, self._needs, offered, lmtp=lmtp)
+            if session.in_transaction:
                 session.rset()
-            session.mail(wire_address(self._envelope.sender, utf8=needs.utf8), parameters)
+            session.mail(wire_address(self._envelope.sender, utf8=utf8), parameters)
             for recipient in recipients:
-                address = wire_address(recipient.address, utf8=needs.utf8)
-                session.rcpt(address, rcpt_parameters(recipient.parameters, offered, lmtp=lmtp))
+                session.rcpt(
+                    wire_address(recipient.address, utf8=utf8), rcpt_parameters(recipient.parameters, offered, lmtp=lmtp)
+                )
         except (PermanentError, CommandError) as error:
             session.unsay()
             self._give_back()
             raise _Refused(_local_refusal(error)) from error
-        self._waiting = waiting = connection.exchange(connection.settings.timeouts.command, self._attempts.deadline)
-        answers = await waiting
-        return answers[1:] if resetting else answers
 
-    async def _say_recipient(self, connection: Connection, recipient: Recipient) -> Reply:
+    def _exchange(self, connection: Connection, now: float) -> Wait[list[Answer]]:
+        """What was said goes out, within what is left for the client's command."""
+        deadline = now + connection.settings.timeouts.command
+        total = self._attempts.deadline
+        self._waiting = waiting = connection.exchange(deadline if deadline < total else total)
+        return waiting
+
+    async def _say_recipient(self, connection: Connection, recipient: Recipient, now: float) -> Reply:
         """One more RCPT in the open transaction."""
         session = connection.session
         address = wire_address(recipient.address, utf8=self._needs.utf8)
@@ -237,24 +243,35 @@ class Delivery:
             session.rcpt(address, parameters)
         except CommandError as error:
             return _local_refusal(error)
-        self._waiting = waiting = connection.exchange(connection.settings.timeouts.command, self._attempts.deadline)
-        answers = await waiting
+        answers = await self._exchange(connection, now)
         try:
             if not answers:
                 raise self._broken(connection, Step.RCPT)
             return self._judge_recipient(connection, recipient, answers[0].reply, recipient)
         except _Moved:
-            return await self._say_envelope(recipient)
+            return await self._say_envelope(recipient, self._hops.clock.seconds())
 
-    def _judge_mail(self, connection: Connection, reply: Reply) -> None:
-        if reply.is_success:
-            return
-        self._judge(connection, Step.MAIL, reply, movable=True)
-        self._give_back()
-        raise _Refused(handed_up(reply))
+    def _judge_envelope(
+        self, connection: Connection, recipients: Sequence[Recipient], answers: Sequence[Answer], new: Recipient | None
+    ) -> Reply:
+        """The answers to MAIL and RCPT, fewer if there is trouble."""
+        self._replay = False
+        self._wire = []
+        if not answers:
+            raise self._broken(connection, Step.MAIL)
+        reply = answers[0].reply
+        if reply.code // 100 != 2:
+            self._judge(connection, Step.MAIL, reply, movable=True)
+            self._give_back()
+            raise _Refused(handed_up(reply))
+        if len(answers) <= len(recipients):
+            raise self._broken(connection, Step.RCPT)
+        for recipient, answer in zip(recipients, answers[1:], strict=True):
+            reply = self._judge_recipient(connection, recipient, answer.reply, new)
+        return reply
 
     def _judge_recipient(self, connection: Connection, recipient: Recipient, reply: Reply, new: Recipient | None) -> Reply:
-        if reply.is_success:
+        if reply.code // 100 == 2:
             self._wire.append(recipient)
             return handed_up(reply)
         self._judge(connection, Step.RCPT, reply, movable=not self._wire)
@@ -281,20 +298,20 @@ class Delivery:
 
     # The content
 
-    async def _send(self, message: Message) -> list[Reply]:
-        self._check_content(message)
+    async def _send(self, message: Message, now: float) -> list[Reply]:
         while True:
             connection = self._connection
             if connection is None or self._replay or connection.trouble is not None:
-                await self._say_envelope(None)
+                await self._say_envelope(None, now)
+                now = self._hops.clock.seconds()
                 connection = self._connection
                 assert connection is not None
             if self._lost and (not self._hops.settings.lmtp or not self._wire):
                 return [NO_LONGER_ACCEPTED] * len(self._accepted)
             try:
-                return await self._transmit(connection, message)
+                return await self._transmit(connection, message, now)
             except _Moved:
-                continue
+                now = self._hops.clock.seconds()
 
     def _check_content(self, message: Message) -> None:
         """Now that the content is here: does the open transaction suit it? If not, it is said again, or refused."""
@@ -305,7 +322,7 @@ class Delivery:
         if offered.size and message.size > offered.size:
             raise _Refused(Reply(552, "5.3.4", f"The next hop takes at most {offered.size} octets"))
         if not message.eight_bit and self._needs.body is None and not self._envelope.parameters.smtputf8:
-            return
+            return  # nearly always: what MAIL said holds for any content
         needs = find_needs(self._envelope, self._accepted, message)
         try:
             mail_parameters(self._envelope.parameters, needs, offered, lmtp=self._hops.settings.lmtp)
@@ -314,44 +331,45 @@ class Delivery:
         said = self._needs
         self._replay = (needs.utf8 and not said.utf8) or (needs.body is not None and needs.body is not said.body)
 
-    async def _transmit(self, connection: Connection, message: Message) -> list[Reply]:
-        offered = connection.session.capabilities
-        if offered.chunking and (self._hops.settings.chunking or self._needs.body is BodyType.BINARY):
-            return await self._transmit_chunks(connection, message)
+    async def _transmit(self, connection: Connection, message: Message, now: float) -> list[Reply]:
+        """DATA, or chunks, then what becomes of the final dot."""
         session = connection.session
-        session.data()
-        timeouts = connection.settings.timeouts
-        self._waiting = waiting = connection.exchange(timeouts.command, self._attempts.deadline)
-        answers = await waiting
-        if not answers or (connection.trouble is not None and answers[0].reply.code == 354):
-            raise self._broken(connection, Step.DATA)
-        if not session.content_open:
-            return self._content_refused(connection, Step.DATA, answers[0].reply)
-        prepared = whole(message)
-        if prepared is not None:
-            content, ending = prepared
-            if connection.early is None:
-                session.content(content)
+        settings = self._hops.settings
+        if session.capabilities.chunking and (settings.chunking or self._needs.body is BodyType.BINARY):
+            step = Step.CHUNK
+            self._waiting = sending = spawn(send_chunks(connection, message, connection.settings.timeouts.command))
+            refusal = await sending
+            if refusal is not None:
+                return self._content_refused(connection, step, refusal)
         else:
-            self._waiting = streaming = spawn(stream(connection, message, timeouts.command))
-            ending = await streaming
-        if connection.early is not None:
-            reply = connection.early
-            connection.abort("an answer before the final dot")
-            return self._content_refused(connection, Step.BODY, reply)
+            step = Step.BODY
+            session.data()
+            answers = await self._exchange(connection, now)
+            if not answers or (connection.trouble is not None and answers[0].reply.code == 354):
+                raise self._broken(connection, Step.DATA)
+            if not session.content_open:
+                return self._content_refused(connection, Step.DATA, answers[0].reply)
+            content, ending = whole(message) or (b"", b"")
+            if not ending:
+                self._waiting = streaming = spawn(stream(connection, message, connection.settings.timeouts.command))
+                ending = await streaming
+            if connection.early is not None:
+                reply = connection.early
+                connection.abort("an answer before the final dot")
+                return self._content_refused(connection, step, reply)
+            if connection.trouble is None:
+                session.end_content(ending, content)
         if connection.trouble is not None:
-            raise self._broken(connection, Step.BODY)
-        session.end_content(ending)
-        return await self._await_outcome(connection)
-
-    async def _transmit_chunks(self, connection: Connection, message: Message) -> list[Reply]:
-        self._waiting = sending = spawn(send_chunks(connection, message, connection.settings.timeouts.command))
-        refusal = await sending
-        if refusal is not None:
-            return self._content_refused(connection, Step.CHUNK, refusal)
-        if connection.trouble is not None:
-            raise self._broken(connection, Step.CHUNK)
-        return await self._await_outcome(connection)
+            raise self._broken(connection, step)
+        self._connection = None  # from here on an abort has nothing to take back
+        wire = self._wire
+        self._waiting = waiting = connection.exchange(connection.after(connection.settings.timeouts.submission))
+        try:
+            answers = await waiting
+        except CancelledError:
+            spawn(self._read_late(connection, wire)).addErrback(self._incident)
+            raise
+        return self._for_all(self._conclude(connection, answers, wire))
 
     def _content_refused(self, connection: Connection, step: Step, reply: Reply) -> list[Reply]:
         """A reply to DATA that is not 354, to a chunk that is not 250, or one in the middle of the content."""
@@ -359,20 +377,10 @@ class Delivery:
         self._give_back()
         return self._for_all([handed_up(reply)] * len(self._wire))
 
-    async def _await_outcome(self, connection: Connection) -> list[Reply]:
-        self._connection = None  # from here on an abort has nothing to take back
-        wire = self._wire
-        self._waiting = waiting = connection.exchange(connection.settings.timeouts.submission)
-        try:
-            answers = await waiting
-        except CancelledError:
-            spawn(self._read_late(connection, wire)).addErrback(self._incident)
-            raise
-        return self._for_all(self._conclude(connection, outcome(answers, len(wire), lmtp=self._hops.settings.lmtp), wire))
-
-    def _conclude(self, connection: Connection, result: Outcome, wire: Sequence[Recipient]) -> tuple[Reply, ...]:
+    def _conclude(self, connection: Connection, answers: Sequence[Answer], wire: Sequence[Recipient]) -> Sequence[Reply]:
         """The books of one transaction that was answered, or was not."""
         hops = self._hops
+        result = outcome(answers, len(wire), lmtp=hops.settings.lmtp)
         endpoint = connection.link.endpoint
         self._attempts.endpoint = endpoint.settings.label
         if result.unknown:
@@ -390,7 +398,7 @@ class Delivery:
             return result.replies
         connection.messages += 1
         for reply in result.replies:
-            if not reply.is_success:
+            if reply.code // 100 != 2:
                 self._attempts.record(endpoint, Step.DOT, connection, reply=reply)
         if result.closing:
             endpoint.circuit.failed(Kind.CLOSING)
@@ -402,8 +410,8 @@ class Delivery:
 
     async def _read_late(self, connection: Connection, wire: Sequence[Recipient]) -> None:
         """The client is gone, the message is on its way: hear what becomes of it."""
-        answers = await connection.exchange(connection.settings.timeouts.submission)
-        replies = self._conclude(connection, outcome(answers, len(wire), lmtp=self._hops.settings.lmtp), wire)
+        answers = await connection.exchange(connection.after(connection.settings.timeouts.submission))
+        replies = self._conclude(connection, answers, wire)
         for reply in dict.fromkeys(replies):
             self._hops.log.warn(
                 Event.DELIVERY_LATE,

@@ -43,7 +43,9 @@ NO_NEEDS = Needs()
 def find_needs(envelope: Envelope, recipients: Sequence[Recipient], message: Message | None) -> Needs:
     """What goes into MAIL: from the content when it is here, else from what the client said."""
     given = envelope.parameters
-    utf8 = needs_utf8(envelope.sender) or True in [needs_utf8(recipient.address) for recipient in recipients]
+    utf8 = needs_utf8(envelope.sender)
+    for recipient in recipients:
+        utf8 = utf8 or needs_utf8(recipient.address)
     if message is None:
         if given is NO_MAIL_PARAMETERS and not utf8:
             return NO_NEEDS

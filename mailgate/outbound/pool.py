@@ -111,8 +111,9 @@ class Pool:
             spawn(self._clean(connection)).addErrback(self._incident)
             return
         settings = self._settings
-        worn = connection.messages >= settings.max_messages
-        if worn or self._closed or self._reactor.seconds() - connection.ready_at >= settings.max_age:
+        now = self._reactor.seconds()
+        oldest = connection.ready_at + settings.max_age
+        if connection.messages >= settings.max_messages or self._closed or now >= oldest:
             connection.quit()
             return
         if not self._waiters and self.idle_count >= settings.max_idle:
@@ -124,7 +125,7 @@ class Pool:
         if self._waiters:
             self._serve()
         else:
-            connection.arm(settings.idle_timeout, lambda: self._retire(connection), connection.ready_at + settings.max_age)
+            connection.arm(min(now + settings.idle_timeout, oldest), lambda: self._retire(connection))
 
     async def close(self) -> None:
         """Idle connections say QUIT now, the others when they are given back. Those that take longer than `CLOSING_TIME` are
@@ -237,13 +238,13 @@ class Pool:
         session = connection.session
         seconds = connection.settings.timeouts.reset
         if session.pending:
-            await connection.exchange(seconds)
+            await connection.exchange(connection.after(seconds))
         if session.content_open:
             connection.abort("in the middle of the content")
             return
         if session.in_transaction and connection.trouble is None:
             session.rset()
-            await connection.exchange(seconds)
+            await connection.exchange(connection.after(seconds))
             if session.in_transaction:
                 connection.quit()
                 return

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 from mailgate.smtp.address import Address
@@ -37,6 +38,8 @@ from mailgate.smtp.sasl import SaslClient, SaslError
 MAX_AUTH_LINE = 512
 """An initial response that makes the command longer than this waits for the server's challenge (RFC 4954 4)."""
 
+_is_plain_path = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9._-]+").fullmatch
+"""Nearly every path: what follows allows all of it, and more."""
 _LOCAL_PART = re.compile(r'(?:[^\x00-\x20\x7f<>@"\\]+|"(?:[^\x00-\x1f\x7f"\\]|\\[^\x00-\x1f\x7f])*")\Z')
 _DOMAIN = re.compile(r'[^\x00-\x20\x7f<>@"\\]+\Z')
 _ARGUMENT = re.compile(r"[!-~]+\Z")
@@ -73,6 +76,10 @@ class Answer(NamedTuple):
     reply: Reply
 
 
+_answer: Callable[[tuple[Step, Reply]], Answer] = partial(tuple.__new__, Answer)
+"""An Answer without the Python call that a named tuple's own constructor is: there are four in every message."""
+
+
 class CommandError(ValueError):
     """A value that can't stand in a command. Nothing was said."""
 
@@ -95,6 +102,7 @@ class Capabilities:
 
 
 NO_CAPABILITIES = Capabilities()
+_NO_COMMAND = "a command inside the content, or before the answer to it"
 
 _FLAGS = {
     "PIPELINING": "pipelining",
@@ -199,10 +207,10 @@ class ClientSession:
 
     def mail(self, sender: Address, parameters: Sequence[str] = ()) -> None:
         """``parameters`` as they stand in the command: ``SIZE=1000``."""
-        self._say(Step.MAIL, f"MAIL FROM:<{_path(sender)}>{_parameters(parameters)}")
+        self._say(Step.MAIL, f"MAIL FROM:<{_path(sender)}>{_parameters(parameters) if parameters else ''}")
 
     def rcpt(self, recipient: Address, parameters: Sequence[str] = ()) -> None:
-        self._say(Step.RCPT, f"RCPT TO:<{_path(recipient)}>{_parameters(parameters)}")
+        self._say(Step.RCPT, f"RCPT TO:<{_path(recipient)}>{_parameters(parameters) if parameters else ''}")
 
     def data(self) -> None:
         self._say(Step.DATA, "DATA")
@@ -213,12 +221,11 @@ class ClientSession:
             raise RuntimeError("content outside of DATA")
         self._out.append(data)
 
-    def end_content(self, ending: bytes) -> None:
-        """``ending`` is ``.CRLF``, with a CRLF in front where the content does not end in one."""
+    def end_content(self, ending: bytes, content: bytes = b"") -> None:
+        """``ending`` is ``.CRLF``, with a CRLF in front where the content does not end in one; ``content`` goes before it."""
         if not self.content_open:
             raise RuntimeError("content outside of DATA")
-        self.content_open = False
-        self._out.append(ending)
+        self._out += (content, ending)
         self._expect_result()
         if self._trace:
             self._trace(">", "(content and final dot)")
@@ -226,7 +233,8 @@ class ClientSession:
     def chunk(self, data: bytes, *, last: bool) -> None:
         """BDAT (RFC 3030). The LAST one ends the content as `end_content` does."""
         line = f"BDAT {len(data)}{' LAST' if last else ''}"
-        self._check_open()
+        if self.content_open or (self.pending and self.pending[0] is Step.DOT):
+            raise RuntimeError(_NO_COMMAND)
         if self._held or (self.pending and not self._may_follow()):
             raise RuntimeError("a chunk can't wait")
         self._out.append(line.encode() + b"\r\n")
@@ -255,28 +263,26 @@ class ClientSession:
         self._held.clear()
 
     def _say(self, step: Step, text: str, shown: str = "") -> None:
-        self._check_open()
+        pending = self.pending
+        if self.content_open or (pending and pending[0] is Step.DOT):
+            raise RuntimeError(_NO_COMMAND)
         try:
             line = text.encode() + b"\r\n"
         except UnicodeEncodeError as error:  # a lone surrogate
             raise CommandError("a command can't be encoded") from error
         if self._trace:
             self._trace(">", shown or text)
-        if self._held or (self.pending and not self._may_follow()):
+        if self._held or (pending and not self._may_follow()):
             self._held.append((step, line))
         else:
             self._out.append(line)
-            self.pending.append(step)
+            pending.append(step)
 
     def _may_follow(self) -> bool:
         return self.capabilities.pipelining and self.pending[-1] in _MAY_PRECEDE
 
-    def _check_open(self) -> None:
-        if self.content_open or (self.pending and self.pending[0] is Step.DOT):
-            raise RuntimeError("a command inside the content, or before the answer to it")
-
     def _expect_result(self) -> None:
-        self.in_transaction = False
+        self.content_open = self.in_transaction = False
         self.pending.extend([Step.DOT] * (self._accepted if self._lmtp else 1))
 
     # What the peer says
@@ -289,7 +295,6 @@ class ClientSession:
         pending = self.pending
         parser = self._parser
         replies = parser.feed(data)
-        alone = len(replies) == 1 and parser.is_empty
         for reply in replies:
             if self._trace:
                 self._trace("<", str(reply))
@@ -306,9 +311,9 @@ class ClientSession:
             rule = _RULES.get(step)
             if rule is not None and not rule(self, reply):
                 continue
-            answers.append(Answer(step, reply))
-            if step is Step.STARTTLS and reply.code == 220 and not alone:  # nothing else is ever asked for beside it
-                self.fault = Fault.INJECTION
+            answers.append(_answer((step, reply)))
+            if step is Step.STARTTLS and reply.code == 220 and not (len(replies) == 1 and parser.is_empty):
+                self.fault = Fault.INJECTION  # nothing else is ever asked for beside it
                 return answers
             if self._held and not pending:
                 self._release()
@@ -327,14 +332,14 @@ class ClientSession:
 
     def _mail_answered(self, reply: Reply) -> bool:
         self._accepted = 0
-        self.in_transaction = reply.is_success
-        if not reply.is_success:
+        self.in_transaction = reply.code // 100 == 2  # a property is a call
+        if not self.in_transaction:
             while self._held and self._held[0][0] in (Step.RCPT, Step.DATA):
                 self._held.popleft()
         return True
 
     def _rcpt_answered(self, reply: Reply) -> bool:
-        self._accepted += reply.is_success
+        self._accepted += reply.code // 100 == 2
         return True
 
     def _data_answered(self, reply: Reply) -> bool:
@@ -387,6 +392,9 @@ class _Delayed:
 
 
 def _path(address: Address) -> str:
+    path = f"{address.local_part}@{address.domain}"
+    if _is_plain_path(path):
+        return path
     if address.is_null:
         return ""
     if not _LOCAL_PART.match(address.local_part) or (address.domain and not _DOMAIN.match(address.domain)):
@@ -395,8 +403,6 @@ def _path(address: Address) -> str:
 
 
 def _parameters(parameters: Sequence[str]) -> str:
-    if not parameters:
-        return ""
     return " " + " ".join([_argument(parameter) for parameter in parameters])
 
 

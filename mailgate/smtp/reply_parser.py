@@ -17,8 +17,8 @@ from mailgate.smtp.reply import Reply, split_enhanced
 
 MAX_REPLY_LINES = 100
 MAX_REPLY_SIZE = 1 << 16
-MAX_CACHED_LINE = 200
-"""Replies of one short line are nearly always the same few; longer ones are not worth keeping."""
+MAX_CACHED = 200
+"""Octets of a read, or a line, that is worth keeping: next hops repeat themselves, in short replies."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -50,17 +50,16 @@ class ReplyParser:
         """Nothing of a next reply is here."""
         return not self._rest and not self._lines
 
-    def feed(self, data: bytes) -> list[Reply]:
-        replies: list[Reply] = []
+    def feed(self, data: bytes) -> Sequence[Reply]:
         if self.fault:
-            return replies
+            return ()
         if self._rest:
             data = self._rest + data
-        elif not self._lines and len(data) <= MAX_CACHED_LINE and data[-2:] == b"\r\n":
-            # Nearly always: a read brings whole replies of one line. Whatever is odd about them goes the long way.
-            known = [_parse_line(line) for line in data[:-2].split(b"\r\n")]
-            if None not in known:
-                return known  # type: ignore[return-value]
+        elif not self._lines and len(data) <= MAX_CACHED:
+            known = _parse_read(data)
+            if known is not None:
+                return known
+        replies: list[Reply] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
             line = data[start : end - 1 if end > start and data[end - 1] == 13 else end]
@@ -71,7 +70,7 @@ class ReplyParser:
                 return replies
             separator = line[3:4]
             if separator != b"-" and not self._lines:
-                reply = _parse_line(line) if len(line) <= MAX_CACHED_LINE else _parse_lines((line,))
+                reply = _parse_line(line) if len(line) <= MAX_CACHED else _parse_lines((line,))
             elif not self._add(line):
                 return replies
             elif separator == b"-":
@@ -114,6 +113,20 @@ def _parse_lines(lines: Sequence[bytes]) -> Reply | None:
         enhanced = enhanced or word
         texts.append(text)
     return Reply(number, enhanced, "\n".join(texts))
+
+
+@lru_cache(maxsize=256)
+def _parse_read(data: bytes) -> tuple[Reply, ...] | None:
+    """What nearly every read brings: whole replies of one line each; None for anything else, which goes the long way."""
+    if data[-2:] != b"\r\n":
+        return None
+    replies = []
+    for line in data[:-2].split(b"\r\n"):
+        reply = _parse_line(line)
+        if reply is None:
+            return None
+        replies.append(reply)
+    return tuple(replies)
 
 
 @lru_cache(maxsize=256)
