@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from mailgate.adapters import Adapters
 from mailgate.message.envelope import Session, TlsFacts
-from mailgate.pipeline.lookup import WITHOUT_IO, Kept, Lookups, NotAsked
+from mailgate.pipeline.lookup import WITHOUT_IO, Kept, Lookups, not_asked
 from mailgate.pipeline.rehearsal import Rehearsal, adapters, spool
 from mailgate.pipeline.router import place
 from mailgate.pipeline.routing import Plan
@@ -93,7 +93,8 @@ class Step:
     @property
     def unknown(self) -> str:
         """Why the reply is not known: a table that this run may not ask."""
-        return self.refusal.reason if isinstance(self.refusal, NotAsked) else ""
+        question = not_asked(self.refusal)
+        return question.reason if question is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

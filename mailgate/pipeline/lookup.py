@@ -91,6 +91,13 @@ class NotAsked(TemporaryError):
         super().__init__("Not asked", reason=f"{self.label} was not asked for {key!r}", where=place(getattr(table, "span", None)))
 
 
+def not_asked(error: BaseException | None) -> NotAsked | None:
+    """The question that was not asked, if an error comes of one."""
+    while error is not None and not isinstance(error, NotAsked):
+        error = error.__cause__
+    return error
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lookup:
     """One question to a table: ``values`` is None if it could not answer, ``where`` the place of the entry that did."""

@@ -40,7 +40,7 @@ from mailgate.pipeline.explain import (
     find_listener,
     read_address,
 )
-from mailgate.pipeline.lookup import Answers, Kept, Lookups, NotAsked, table_key
+from mailgate.pipeline.lookup import Answers, Kept, Lookups, not_asked, table_key
 from mailgate.registry import Configuration, Module
 from mailgate.smtp.address import AddressError
 from mailgate.smtp.reply import Reply
@@ -190,7 +190,7 @@ class RouteTest(Module):
             report.error(self.span_of("listener") or self.span, "no listener there", code="E0903", hint=hint)
             return
         explanation = self._explanation(configuration, listener)
-        missing = next((step.refusal for step in explanation.steps() if isinstance(step.refusal, NotAsked)), None)
+        missing = next(filter(None, (not_asked(step.refusal) for step in explanation.steps())), None)
         if missing is not None:
             name = missing.table.context.name if isinstance(missing.table, Module) else ""
             report.error(

@@ -16,26 +16,31 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from twisted.internet.defer import CancelledError
+
+from mailgate.config.evaluation import Part
 from mailgate.config.source import Span
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.pipeline.checks import OpenCheck
+from mailgate.pipeline.conditions import View
 from mailgate.pipeline.lookup import Lookups
 from mailgate.pipeline.router import (
     Branch,
+    Condition,
     Deliver,
     DeliverTo,
     Discard,
     Handling,
     Reject,
+    RelayRule,
     Router,
     Rules,
-    Side,
     Through,
     place,
     rule_keys,
 )
 from mailgate.pipeline.routing import Path, Plan, Routing
-from mailgate.smtp.address import Address
+from mailgate.smtp.address import NULL_ADDRESS, Address
 from mailgate.smtp.reply import MailError, Reply
 
 MAX_SHOWN = 12
@@ -46,6 +51,7 @@ class Kind(Enum):
     """What a node of the tree stands for."""
 
     PIPELINE = "pipeline"
+    CONDITION = "condition"
     RULE = "rule"
     CHECK = "check"
     REWRITE = "rewrite"
@@ -104,7 +110,7 @@ class Trace:
 class TracedRouting(Routing):
     """See the module's docstring. ``replace`` gives what stands in for a target and for a check: they themselves, or doubles."""
 
-    __slots__ = ("_blocks", "_chosen", "_lookups", "_replace_check", "_replace_target", "trace")
+    __slots__ = ("_blocks", "_chosen", "_entered", "_lookups", "_replace_check", "_replace_target", "trace")
 
     def __init__(
         self,
@@ -119,6 +125,9 @@ class TracedRouting(Routing):
         self._replace_target = replace_target
         self._replace_check = replace_check
         self._chosen = root
+        """The block that was chosen last."""
+        self._entered: list[Node] | None = None
+        """While the sender passes a pipeline: the blocks that it is in."""
         self._blocks: dict[Path, list[Node]] = {}
 
     def next_root(self, root: Node) -> None:
@@ -128,16 +137,20 @@ class TracedRouting(Routing):
     # The walk
 
     async def enter(self, router: Router, envelope: Envelope) -> Path:
-        with self.trace.level():
-            chosen, self._chosen = self._chosen, _NOTHING
-            path = await super().enter(router, envelope)
-            self._blocks[path] = [] if self._chosen is _NOTHING else [self._chosen]
-            self._chosen = chosen
+        before = self._chosen, self._entered
+        self._entered = []
+        try:
+            with self.trace.level():
+                path = await super().enter(router, envelope)
+            self._blocks[path] = self._entered
             return path
+        finally:
+            self._chosen, self._entered = before
 
     async def plan(self, path: Path, recipient: Recipient) -> list[Plan]:
-        blocks = [Node(node.kind, node.text, node.where, "as the sender has it") for node in self._blocks[path]]
-        with self.trace.level(*(self.trace.add(block) for block in blocks)):
+        with self.trace.level():
+            for block in self._blocks[path]:
+                self.trace.enter(self.trace.add(Node(block.kind, block.text, block.where, "as decided at MAIL")))
             plans = await super().plan(path, recipient)
             if path.only is not None:
                 self._note_handling(path.route)
@@ -147,9 +160,9 @@ class TracedRouting(Routing):
                 plan.__post_init__()
         return plans
 
-    async def take(self, path: Path, branch: Branch, *rest: Any) -> None:
+    async def _take(self, path: Path, branch: Branch, *rest: Any) -> None:
         with self.trace.level(self._chosen):
-            await super().take(path, branch, *rest)
+            await super()._take(path, branch, *rest)
 
     async def handle(self, handling: Handling, *rest: Any) -> None:
         self._note_handling(handling)
@@ -167,10 +180,33 @@ class TracedRouting(Routing):
             branch = await super().choose(rules, address)
         finally:
             node = self._note_level(rules, address, branch, before)
-        self._chosen = node
-        if rules.side is Side.SOURCE:
-            self.trace.enter(node)
+        self._choose(node)
         return branch
+
+    async def decide(self, conditions: Sequence[Condition], envelope: Envelope, rcpt: Address = NULL_ADDRESS) -> Branch | None:
+        view = View(envelope, rcpt)
+        branch = None
+        failed = True
+        try:
+            branch = await super().decide(conditions, envelope, rcpt)
+            failed = False
+        finally:
+            for condition in conditions:
+                node = await self._note_condition(condition, view, is_true=condition.branch is branch, failed=failed)
+                if condition.branch is branch:
+                    self._choose(node)
+                    break
+        return branch
+
+    async def refuse_relaying(self, relay: RelayRule, recipient: Recipient) -> None:
+        domain = rule_keys(recipient.address)[1]
+        is_local = False
+        try:
+            await super().refuse_relaying(relay, recipient)
+            is_local = True
+        finally:
+            reason = "for ourselves" if not domain else f"{domain} is local" if is_local else f"{domain} is not local"
+            self.trace.add(Node(Kind.CHECK, _word("relay_from", relay.span), place(relay.span), reason, is_local))
 
     # What is asked on the way
 
@@ -207,6 +243,22 @@ class TracedRouting(Routing):
     def asked(self) -> int:
         return len(self._lookups)
 
+    def _choose(self, node: Node) -> None:
+        self._chosen = node
+        if self._entered is not None:
+            self._entered.append(node)
+            self.trace.enter(node)
+
+    async def _note_condition(self, condition: Condition, view: View, *, is_true: bool, failed: bool) -> Node:
+        """A `when` and how each of its parts comes out; ``failed``: it or one behind it had no value."""
+        test = condition.test
+        parts = [
+            f"{test.expression.text[part.node.start : part.node.end]}: {await _came_out(part, view)}"
+            for part in test.expression.parts
+        ]
+        node = Node(Kind.CONDITION, heading(condition.span), place(condition.span), ", ".join(parts), is_true and not failed)
+        return self.trace.add(node)
+
     def _note_handling(self, handling: object) -> None:
         if isinstance(handling, Reject):
             self.trace.add(Node(Kind.REJECT, _word("reject", handling.span), place(handling.span), str(handling.reply)))
@@ -233,6 +285,8 @@ class TracedRouting(Routing):
         if branch is None or chosen is not _NOTHING:
             return chosen
         words = {rule: None for kind in (rules.exact, rules.domains, rules.suffixes) for rule in kind.values()}
+        if rules.postmaster is not None:
+            words[rules.postmaster] = None
         others = sorted((rule for rule in words if rule is not branch), key=_written)
         shown = sorted([*others[:MAX_SHOWN], *([branch] if branch is not rules.default else [])], key=_written)
         for rule in shown:
@@ -383,5 +437,18 @@ def _match(rules: Rules, rule: Branch, key: str, domain: str) -> str:
         return f"the address {key or '<>'}"
     if rules.domains.get(domain) is rule:
         return f"the domain {domain}"
-    suffix = next(name for name, other in rules.suffixes.items() if other is rule and domain.endswith("." + name))
-    return f"a sub-domain of {suffix}"
+    for name, other in rules.suffixes.items():
+        if other is rule and domain.endswith("." + name):
+            return f"a sub-domain of {name}"
+    return f"the postmaster of {domain}, which is local"
+
+
+async def _came_out(part: Part, view: View) -> str:
+    """``yes`` or ``no``; a part that has no value, or whose table may not be asked, has none here either."""
+    try:
+        value = part.call(view)
+        return "yes" if (await value if part.waits else value) else "no"
+    except CancelledError:
+        raise
+    except Exception:
+        return "no answer"
