@@ -1,5 +1,6 @@
 # make run    the demo in the foreground: ESMTP on 127.0.0.1:2525, LMTP on 127.0.0.1:2524
 # make test   linters, types, then every test; tests that need a server which is not installed are skipped (not with CI=true)
+# make docs   docs/reference, the manual pages and the words of contrib/vim and contrib/vscode, from the declarations
 # make bench  throughput beside Postfix, into docs/performance.md (Linux, root, Debian's postfix)
 # Everything lives in .venv; PYTHON=… chooses another interpreter (3.11 or newer).
 
@@ -8,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: run test lint fast slow bench clean
+.PHONY: run test lint fast slow docs bench clean
 
 run: $(READY)
 	@echo 'Try in another terminal:'
@@ -28,6 +29,9 @@ fast: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 900
+
+docs: $(READY)
+	$(BIN)/python -m contrib.reference
 
 bench: $(READY)
 	$(BIN)/python -m contrib.bench --write docs/performance.md

@@ -1,0 +1,1 @@
+autocmd BufRead,BufNewFile mailgate.conf,*/mailgate/*.conf,*/mailgate/*/*.conf setfiletype mailgate
