@@ -68,6 +68,7 @@ class Transport:
 
     def __init__(self, peer: IPv4Address) -> None:
         self.peer = peer
+        self.protocol: Any = None
         self.written: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -103,7 +104,6 @@ class Reactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.factory: Any = None
-        self.hop: Any = None
         self.hop_transport = Transport(HOP)
         self.greeted = True
 
@@ -114,8 +114,9 @@ class Reactor(Clock):
     def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> Any:
         self.hop_transport = Transport(HOP)
         self.greeted = False
-        self.hop = factory.buildProtocol(HOP)
-        self.hop.makeConnection(self.hop_transport)
+        hop = factory.buildProtocol(HOP)
+        self.hop_transport.protocol = hop  # whom it gives what it reads; the dialer puts the connection itself there
+        hop.makeConnection(self.hop_transport)
 
 
 class Port:
@@ -163,7 +164,7 @@ class Loop:
         if not said:
             if not self.reactor.greeted:
                 self.reactor.greeted = True
-                self.reactor.hop.dataReceived(b"220 sink ESMTP\r\n")
+                self.reactor.hop_transport.protocol.dataReceived(b"220 sink ESMTP\r\n")
                 return
             self.reactor.advance(0.001)
             return
@@ -175,7 +176,7 @@ class Loop:
             answer = b"354 End data with <CR><LF>.<CR><LF>\r\n"
         else:
             answer = b"250 2.0.0 Ok\r\n"
-        self.reactor.hop.dataReceived(answer)
+        self.reactor.hop_transport.protocol.dataReceived(answer)
 
 
 def _run(coroutine: Any) -> None:

@@ -106,42 +106,33 @@ class _Task(Wait[T]):
         self._notify = None
         self._error = None
         self._coroutine = coroutine
-        self._wait(waits_for)
-
-    def _wait(self, waits_for: Any) -> None:
         self._waits_for = waits_for
         if isinstance(waits_for, Wait):
             waits_for._notify = self._go_on  # it is not done: it would not have been yielded
         else:
-            waits_for.addBoth(self._fired)
+            waits_for.addBoth(self._go_on)
 
-    def _go_on(self) -> None:
-        try:
-            waits_for = self._coroutine.send(None)  # a Wait gives its result itself
-        except BaseException as error:
-            self._end(error)
-        else:
-            self._wait(waits_for)
-
-    def _fired(self, result: Any) -> None:
+    def _go_on(self, result: Any = None) -> None:
+        """What the coroutine waits for has come. It takes the result itself; a Deferred's failure it is given."""
         try:
             if isinstance(result, Failure):
                 waits_for = result.throwExceptionIntoGenerator(self._coroutine)
             else:
-                waits_for = self._coroutine.send(None)  # Deferred.__await__ takes the result from the Deferred itself
-        except BaseException as error:
-            self._end(error)
-        else:
-            self._wait(waits_for)
-
-    def _end(self, error: BaseException) -> None:
-        if isinstance(error, StopIteration):
+                waits_for = self._coroutine.send(None)
+        except StopIteration as stop:
             if not self.done:  # else it was cancelled, and the coroutine went on to its end all the same
-                self.fire(error.value)
-        elif not self.done:
-            self.fail(error)
+                self.fire(stop.value)
+        except BaseException as error:
+            if not self.done:
+                self.fail(error)
+            else:
+                _log.failure("a cancelled coroutine failed")
         else:
-            _log.failure("a cancelled coroutine failed", Failure(error))
+            self._waits_for = waits_for
+            if isinstance(waits_for, Wait):
+                waits_for._notify = self._go_on
+            else:
+                waits_for.addBoth(self._go_on)
 
     def cancel(self) -> None:
         """What the coroutine waits for is cancelled. If it goes on waiting for something else, nobody hears of its end."""

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailgate.events import Event, EventLog
-from mailgate.message.envelope import Envelope
+from mailgate.message.envelope import Envelope, Recipient
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.endpoint import Endpoint, Selection
 from mailgate.outbound.failure import AttemptFailed, Kind
@@ -128,6 +128,31 @@ class Attempts:
     def record_failure(self, endpoint: Endpoint, failure: AttemptFailed, connection: Connection | None = None) -> None:
         self._failure = failure.kind.reply
         self.record(endpoint, failure.stage, connection, failure.answer, failure.reason)
+
+    def unknown(self, endpoint: Endpoint, recipients: Sequence[Recipient], reason: str) -> None:
+        """The final dot went out and nobody knows what became of it."""
+        hops = self._hops
+        hops.log.warn(
+            Event.POSSIBLE_DUPLICATE,
+            message=self._envelope.id,
+            target=hops.settings.label,
+            endpoint=endpoint.settings.label,
+            recipients=", ".join(f"<{recipient.address}>" for recipient in recipients),
+            reason=reason,
+        )
+
+    def late(self, endpoint: Endpoint, replies: Sequence[Reply]) -> None:
+        """What became of it was heard when the client had gone."""
+        hops = self._hops
+        for reply in dict.fromkeys(replies):
+            hops.log.warn(
+                Event.DELIVERY_LATE,
+                message=self._envelope.id,
+                target=hops.settings.label,
+                endpoint=endpoint.settings.label,
+                reply=reply,
+                reason="client gone",
+            )
 
     def record(
         self, endpoint: Endpoint, stage: str, connection: Connection | None, reply: Reply | None = None, error: str = ""

@@ -62,6 +62,7 @@ class Connection(Protocol):
         self._on_lost: Callable[[Connection], None] | None = on_lost
         self._answers: list[Answer] = []
         self._waiter: Wait[list[Answer]] | None = None
+        self._then: Callable[[list[Answer]], float | None] | None = None
         self._handshake: Wait[None] | None = None
         self._congested = False
         self._room: Wait[None] | None = None
@@ -73,10 +74,14 @@ class Connection(Protocol):
 
     # Commands and answers
 
-    def exchange(self, deadline: float) -> Wait[list[Answer]]:
+    def exchange(self, deadline: float, then: Callable[[list[Answer]], float | None] | None = None) -> Wait[list[Answer]]:
         """Write what was said and wait for every answer, until the time ``deadline``. Cancelling stops the waiting, not the
-        dialogue."""
+        dialogue.
+
+        ``then(answers)`` may say more at once, without the turn through whoever waits: if it gives a deadline, what it said goes
+        out and the wait is for the answers to that."""
         self._waiter = waiter = Wait[list[Answer]](self._forget_waiter)
+        self._then = then
         session = self.session
         if self.trouble is not None or not session.pending:
             self._answer()
@@ -110,7 +115,14 @@ class Connection(Protocol):
         if session.pending:
             self.flush()
         elif self._waiter is not None:
-            self._answer()
+            then, self._then = self._then, None
+            deadline = None if then is None else then(self._answers)
+            if deadline is None:
+                self._answer()
+            else:
+                self._answers = []
+                self.arm(deadline, self._timed_out)
+                self.flush()
 
     def _unasked(self, answer: Answer) -> None:
         if answer.step is Step.IDLE:
@@ -120,14 +132,15 @@ class Connection(Protocol):
             self._make_room()
 
     def _answer(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        answers, self._answers = self._answers, []
-        self._action = None
+        waiter = self._waiter
+        answers = self._answers
+        self._waiter = self._then = self._action = None
+        self._answers = []
         if waiter is not None:
             waiter.fire(answers)
 
     def _forget_waiter(self) -> None:
-        self._waiter = None
+        self._waiter = self._then = None
 
     # Content
 

@@ -13,19 +13,18 @@ The rules are those of docs/behaviour.md. What is said here:
   A client that goes away then changes nothing: the answer is read and logged.
 - ``total`` bounds what one client command waits before the final dot; ``submission_timeout`` the answer to it.
 
-Every message comes this way, so what waits in all of them (the envelope, DATA, the dot) is awaited in few nested coroutines: each
-level is entered again with every answer. What is judged in between are plain methods.
+Every message comes this way, so what waits in all of them is awaited in few nested coroutines, since each level is entered again
+with every answer; what is judged in between are plain methods, and content follows the 354 without waking anybody (`_say_whole`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError
 from zope.interface import implementer
 
-from mailgate.events import Event
 from mailgate.interfaces import IDelivery
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
@@ -151,9 +150,14 @@ class Delivery:
         now = self._hops.clock.seconds()
         self._attempts.begin(now)
         self._message = message
+        replies: list[Reply] | None = None
         try:
             self._check_content(message)
-            replies = await self._send(message, now)
+            while replies is None:
+                try:
+                    replies = await self._transmit(message, now)
+                except _Moved:
+                    now = self._hops.clock.seconds()
         except _Refused as refused:
             replies = [refused.reply] * accepted
         except CancelledError:
@@ -196,7 +200,9 @@ class Delivery:
                 answers = await self._exchange(connection, now)
                 if answers and answers[0].step is Step.RSET:
                     del answers[0]
-                if connection.reused and _is_stale(connection, answers):
+                # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL.
+                gone = answers[0].reply.code == 421 if answers else connection.trouble in (Kind.LOST, Kind.CLOSING)
+                if gone and connection.reused:
                     connection.quit()
                     connection = await self._replace(connection)
                     self._say(connection, recipients)
@@ -227,11 +233,13 @@ class Delivery:
             self._give_back()
             raise _Refused(_local_refusal(error)) from error
 
-    def _exchange(self, connection: Connection, now: float) -> Wait[list[Answer]]:
-        """What was said goes out, within what is left for the client's command."""
+    def _exchange(
+        self, connection: Connection, now: float, then: Callable[[list[Answer]], float | None] | None = None
+    ) -> Wait[list[Answer]]:
+        """What was said goes out; its answers, within what is left for the client's command."""
         deadline = now + connection.settings.timeouts.command
         total = self._attempts.deadline
-        self._waiting = waiting = connection.exchange(deadline if deadline < total else total)
+        self._waiting = waiting = connection.exchange(deadline if deadline < total else total, then)
         return waiting
 
     async def _say_recipient(self, connection: Connection, recipient: Recipient, now: float) -> Reply:
@@ -298,21 +306,6 @@ class Delivery:
 
     # The content
 
-    async def _send(self, message: Message, now: float) -> list[Reply]:
-        while True:
-            connection = self._connection
-            if connection is None or self._replay or connection.trouble is not None:
-                await self._say_envelope(None, now)
-                now = self._hops.clock.seconds()
-                connection = self._connection
-                assert connection is not None
-            if self._lost and (not self._hops.settings.lmtp or not self._wire):
-                return [NO_LONGER_ACCEPTED] * len(self._accepted)
-            try:
-                return await self._transmit(connection, message, now)
-            except _Moved:
-                now = self._hops.clock.seconds()
-
     def _check_content(self, message: Message) -> None:
         """Now that the content is here: does the open transaction suit it? If not, it is said again, or refused."""
         connection = self._connection
@@ -331,45 +324,86 @@ class Delivery:
         said = self._needs
         self._replay = (needs.utf8 and not said.utf8) or (needs.body is not None and needs.body is not said.body)
 
-    async def _transmit(self, connection: Connection, message: Message, now: float) -> list[Reply]:
-        """DATA, or chunks, then what becomes of the final dot."""
-        session = connection.session
+    async def _transmit(self, message: Message, now: float) -> list[Reply]:
+        """The content and what becomes of the final dot, in the open transaction or in one that is opened for it."""
+        connection = self._connection
+        if connection is None or self._replay or connection.trouble is not None:
+            await self._say_envelope(None, now)
+            now = self._hops.clock.seconds()
+            connection = self._connection
+            assert connection is not None
         settings = self._hops.settings
-        if session.capabilities.chunking and (settings.chunking or self._needs.body is BodyType.BINARY):
-            step = Step.CHUNK
-            self._waiting = sending = spawn(send_chunks(connection, message, connection.settings.timeouts.command))
-            refusal = await sending
-            if refusal is not None:
-                return self._content_refused(connection, step, refusal)
-        else:
-            step = Step.BODY
-            session.data()
-            answers = await self._exchange(connection, now)
-            if not answers or (connection.trouble is not None and answers[0].reply.code == 354):
-                raise self._broken(connection, Step.DATA)
-            if not session.content_open:
-                return self._content_refused(connection, Step.DATA, answers[0].reply)
-            content, ending = whole(message) or (b"", b"")
-            if not ending:
-                self._waiting = streaming = spawn(stream(connection, message, connection.settings.timeouts.command))
-                ending = await streaming
-            if connection.early is not None:
-                reply = connection.early
-                connection.abort("an answer before the final dot")
-                return self._content_refused(connection, step, reply)
-            if connection.trouble is None:
-                session.end_content(ending, content)
-        if connection.trouble is not None:
-            raise self._broken(connection, step)
-        self._connection = None  # from here on an abort has nothing to take back
+        if self._lost and (not settings.lmtp or not self._wire):
+            return [NO_LONGER_ACCEPTED] * len(self._accepted)
         wire = self._wire
-        self._waiting = waiting = connection.exchange(connection.after(connection.settings.timeouts.submission))
+        session = connection.session
+        refusal = None
         try:
-            answers = await waiting
+            if session.capabilities.chunking and (settings.chunking or self._needs.body is BodyType.BINARY):
+                refusal = await self._send_chunks(connection, message)
+            else:
+                session.data()
+                answers = await self._exchange(connection, now, self._say_whole)
+                if self._connection is not None:
+                    refusal = await self._send_blocks(connection, message, answers)
+            if refusal is not None:
+                return refusal
+            if self._connection is not None:
+                self._waiting = waiting = connection.exchange(self._begin_outcome(connection))
+                answers = await waiting
         except CancelledError:
-            spawn(self._read_late(connection, wire)).addErrback(self._incident)
+            if self._connection is None:  # the dot was said
+                spawn(self._read_late(connection, wire)).addErrback(self._incident)
             raise
-        return self._for_all(self._conclude(connection, answers, wire))
+        replies = self._conclude(connection, answers, wire)
+        return self._for_all(replies) if self._lost else list(replies)
+
+    def _say_whole(self, _: Sequence[Answer]) -> float | None:
+        """Hears of the answer to DATA first: a message that fits into one write leaves with its final dot as soon as it may.
+        None: there is more to it."""
+        connection, message = self._connection, self._message
+        assert connection is not None
+        assert message is not None
+        if not connection.session.content_open or connection.early is not None:
+            return None
+        prepared = whole(message)
+        if prepared is None:
+            return None
+        content, ending = prepared
+        connection.session.end_content(ending, content)
+        return self._begin_outcome(connection)
+
+    def _begin_outcome(self, connection: Connection) -> float:
+        """The final dot was said: from here on an abort has nothing to take back. Returns the time by which it is answered."""
+        self._connection = None
+        return connection.after(connection.settings.timeouts.submission)
+
+    async def _send_blocks(self, connection: Connection, message: Message, answers: Sequence[Answer]) -> list[Reply] | None:
+        """Behind the answer to DATA, what `_say_whole` left: a refusal, which is returned, or a message in blocks."""
+        if not answers or (connection.trouble is not None and answers[0].reply.code == 354):
+            raise self._broken(connection, Step.DATA)
+        if not connection.session.content_open:
+            return self._content_refused(connection, Step.DATA, answers[0].reply)
+        self._waiting = streaming = spawn(stream(connection, message, connection.settings.timeouts.command))
+        ending = await streaming
+        if connection.early is not None:
+            reply = connection.early
+            connection.abort("an answer before the final dot")
+            return self._content_refused(connection, Step.BODY, reply)
+        if connection.trouble is not None:
+            raise self._broken(connection, Step.BODY)
+        connection.session.end_content(ending)
+        return None
+
+    async def _send_chunks(self, connection: Connection, message: Message) -> list[Reply] | None:
+        """BDAT up to the last chunk, which is said. A refusal is returned."""
+        self._waiting = sending = spawn(send_chunks(connection, message, connection.settings.timeouts.command))
+        refusal = await sending
+        if refusal is not None:
+            return self._content_refused(connection, Step.CHUNK, refusal)
+        if connection.trouble is not None:
+            raise self._broken(connection, Step.CHUNK)
+        return None
 
     def _content_refused(self, connection: Connection, step: Step, reply: Reply) -> list[Reply]:
         """A reply to DATA that is not 354, to a chunk that is not 250, or one in the middle of the content."""
@@ -379,22 +413,14 @@ class Delivery:
 
     def _conclude(self, connection: Connection, answers: Sequence[Answer], wire: Sequence[Recipient]) -> Sequence[Reply]:
         """The books of one transaction that was answered, or was not."""
-        hops = self._hops
-        result = outcome(answers, len(wire), lmtp=hops.settings.lmtp)
+        result = outcome(answers, len(wire), lmtp=self._hops.settings.lmtp)
         endpoint = connection.link.endpoint
         self._attempts.endpoint = endpoint.settings.label
         if result.unknown:
             reason = connection.reason or "no reply that says whether it was taken"
             endpoint.circuit.failed(connection.trouble or Kind.GARBAGE, reason)
             connection.abort(reason)
-            hops.log.warn(
-                Event.POSSIBLE_DUPLICATE,
-                message=self._envelope.id,
-                target=hops.settings.label,
-                endpoint=endpoint.settings.label,
-                recipients=", ".join(f"<{recipient.address}>" for recipient in wire[len(wire) - result.unknown :]),
-                reason=reason,
-            )
+            self._attempts.unknown(endpoint, wire[len(wire) - result.unknown :], reason)
             return result.replies
         connection.messages += 1
         for reply in result.replies:
@@ -405,27 +431,16 @@ class Delivery:
             connection.quit()
         else:
             endpoint.circuit.succeeded()
-            hops.pool.give_back(connection)
+            self._hops.pool.give_back(connection)
         return result.replies
 
     async def _read_late(self, connection: Connection, wire: Sequence[Recipient]) -> None:
         """The client is gone, the message is on its way: hear what becomes of it."""
         answers = await connection.exchange(connection.after(connection.settings.timeouts.submission))
-        replies = self._conclude(connection, answers, wire)
-        for reply in dict.fromkeys(replies):
-            self._hops.log.warn(
-                Event.DELIVERY_LATE,
-                message=self._envelope.id,
-                target=self._hops.settings.label,
-                endpoint=connection.settings.label,
-                reply=reply,
-                reason="client gone",
-            )
+        self._attempts.late(connection.link.endpoint, self._conclude(connection, answers, wire))
 
     def _for_all(self, replies: Sequence[Reply]) -> list[Reply]:
         """In the order of acceptance, with those that a replay lost."""
-        if not self._lost:
-            return list(replies)
         by_recipient = dict(zip(self._wire, replies, strict=True))
         return [by_recipient.get(recipient, NO_LONGER_ACCEPTED) for recipient in self._accepted]
 
@@ -472,13 +487,6 @@ class Delivery:
 
     def _incident(self, failure: Any) -> None:
         self._hops.log.incident(self._envelope.id, failure.value)
-
-
-def _is_stale(connection: Connection, answers: Sequence[Answer]) -> bool:
-    """A kept connection turned out to be gone: closed, or 421, before the answer to MAIL."""
-    if answers:
-        return answers[0].reply.code == 421
-    return connection.trouble in (Kind.LOST, Kind.CLOSING)
 
 
 def _local_refusal(error: MailError | CommandError) -> Reply:

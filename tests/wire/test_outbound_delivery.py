@@ -280,10 +280,26 @@ class AbortTest(_Hops):
         self.assertEqual([str(event["reply"]) for event in events], ["250 2.0.0 ok"])
         self.assertEqual(len(hop.connections), 1)
 
+    async def test_a_354_that_comes_too_late_gets_no_content(self) -> None:
+        self.late_step = Step.DATA
+        hop = self.hop(script=self.late)
+        engine = self.engine(hop)
+        delivery = Delivery(engine, envelope())
+        await delivery.rcpt(recipient())
+        sending = spawn(delivery.send(make_message()))
+        await hop.when(lambda: bytes(hop.connections[0].clear).endswith(b"DATA\r\n"))
+        delivery.abort()
+        self.assertEqual([reply.code for reply in await sending], [451])
+        self.held[0](b"354 go\r\n")
+        await hop.when(lambda: hop.open_connections == 0)
+        self.assertTrue(bytes(hop.connections[0].clear).endswith(b"DATA\r\n"))
+        self.assertEqual((hop.transactions, engine.pool.open_count), ([], 0))
+
     held: Any = ()
+    late_step = Step.DOT
 
     def late(self, step: Step, connection: Any, line: bytes) -> Any:
-        if step is Step.DOT and not self.held:
+        if step is self.late_step and not self.held:
             peer = next(iter(self.hops_open()))
             self.held = [peer.transport.write]
             return say()
