@@ -167,7 +167,8 @@ def tokenize(text: str) -> Iterator[Token]:
 
 def _bad_token(text: str, position: int) -> ExpressionError:
     if text[position] == '"':
-        return ExpressionError(position, len(text), "this string has no closing quote")
+        # As the lexer says it, so that it is said once.
+        return ExpressionError(position, position + 1, "this quote is never closed", 'close it with `"`', "E0103")
     end = position + 1
     while end < len(text) and not text[end].isspace() and text[end] not in '"()[],':
         end += 1

@@ -130,7 +130,7 @@ class Endpoint(Value):
 
 def _socket_path(word: Token, path: str, scope: Scope) -> str:
     place = _part(word, len("unix://"), len(word.text))
-    if not path or path.endswith("/"):
+    if os.path.basename(path) in ("", ".", ".."):
         raise Problem(place if path else word.span.behind(), "`unix://` needs the path of a socket", code="E0506")
     full = path if path.startswith("/") else _relative(path, word, scope.runtime_dir)
     if len(os.fsencode(full)) > MAX_UNIX_PATH:

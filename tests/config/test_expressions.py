@@ -153,7 +153,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("name == 'Ann'", "'Ann'", "means nothing", "double quotes"),
     ("tls | tls", "|", "means nothing", "||"),
     ("tls & tls", "&", "means nothing", "&&"),
-    ('name == "Ann', '"Ann', "no closing quote", ""),
+    ('name == "Ann', '"', "this quote is never closed", "close it"),
     ("name == user@example.org", "user@example.org", "means nothing", '"user@example.org"'),
     ("name == example.org", "example.org", "means nothing", '"example.org"'),
     ("1 < 2 < 3", "<", "do not chain", "a < b and b < c"),
