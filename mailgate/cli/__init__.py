@@ -9,10 +9,12 @@ from importlib import metadata
 
 import click
 
+from mailgate.cli.attempt import attempt
 from mailgate.cli.check import check
 from mailgate.cli.doc import doc
 from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
+from mailgate.cli.help import help_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +29,9 @@ def version() -> None:
     click.echo(metadata.version("mailgate"))
 
 
+main.add_command(attempt)
 main.add_command(check)
 main.add_command(doc)
 main.add_command(explain)
 main.add_command(fmt)
+main.add_command(help_command)

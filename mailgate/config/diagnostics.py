@@ -101,13 +101,15 @@ class Report:
     @property
     def diagnostics(self) -> list[Diagnostic]:
         """All of them, by file in the order they were read, then by place."""
-        order = dict.fromkeys(self.files)
-        order.update(dict.fromkeys(d.span.path for d in self._found.values() if d.span))
-        files = {path: number for number, path in enumerate(order)}
-        return sorted(
-            self._found.values(),
-            key=lambda d: (files[d.span.path], d.span.line, d.span.column) if d.span else (-1, 0, 0),
-        )
+        return in_order(self._found.values(), self.files)
+
+
+def in_order(diagnostics: Iterable[Diagnostic], files: Sequence[str] = ()) -> list[Diagnostic]:
+    """Sorted by place; files in the order given, then in that of their first diagnostic."""
+    found = list(diagnostics)
+    order = dict.fromkeys((*files, *(d.span.path for d in found if d.span)))
+    numbers = {path: number for number, path in enumerate(order)}
+    return sorted(found, key=lambda d: (numbers[d.span.path], d.span.line, d.span.column) if d.span else (-1, 0, 0))
 
 
 _COLORS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}

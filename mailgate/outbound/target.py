@@ -241,6 +241,11 @@ class Downstream(LinkSettings, Module):
         """Its endpoints as written, in the order in which they are tried; known after `configure`."""
         return tuple(settings.label for settings in self._endpoints)
 
+    @property
+    def endpoint_settings(self) -> tuple[EndpointSettings, ...]:
+        """How each of them is spoken to; known after `configure`."""
+        return tuple(self._endpoints)
+
     # Life
 
     def configure(self, report: Report) -> None:

@@ -1,0 +1,148 @@
+"""Modules, references, targets and listeners: E06, W06, E07, W07."""
+
+from __future__ import annotations
+
+from mailgate.config.codes.entry import Entry, lmtp
+
+_NEXT = "deliver_to &next"
+
+
+def _target(*lines: str, endpoint: str = "tcp://10.0.0.1:25") -> str:
+    """A file with a target of these lines."""
+    inner = "".join(f"    {line}\n" for line in lines)
+    return lmtp(_NEXT, f"target.smtp next {{\n    targets {endpoint}\n{inner}}}\n")
+
+
+CODES = {
+    "E0601": Entry(
+        "an unknown module",
+        "No module of this kind has this name. The note lists those of this version.",
+        bad=lmtp("deliver_to smpt tcp://10.0.0.1:25"),
+        good=lmtp("deliver_to smtp tcp://10.0.0.1:25"),
+    ),
+    "W0601": Entry(
+        "nothing refers to an instance",
+        "It is named and never used: a leftover, or a reference with another name.",
+        bad=_target() + "table.static aliases {\n    entry a b\n}\n",
+        good=_target(),
+    ),
+    "E0602": Entry(
+        "nothing has this name",
+        "`&name` stands for an instance that is named at the top level of the file, before or after.",
+        bad=_target().replace("&next", "&nxt"),
+        good=_target(),
+    ),
+    "E0603": Entry(
+        "a name is used twice",
+        "Names of instances are unique over the whole file, whatever their kind.",
+        bad=_target() + "table.static next {\n    entry a b\n}\n",
+        good=_target(),
+    ),
+    "E0604": Entry(
+        "a reference to something of another kind",
+        "What has this name can't be used here: a table is no target.",
+        bad=lmtp("deliver_to &aliases", "table.static aliases {\n    entry a b\n}\n"),
+        good=_target(),
+    ),
+    "E0605": Entry(
+        "a module can't be loaded",
+        "It is installed, but a Python library that it needs is not, or it is broken. The hint names the extra to install.",
+        needs="an installation without an optional library",
+    ),
+    "E0700": Entry(
+        "a module refuses its settings",
+        "Said by a module that is not ours and gives its messages no code of their own.",
+        needs="a third party's module",
+    ),
+    "W0700": Entry(
+        "a module warns of its settings",
+        "Said by a module that is not ours and gives its messages no code of their own.",
+        needs="a third party's module",
+    ),
+    "W0710": Entry(
+        "a verify mode without names",
+        "The certificate must come from a trusted authority, but any certificate of anybody passes. Let `tls_verify_host` be, or"
+        " name the next hop with `tls_verify_name`.",
+        bad=_target("tls require_verify", "tls_verify_host no"),
+        good=_target("tls require_verify", "tls_verify_host no", "tls_verify_name mx.example.net"),
+    ),
+    "W0711": Entry(
+        "encrypted, but to whom is not verified",
+        "`tls require` takes any certificate, so somebody in the middle is not noticed; with `require_tls` written it looks as if"
+        " more were meant.",
+        bad=_target("require_tls yes", "tls require"),
+        good=_target("tls require_verify"),
+    ),
+    "W0712": Entry(
+        "mail over a public network may be plain text",
+        "The address is public, and this mode goes on without TLS where it is not offered, is refused, or fails.",
+        bad=_target("tls optional", endpoint="tcp://8.8.8.8:25"),
+        good=_target("tls require_verify", "tls_verify_name mx.example.net", endpoint="tcp://8.8.8.8:25"),
+    ),
+    "W0713": Entry(
+        "a password may be read on its way",
+        "`auth_insecure` lets the password go over a link that may be clear, or to a peer that is not verified.",
+        bad=_target("tls optional", "auth plain gateway secret", "auth_insecure yes"),
+        good=_target("tls require_verify", "auth plain gateway secret"),
+    ),
+    "W0714": Entry(
+        "a setting without effect",
+        "What else is set makes this limit or setting do nothing: it only looks as if it protected something.",
+        bad=lmtp("max_connections_per_ip 5\ndiscard"),
+        good=lmtp("max_connections 5\ndiscard"),
+    ),
+    "E0720": Entry(
+        "a certificate, key or option of TLS that can't be used",
+        "The file is missing, holds no PEM, certificate and key don't belong together, or OpenSSL does not know the option.",
+        bad=lmtp("tls file ./missing.pem ./missing.key\ndiscard"),
+        good=lmtp("tls self_signed\ndiscard"),
+    ),
+    "E0721": Entry(
+        "TLS without a certificate",
+        "A listener on tls:// needs `tls file CERTIFICATE KEY`, in its block or at the top level.",
+        bad="lmtp tls://127.0.0.1:2524 {\n    discard\n}\n",
+        good="tls self_signed\nlmtp tls://127.0.0.1:2524 {\n    discard\n}\n",
+    ),
+    "E0730": Entry(
+        "TLS settings that contradict each other",
+        "One of them asks for what another forbids. A password needs `tls require_verify`, or `auth_insecure`.",
+        bad=_target("tls disabled", "require_tls yes"),
+        good=_target("require_tls yes"),
+    ),
+    "E0731": Entry(
+        "a name or password that can't be sent",
+        "SASL has no room for NUL in names and passwords (RFC 4616): the file of the password is probably not what it should be.",
+        bad=_target("auth plain gateway file:./binary", endpoint="tls://mx.example.net"),
+        good=_target("auth plain gateway file:./password", endpoint="tls://mx.example.net"),
+        files={"binary": "s3\0cret\n", "password": "s3cret\n"},
+    ),
+    "E0732": Entry(
+        "a target without an endpoint",
+        "`targets`, the target's own line, or an `endpoint` block says where to deliver to.",
+        bad=lmtp(_NEXT, "target.smtp next {\n    tls disabled\n}\n"),
+        good=_target("tls disabled"),
+    ),
+    "E0733": Entry(
+        "the longest back-off is shorter than the first",
+        "`backoff FIRST MOST`: how long an endpoint stays out at first, and at most.",
+        bad=_target("health {", "    backoff 5m 5s", "}"),
+        good=_target("health {", "    backoff 5s 5m", "}"),
+    ),
+    "W0740": Entry(
+        "a next hop does not answer as it should",
+        "Said by `check --online` alone: a name that does not resolve, an address that refuses or does not answer, a greeting"
+        " that is none, TLS that is missing or fails, a certificate for another name. Nothing was delivered. With `tls optional`"
+        " a message would still go, in plain text.",
+        needs="a network",
+    ),
+    "E0740": Entry(
+        "nothing can be delivered to a next hop",
+        "Said by `check --online` alone: with the settings of the target no message could be handed over there now.",
+        needs="a network",
+    ),
+    "E0799": Entry(
+        "a module failed to read its configuration",
+        "A mistake in the module, not in the file: please report it, with the file.",
+        needs="a defect",
+    ),
+}
