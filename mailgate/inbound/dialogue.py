@@ -18,15 +18,15 @@ It is made with the first byte from the client, so a connection that says nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
+from twisted.internet.defer import CancelledError
 
 from mailgate.events import Event as Log
 from mailgate.inbound.sessions import Sessions
 from mailgate.message.envelope import Session
-from mailgate.net.waiting import begin
+from mailgate.net.waiting import Wait, start
 from mailgate.smtp.events import (
     Aborted,
     Closed,
@@ -208,34 +208,40 @@ class Dialogue:
     def _wait(self, awaitable: Any, event: Event, rest: Sequence[Event]) -> Any:
         """The outcome if it is there already, else `_PENDING`."""
         waiting = awaitable
-        if awaitable.__class__ is not Deferred or awaitable.called:  # it may have its result, or wait for another one
+        if not isinstance(awaitable, Wait) or awaitable.done:
             try:
-                waiting = begin(_outcome_of(awaitable))
+                waiting = start(_outcome_of(awaitable))
             except Exception as error:
                 return self._incident(error, event)
-            if waiting.__class__ is not Deferred:
+            if not isinstance(waiting, Wait):
                 return waiting
         self._waiting = waiting
         self._rest = list(rest)
         since = self._sessions.reactor.seconds() if self.content_since >= 0 else 0.0
-        waiting.addBoth(self._resume, waiting, event, since)
+        waiting.when_done(partial(self._resume, waiting, event, since))
         self._flush()
         self._wire.wait()
         if event.__class__ is Content:
             self._wire.hold()
         return _PENDING
 
-    def _resume(self, result: Any, waiting: Any, event: Event, since: float) -> None:
-        if self._waiting is not waiting:  # the transaction was dropped meanwhile: nobody is left to hear of it but the log
-            if isinstance(result, Failure) and not result.check(CancelledError):
-                self._outcome(result, event)
+    def _resume(self, waiting: Wait[Any], event: Event, since: float) -> None:
+        dropped = self._waiting is not waiting
+        try:
+            answer = waiting.result()
+        except CancelledError as error:
+            if dropped:
+                return
+            answer = self._incident(error, event)
+        except Exception as error:  # the log hears of it even if the transaction was dropped meanwhile
+            answer = self._incident(error, event)
+        if dropped:
             return
         self._waiting = None
         if self.content_since >= 0:
             self.content_since += self._sessions.reactor.seconds() - since
         rest, self._rest = self._rest, []
         try:
-            answer = self._outcome(result, event) if isinstance(result, Failure) else result
             settle = _STEPS[event.__class__][1]
             if settle is not None:
                 rest = [*settle(self, answer), *rest]
@@ -245,9 +251,6 @@ class Dialogue:
             self._crash(error, "answer")
             return
         self._run(rest, True)
-
-    def _outcome(self, failure: Failure, event: Event) -> Any:
-        return self._incident(failure.value or RuntimeError("failed without an exception"), event)
 
     def _flush(self) -> None:
         output = self._engine.output()

@@ -98,6 +98,17 @@ def without_forgeries(section: bytes, hostname: str) -> bytes:
     return header.without(forged)
 
 
+def sendable(section: bytes, hostname: str, max_received: int) -> bytes | None:
+    """The section `without_forgeries`, or None if it has more than ``max_received`` Received fields. Nearly always one look
+    for words is all it takes."""
+    lowered = b"\n" + section.lower()
+    if lowered.count(b"\nreceived") > max_received and received_count(section) > max_received:
+        return None
+    if _SUSPECT[0] in lowered or _SUSPECT[1] in lowered:
+        return without_forgeries(section, hostname)
+    return section
+
+
 def authserv_id(value: bytes) -> bytes | None:
     """The first word of an Authentication-Results field behind any comments; None if there is none to be had."""
     place = _skip_comments(value)

@@ -71,7 +71,7 @@ def passed_up(reply: Reply) -> Reply:
 
 def with_id(reply: Reply, message_id: str) -> Reply:
     """The reply to the dot: what the next hop said, and the id under which our log has the message."""
-    if reply.is_success:
+    if reply.code // 100 == 2:
         text = reply.text.replace("\n", " ")
         return Reply(250, reply.enhanced or "2.0.0", f"Ok: {message_id} {text}".rstrip())
     reply = passed_up(reply)
@@ -84,6 +84,8 @@ def fold(answers: Sequence[tuple[str, Sequence[Reply]]]) -> Reply:
     Otherwise: anything temporary or unknown: 451, else anything permanent: 554 with the recipients it concerns, else 250. What
     was discarded has no say where anything else was asked.
     """
+    if len(answers) == 1 and len(answers[0][1]) == 1:
+        return answers[0][1][0]
     counted = [(address, reply) for address, replies in answers for reply in replies if reply is not DISCARDED]
     if not counted:
         return DISCARDED if any(replies for _, replies in answers) else NO_ANSWER

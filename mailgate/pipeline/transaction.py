@@ -7,7 +7,7 @@ sends it to every delivery at once and answers.
 
 - A recipient is accepted only if all it expands to is; else what was already accepted of it is withdrawn.
 - 250 to the dot means that every next hop said 2yz for every recipient it is said for. Missing replies are refusals.
-- A step answers at once when nothing waits, otherwise with a Deferred. Steps don't overlap.
+- A step answers at once when nothing waits, otherwise with a `Wait`. Steps don't overlap.
 - `abort` may come at any time, and must come after a step was cancelled: what waits is cancelled, deliveries are aborted (one
   that already wrote its final dot runs to its answer and logs it), checks closed, the body released. Nothing is left behind.
 - A step never fails but by cancellation: exceptions of modules are 451 4.3.0 with an incident id and a traceback in the log.
@@ -18,20 +18,20 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, DeferredList
 
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, Spool, SpoolFull
 from mailgate.message.envelope import Envelope, Recipient, Session
-from mailgate.message.header import received_count, without_forgeries
+from mailgate.message.header import sendable
 from mailgate.message.message import Message
 from mailgate.message.received import received
-from mailgate.net.waiting import as_deferred, begin
+from mailgate.net.waiting import Wait, as_deferred, start
 from mailgate.pipeline.answers import (
     DISCARDED,
     NO_ANSWER,
@@ -54,7 +54,6 @@ NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this looks like a mail loop")
 
-T = TypeVar("T")
 _log = EventLog("mailgate.pipeline")
 
 
@@ -99,7 +98,8 @@ class _Delivery:
 class _Accepted:
     """One recipient that heard 250: what the client said, and all it became."""
 
-    recipient: Recipient
+    name: str
+    """The address as text."""
     plans: list[Plan]
 
 
@@ -140,7 +140,8 @@ class Transaction:
         self._accepted: list[_Accepted] = []
         self._body: Body | None = None
         self._content_error: BaseException | None = None
-        self._running: Deferred[Any] | None = None
+        self._running: Any = None
+        """The answer to the last step; a `Wait` may be waiting still."""
         self._stage = "start"
         self._started = 0.0
         self._done = False
@@ -151,11 +152,13 @@ class Transaction:
         self._stage = "mail"
         self._started = self._settings.adapters.reactor.seconds()
         self._envelope = Envelope(self.id, sender, self._session, parameters)
-        return self._begin(self._mail())
+        answer = self._running = start(self._mail())
+        return answer
 
     def rcpt(self, address: Address, parameters: RcptParameters = NO_RCPT_PARAMETERS) -> Reply | Awaitable[Reply]:
         self._stage = "rcpt"
-        return self._begin(self._rcpt(Recipient(address, parameters)))
+        answer = self._running = start(self._rcpt(Recipient(address, parameters)))
+        return answer
 
     def data(self) -> Reply | None:
         """None: go on. A Reply refuses DATA."""
@@ -174,12 +177,16 @@ class Transaction:
         except Exception as error:
             self._content_error = error
             return None
-        return None if waiting is None else self._begin(self._appended(waiting))
+        if waiting is None:
+            return None
+        answer = self._running = start(self._appended(waiting))
+        return answer
 
     def end(self) -> list[Reply] | Awaitable[list[Reply]]:
         """One reply for each accepted recipient; for SMTP exactly one."""
         self._stage = "end"
-        return self._begin(self._end())
+        answer = self._running = start(self._end())
+        return answer
 
     def abort(self, reason: str = "") -> None:
         """The client is gone, or wants nothing more of this transaction."""
@@ -188,21 +195,9 @@ class Transaction:
         self._done = True
         level = _log.info if self._accepted else _log.debug
         level(Event.MESSAGE_ABORTED, message=self.id, session=self._session.id, stage=self._stage, reason=reason)
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
+        if isinstance(self._running, Wait):
+            self._running.cancel()
         self._release()
-
-    def _begin(self, step: Coroutine[Any, Any, T]) -> T | Awaitable[T]:
-        answer = begin(step)
-        if isinstance(answer, Deferred):
-            self._running = answer
-            answer.addBoth(self._ran)
-        return answer
-
-    def _ran(self, result: T) -> T:
-        self._running = None
-        return result
 
     # MAIL and RCPT
 
@@ -218,56 +213,47 @@ class Transaction:
         if self._settings.defer_sender_reject:
             self._sender_refusal = refusal
             return MAIL_OK
-        self._close()
+        if not self._done:
+            self._done = True
+            self._release()
         return refusal.reply
 
     async def _rcpt(self, recipient: Recipient) -> Reply:
         if self._path is None:
             assert self._sender_refusal is not None
             return self._sender_refusal.reply
+        reply = RCPT_OK
+        offered: list[Plan] = []
         try:
             plans = await self._routing.plan(self._path, recipient)
             self._answers.admit(plans)
-            reply = await self._offer(plans)
-        except CancelledError:
-            raise
-        except Exception as error:
+            for plan in plans:
+                if plan.target is None:
+                    continue
+                delivery = self._deliveries.get(plan.key)
+                if delivery is None:
+                    delivery = self._deliveries[plan.key] = _Delivery(plan)
+                answer = delivery.delivery.rcpt(plan.recipient)
+                reply = answer if answer.__class__ is Reply else await answer
+                if reply.code // 100 != 2:
+                    raise MailError(passed_up(reply), f"refused by {plan.target.label}: {reply}", plan.where)
+                delivery.accepted.append(plan.recipient)
+                plan.delivery = delivery
+                offered.append(plan)
+        except BaseException as error:
+            for plan in offered:
+                self._withdraw(plan)
+            if isinstance(error, CancelledError) or not isinstance(error, Exception):
+                raise
             refusal = self._refusal(error)
             self._log_refusal(Event.RECIPIENT_REFUSED, refusal, str(recipient.address))
             return refusal.reply
         self._answers.accepted(plans)
         if len(self._deliveries) > 1 and self._answers.is_taken:
             self._drop_unused()
-        self._accepted.append(_Accepted(recipient, plans))
+        self._accepted.append(_Accepted(str(recipient.address), plans))
         self._envelope.recipients.append(recipient)
-        return reply
-
-    async def _offer(self, plans: list[Plan]) -> Reply:
-        """Offer everything one recipient became to the next hops: all of it is accepted, or none.
-
-        :raises MailError: the first refusal.
-        """
-        reply = RCPT_OK
-        done = 0
-        try:
-            for plan in plans:
-                if plan.target is not None:
-                    delivery = self._deliveries.get(plan.key)
-                    if delivery is None:
-                        delivery = self._deliveries[plan.key] = _Delivery(plan)
-                    answer = delivery.delivery.rcpt(plan.recipient)
-                    reply = answer if answer.__class__ is Reply else await answer
-                    if not reply.is_success:
-                        raise MailError(passed_up(reply), f"refused by {plan.target.label}: {reply}", plan.where)
-                    delivery.accepted.append(plan.recipient)
-                    plan.delivery = delivery
-                done += 1
-        except BaseException:
-            for plan in plans[:done]:
-                if plan.target is not None:
-                    self._withdraw(plan)
-            raise
-        return reply if done == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
+        return reply if len(plans) == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
 
     def _drop_unused(self) -> None:
         """Deliveries that refused everybody they were offered give their connections back."""
@@ -298,9 +284,25 @@ class Transaction:
             self._content_error = error
 
     async def _end(self) -> list[Reply]:
-        answers: list[Reply]
         try:
-            answers = await self._deliver()
+            if self._content_error is not None:
+                raise self._content_error
+            body = self._body
+            assert body is not None
+            finishing = body.finish()
+            if finishing is not None:
+                await finishing
+            message = Message(self._header(body), body)
+            refused = await self._judge_content(message) if self._routing.opened else {}
+            self._drop_unused()
+            deliveries = list(self._deliveries.values())
+            if len(deliveries) == 1:
+                await self._send(deliveries[0], message)
+            elif deliveries:
+                await self._send_all(deliveries, message)
+            final = [(one.name, self._replies_for(one, refused)) for one in self._accepted]
+            folded = [fold([answer]) for answer in final] if self._settings.per_recipient else [fold(final)]
+            answers = [with_id(reply, self.id) for reply in folded]
         except CancelledError:
             raise
         except Exception as error:
@@ -308,32 +310,9 @@ class Transaction:
             answers = [reply] * (len(self._accepted) if self._settings.per_recipient else 1)
         if not self._done:
             self._log_outcome(answers)
-        self._close()
+            self._done = True
+            self._release()
         return answers
-
-    async def _deliver(self) -> list[Reply]:
-        body = self._body
-        assert body is not None
-        try:
-            if self._content_error is not None:
-                raise self._content_error
-            finishing = body.finish()
-            if finishing is not None:
-                await finishing
-        except SpoolFull as full:
-            raise MailError(SPOOL_FULL, str(full)) from full
-        message = Message(self._header(body), body)
-        refused = await self._judge_content(message) if self._routing.opened else {}
-        self._drop_unused()
-        deliveries = list(self._deliveries.values())
-        if len(deliveries) == 1:
-            await self._send(deliveries[0], message)
-        elif deliveries:
-            await self._send_all(deliveries, message)
-        answers = [(str(one.recipient.address), self._replies_for(one, refused)) for one in self._accepted]
-        if self._settings.per_recipient:
-            return [with_id(fold([answer]), self.id) for answer in answers]
-        return [with_id(fold(answers), self.id)]
 
     def _header(self, body: Body) -> bytes:
         """The header section to send on: ours in front, without what claims to be ours.
@@ -341,13 +320,13 @@ class Transaction:
         :raises MailError: a loop.
         """
         settings, session = self._settings, self._session
-        section = body.header
-        if received_count(section) > settings.max_received:
+        section = sendable(body.header, settings.hostname, settings.max_received)
+        if section is None:
             raise MailError(TOO_MANY_HOPS, "max_received")
-        only = str(self._accepted[0].recipient.address) if len(self._accepted) == 1 else ""
+        only = self._accepted[0].name if len(self._accepted) == 1 else ""
         utf8 = self._envelope.parameters.smtputf8
         trace = received(session, settings.hostname, self.id, only, settings.adapters.wall_time(), utf8=utf8)
-        return trace + without_forgeries(section, settings.hostname)
+        return trace + section
 
     async def _judge_content(self, message: Message) -> dict[_Accepted, MailError]:
         """Ask the checks. In LMTP a refused recipient is taken out and the others go on; in SMTP one refusal is for all.
@@ -397,14 +376,12 @@ class Transaction:
     def _replies_for(self, one: _Accepted, refused: dict[_Accepted, MailError]) -> list[Reply]:
         if one in refused:
             return [refused[one].reply]
-        return [DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER) for plan in one.plans]
+        replies = []
+        for plan in one.plans:
+            replies.append(DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER))
+        return replies
 
     # The end
-
-    def _close(self) -> None:
-        if not self._done:
-            self._done = True
-            self._release()
 
     def _release(self) -> None:
         """Let go of everything. Deliveries that have answered need no abort."""
@@ -423,6 +400,8 @@ class Transaction:
         """What an exception is for the client; what nobody foresaw goes to the log with its traceback."""
         if isinstance(error, MailError):
             return error
+        if isinstance(error, SpoolFull):
+            return MailError(SPOOL_FULL, str(error))
         incident = f"{self._settings.adapters.random.getrandbits(32):08x}"
         _log.incident(incident, error, message=self.id, session=self._session.id, stage=self._stage)
         return internal_error(incident)
@@ -434,19 +413,28 @@ class Transaction:
         _log.info(event, **fields, reply=refusal.reply, where=refusal.where, reason=refusal.reason)
 
     def _log_outcome(self, answers: list[Reply]) -> None:
-        targets = dict.fromkeys([delivery.target.label for delivery in self._deliveries.values()])
+        names: list[str] = []
+        targets: dict[str, None] = {}
+        for delivery in self._deliveries.values():
+            targets[delivery.target.label] = None
+        discarded = False
+        for one in self._accepted:
+            names.append(f"<{one.name}>")
+            for plan in one.plans:
+                discarded = discarded or plan.target is None
         fields = {
             "message": self.id,
             "session": self._session.id,
             "from": f"<{self._envelope.sender}>",
-            "to": ",".join([f"<{one.recipient.address}>" for one in self._accepted]),
+            "to": ",".join(names),
             "size": self._body.size if self._body is not None else 0,
-            "reply": answers[0] if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
+            "reply": str(answers[0]) if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
             "target": ",".join(targets),
             "seconds": self._settings.adapters.reactor.seconds() - self._started,
         }
         _log.info(Event.MESSAGE_DONE, **fields)
-        self._log_discarded(answers)
+        if discarded:
+            self._log_discarded(answers)
 
     def _log_discarded(self, answers: list[Reply]) -> None:
         for number, one in enumerate(self._accepted):
