@@ -38,6 +38,7 @@ def _without_effect(listener: Any) -> list[tuple[str, str]]:
     found = [
         ("max_connections_per_ip", "clients on this machine are not counted", local),
         ("max_connections_per_ip", f"`max_connections` is {listener.max_connections}", per_ip > listener.max_connections),
+        ("relay_from", "clients on unix sockets are not asked", all(one.scheme == "unix" for one in listener.endpoints)),
         ("handshake_timeout", "there is no TLS", listener.tls is None or listener.tls.word == "off"),
         *(
             (

@@ -453,5 +453,10 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(way.of("x@x.test", "a@far.test"), "451")
         self.assertEqual(way.of("x@x.test", "a@far.test", client_ip="10.0.0.1"), "one")
 
+    def test_on_unix_sockets_alone_it_has_no_effect(self) -> None:
+        for endpoints, codes in (("unix:///run/in", ["W0714"]), ("unix:///run/in tcp://127.0.0.1:25", [])):
+            text = f"{PRELUDE}smtp {endpoints} {{\n    relay_from 10.0.0.0/8\n    deliver_to &one\n}}\n"
+            self.assertEqual([one.code for one in build(text, environment={}).diagnostics if one.code == "W0714"], codes)
+
     def test_without_it_the_rules_decide(self) -> None:
         self.assertEqual(Way("deliver_to &one").of("x@x.test", "a@far.test"), "one")
