@@ -11,6 +11,7 @@ import click
 
 from mailgate.cli.attempt import attempt
 from mailgate.cli.check import check
+from mailgate.cli.config import config
 from mailgate.cli.doc import doc
 from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
@@ -31,6 +32,7 @@ def version() -> None:
 
 main.add_command(attempt)
 main.add_command(check)
+main.add_command(config)
 main.add_command(doc)
 main.add_command(explain)
 main.add_command(fmt)
