@@ -80,7 +80,8 @@ class Connection(Protocol):
 
         ``then(answers)`` may say more at once, without the turn through whoever waits: if it gives a deadline, what it said goes
         out and the wait is for the answers to that."""
-        self._waiter = waiter = Wait[list[Answer]](self._forget_waiter)
+        waiter: Wait[list[Answer]] = Wait(self._forget_waiter)
+        self._waiter = waiter
         self._then = then
         session = self.session
         if self.trouble is not None or not session.pending:
@@ -164,7 +165,8 @@ class Connection(Protocol):
 
     def room(self, seconds: float) -> Wait[None]:
         """Fires when more may be written, the peer answered early, or the connection has trouble."""
-        self._room = room = Wait[None](self._forget_room)
+        room: Wait[None] = Wait(self._forget_room)
+        self._room = room
         self.arm(self.after(seconds), self._timed_out)
         return room
 
@@ -191,7 +193,8 @@ class Connection(Protocol):
 
     def start_tls(self, creator: Any) -> Wait[None]:
         """Handshake as a client. Fires when it is over; ``trouble`` says how it went."""
-        self._handshake = handshake = Wait[None](self._forget_handshake)
+        handshake: Wait[None] = Wait(self._forget_handshake)
+        self._handshake = handshake
         self.arm(self.after(self.settings.timeouts.command), self._timed_out)
         self.transport.startTLS(creator)  # type: ignore[union-attr]
         return handshake

@@ -32,7 +32,7 @@ from mailgate.net.waiting import Wait, spawn
 from mailgate.outbound.attempts import Attempts, NextHops
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.content import send_chunks, stream, whole
-from mailgate.outbound.failure import ABORTED, NO_LONGER_ACCEPTED, AttemptFailed, Kind
+from mailgate.outbound.failure import ABORTED, NO_LONGER_ACCEPTED, AttemptFailed, Kind, Moved, Refused
 from mailgate.outbound.outcome import handed_up, outcome
 from mailgate.outbound.parameters import (
     NO_NEEDS,
@@ -43,21 +43,9 @@ from mailgate.outbound.parameters import (
     wire_address,
 )
 from mailgate.outbound.race import NoneLeft
-from mailgate.smtp.client import Answer, CommandError, Step
-from mailgate.smtp.parameters import BodyType
+from mailgate.smtp.client import Answer, ClientSession, CommandError, Step
+from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, BodyType
 from mailgate.smtp.reply import MailError, PermanentError, Reply
-
-
-class _Moved(Exception):
-    """This endpoint is done with; the next one gets the envelope."""
-
-
-class _Refused(Exception):
-    """The transaction has its answer, whoever else might be asked."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
 
 
 @implementer(IDelivery)
@@ -120,7 +108,7 @@ class Delivery:
                 reply = await self._say_envelope(recipient, now)
             else:
                 reply = await self._say_recipient(connection, recipient, now)
-        except _Refused as refused:
+        except Refused as refused:
             self._final = refused.reply
             return refused.reply
         except CancelledError:
@@ -156,9 +144,9 @@ class Delivery:
             while replies is None:
                 try:
                     replies = await self._transmit(message, now)
-                except _Moved:
+                except Moved:
                     now = self._hops.clock.seconds()
-        except _Refused as refused:
+        except Refused as refused:
             replies = [refused.reply] * accepted
         except CancelledError:
             if not self._aborted:
@@ -208,30 +196,40 @@ class Delivery:
                     self._say(connection, recipients)
                     answers = await self._exchange(connection, self._hops.clock.seconds())
                 return self._judge_envelope(connection, recipients, answers, new)
-            except _Moved:
+            except Moved:
                 connection = None
                 now = self._hops.clock.seconds()
 
     def _say(self, connection: Connection, recipients: Sequence[Recipient]) -> None:
         """MAIL and RCPT. A transaction that is open is RSET first, which adds an answer in front."""
         session = connection.session
-        offered = session.capabilities
-        utf8 = self._needs.utf8
-        lmtp = self._hops.settings.lmtp
         self._connection = connection
+        sender = self._envelope.sender
+        if not sender.domain.isascii():
+            sender = wire_address(sender, utf8=self._needs.utf8)
         try:
-            parameters = mail_parameters(self._envelope.parameters, self._needs, offered, lmtp=lmtp)
+            parameters = mail_parameters(
+                self._envelope.parameters, self._needs, session.capabilities, lmtp=self._hops.settings.lmtp
+            )
             if session.in_transaction:
                 session.rset()
-            session.mail(wire_address(self._envelope.sender, utf8=utf8), parameters)
+            session.mail(sender, parameters)
             for recipient in recipients:
-                session.rcpt(
-                    wire_address(recipient.address, utf8=utf8), rcpt_parameters(recipient.parameters, offered, lmtp=lmtp)
-                )
+                self._say_rcpt(session, recipient)
         except (PermanentError, CommandError) as error:
             session.unsay()
             self._give_back()
-            raise _Refused(_local_refusal(error)) from error
+            raise Refused(_local_refusal(error)) from error
+
+    def _say_rcpt(self, session: ClientSession, recipient: Recipient) -> None:
+        address = recipient.address
+        if not address.domain.isascii():
+            address = wire_address(address, utf8=self._needs.utf8)
+        given = recipient.parameters
+        if given is NO_RCPT_PARAMETERS:
+            session.rcpt(address)
+        else:
+            session.rcpt(address, rcpt_parameters(given, session.capabilities, lmtp=self._hops.settings.lmtp))
 
     def _exchange(
         self, connection: Connection, now: float, then: Callable[[list[Answer]], float | None] | None = None
@@ -244,11 +242,8 @@ class Delivery:
 
     async def _say_recipient(self, connection: Connection, recipient: Recipient, now: float) -> Reply:
         """One more RCPT in the open transaction."""
-        session = connection.session
-        address = wire_address(recipient.address, utf8=self._needs.utf8)
-        parameters = rcpt_parameters(recipient.parameters, session.capabilities, lmtp=self._hops.settings.lmtp)
         try:
-            session.rcpt(address, parameters)
+            self._say_rcpt(connection.session, recipient)
         except CommandError as error:
             return _local_refusal(error)
         answers = await self._exchange(connection, now)
@@ -256,7 +251,7 @@ class Delivery:
             if not answers:
                 raise self._broken(connection, Step.RCPT)
             return self._judge_recipient(connection, recipient, answers[0].reply, recipient)
-        except _Moved:
+        except Moved:
             return await self._say_envelope(recipient, self._hops.clock.seconds())
 
     def _judge_envelope(
@@ -271,7 +266,7 @@ class Delivery:
         if reply.code // 100 != 2:
             self._judge(connection, Step.MAIL, reply, movable=True)
             self._give_back()
-            raise _Refused(handed_up(reply))
+            raise Refused(handed_up(reply))
         if len(answers) <= len(recipients):
             raise self._broken(connection, Step.RCPT)
         for recipient, answer in zip(recipients, answers[1:], strict=True):
@@ -281,7 +276,7 @@ class Delivery:
     def _judge_recipient(self, connection: Connection, recipient: Recipient, reply: Reply, new: Recipient | None) -> Reply:
         if reply.code // 100 == 2:
             self._wire.append(recipient)
-            return handed_up(reply)
+            return reply if reply.enhanced else handed_up(reply)
         self._judge(connection, Step.RCPT, reply, movable=not self._wire)
         if recipient is not new:
             self._lost.append(recipient)
@@ -298,7 +293,7 @@ class Delivery:
         if movable and reply.is_temporary and self._hops.settings.tempfail and self._attempts.has_next(endpoint):
             self._attempts.answered(connection, step, reply)
             self._give_back()
-            raise _Moved
+            raise Moved
 
     def _utf8_is_missing(self, recipient: Recipient) -> bool:
         address = recipient.address
@@ -313,14 +308,14 @@ class Delivery:
             return
         offered = connection.session.capabilities
         if offered.size and message.size > offered.size:
-            raise _Refused(Reply(552, "5.3.4", f"The next hop takes at most {offered.size} octets"))
+            raise Refused(Reply(552, "5.3.4", f"The next hop takes at most {offered.size} octets"))
         if not message.eight_bit and self._needs.body is None and not self._envelope.parameters.smtputf8:
             return  # nearly always: what MAIL said holds for any content
         needs = find_needs(self._envelope, self._accepted, message)
         try:
             mail_parameters(self._envelope.parameters, needs, offered, lmtp=self._hops.settings.lmtp)
         except PermanentError as error:
-            raise _Refused(error.reply) from error
+            raise Refused(error.reply) from error
         said = self._needs
         self._replay = (needs.utf8 and not said.utf8) or (needs.body is not None and needs.body is not said.body)
 
@@ -447,15 +442,15 @@ class Delivery:
     # Connections
 
     async def _search(self) -> Connection:
-        """:raises _Refused: when no endpoint is left."""
+        """:raises Refused: when no endpoint is left."""
         self._connection = None
         self._waiting = searching = self._attempts.search()
         try:
             return await searching
         except NoneLeft:
-            raise _Refused(self._attempts.refusal()) from None
+            raise Refused(self._attempts.refusal()) from None
         except AttemptFailed as failure:
-            raise _Refused(self._attempts.refusal(failure.kind.reply)) from failure
+            raise Refused(self._attempts.refusal(failure.kind.reply)) from failure
 
     async def _replace(self, stale: Connection) -> Connection:
         """A new connection in the place of a reused one that was gone; if there is none, this endpoint failed."""
@@ -465,18 +460,18 @@ class Delivery:
             return await leasing
         except AttemptFailed as failure:
             self._attempts.failed(stale, failure)
-            raise _Moved from failure
+            raise Moved from failure
 
-    def _broken(self, connection: Connection, step: Step) -> _Moved | _Refused:
+    def _broken(self, connection: Connection, step: Step) -> Moved | Refused:
         kind = connection.trouble or Kind.GARBAGE
         return self._failed(connection, AttemptFailed(kind, step, connection.reason or "no answer"))
 
-    def _failed(self, connection: Connection, failure: AttemptFailed) -> _Moved | _Refused:
+    def _failed(self, connection: Connection, failure: AttemptFailed) -> Moved | Refused:
         """This endpoint failed in the dialogue: what to raise."""
         connection.abort(failure.reason)
         self._connection = None
         self._attempts.failed(connection, failure)
-        return _Refused(Kind.TOTAL.reply) if self._attempts.expired else _Moved()
+        return Refused(Kind.TOTAL.reply) if self._attempts.expired else Moved()
 
     def _give_back(self) -> None:
         connection, self._connection = self._connection, None

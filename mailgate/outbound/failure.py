@@ -52,6 +52,18 @@ class AttemptFailed(Exception):
         self.answer = answer
 
 
+class Moved(Exception):
+    """This endpoint is done with; the next one gets the envelope."""
+
+
+class Refused(Exception):
+    """The transaction has its answer, whoever else might be asked."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
 NO_LONGER_ACCEPTED = Reply(451, "4.3.0", "The next hop no longer accepts this recipient, try again later")
 UNKNOWN_OUTCOME = Reply(451, "4.4.2", "The next hop did not say whether it took the message")
 ABORTED = Reply(451, "4.4.2", "The transaction was aborted")

@@ -13,6 +13,7 @@ from mailgate.outbound.failure import UNKNOWN_OUTCOME
 from mailgate.smtp.client import Answer
 from mailgate.smtp.reply import Reply, default_enhanced
 
+_FINAL = (2, 4, 5)
 _NO_SUCCESS = (220, 221)
 
 
@@ -41,9 +42,10 @@ def outcome(answers: Sequence[Answer], recipients: int, *, lmtp: bool) -> Outcom
     closing = False
     for answer in answers[: recipients if lmtp else 1]:
         reply = answer.reply
-        if not (reply.is_success and reply.code not in _NO_SUCCESS) and not reply.is_temporary and not reply.is_permanent:
+        code = reply.code
+        if code // 100 not in _FINAL or code in _NO_SUCCESS:
             break
-        closing = closing or reply.code == 421
+        closing = closing or code == 421
         replies.append(handed_up(reply))
     if replies and not lmtp:
         replies *= recipients

@@ -43,9 +43,12 @@ NO_NEEDS = Needs()
 def find_needs(envelope: Envelope, recipients: Sequence[Recipient], message: Message | None) -> Needs:
     """What goes into MAIL: from the content when it is here, else from what the client said."""
     given = envelope.parameters
-    utf8 = needs_utf8(envelope.sender)
+    sender = envelope.sender
+    utf8 = not (sender.local_part.isascii() and sender.domain.isascii()) and needs_utf8(sender)
     for recipient in recipients:
-        utf8 = utf8 or needs_utf8(recipient.address)
+        address = recipient.address
+        if not (address.local_part.isascii() and address.domain.isascii()):
+            utf8 = utf8 or needs_utf8(address)
     if message is None:
         if given is NO_MAIL_PARAMETERS and not utf8:
             return NO_NEEDS
