@@ -71,8 +71,16 @@ def adapters(*, online: bool) -> Adapters:
     return Adapters(reactor, time.time, threads.deferToThread, random.SystemRandom())
 
 
-def run(configurations: Sequence[Configuration], dry: Coroutine[Any, Any, T], outside: Adapters, *, online: bool) -> T:
-    """The result of a dry run: at once, or (``online``) under the reactor, with everything that asks the network started."""
+def run(
+    configurations: Sequence[Configuration],
+    dry: Coroutine[Any, Any, T],
+    outside: Adapters,
+    *,
+    online: bool,
+    seconds: float = ONLINE_TIME,
+) -> T:
+    """The result of a dry run: at once, or (``online``) under the reactor, with everything that asks the network started, and
+    within ``seconds``."""
     if not online:
         result = begin(dry)
         assert not isinstance(result, Deferred), "something waits in a dry run"
@@ -84,12 +92,12 @@ def run(configurations: Sequence[Configuration], dry: Coroutine[Any, Any, T], ou
         outside.reactor.stop()
 
     asking = [module for configuration in configurations for module in configuration.modules if _asks(module)]
-    outside.reactor.callWhenRunning(lambda: spawn(within(_alive(asking, dry), ONLINE_TIME, outside.reactor)).addBoth(finished))
+    outside.reactor.callWhenRunning(lambda: spawn(within(_alive(asking, dry), seconds, outside.reactor)).addBoth(finished))
     outside.reactor.run()
     (found,) = outcome
     if isinstance(found, Failure):
         if found.check(DeadlineExceeded):
-            fail(f"no answer within {ONLINE_TIME:g} s", TEMPORARY)
+            fail(f"no answer within {seconds:g} s", TEMPORARY)
         found.raiseException()
     answer: T = found
     return answer

@@ -34,6 +34,11 @@ DEFAULT_HELO = "client.example"
 DEFAULT_CONTENT = b"Subject: a question\r\n\r\nWhat would become of this?\r\n"
 
 
+def tls_facts() -> TlsFacts:
+    """A handshake as most clients make it."""
+    return TlsFacts("TLS1.3", "TLS_AES_256_GCM_SHA384")
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """The envelope, and the session it comes by. ``listener`` is one of the listener's addresses, "" for its first."""
@@ -55,7 +60,7 @@ class Question:
             client_ip=self.ip,
             helo=self.helo,
             protocol="LMTP" if listener.lmtp else "ESMTP",
-            tls=TlsFacts("TLS1.3", "TLS_AES_256_GCM_SHA384") if self.tls else None,
+            tls=tls_facts() if self.tls else None,
             auth_user=self.auth_user,
         )
 
@@ -171,12 +176,10 @@ async def explain(
 
 async def _recipient(rehearsal: Rehearsal, address: Address, explanation: Explanation) -> bool:
     root = Node(Kind.PIPELINE, explanation.sender.tree.text, explanation.where)
-    refusal = rehearsal.refusal if rehearsal.path is None else None  # of the sender, said only now
     rehearsal.next_root(root)
     reply = await _now(rehearsal.rcpt(address))
-    rehearsal.refusal = rehearsal.refusal or refusal
     step = _step(rehearsal, reply, root)
-    outcomes = tuple(map(_outcome, rehearsal.plans)) if reply.is_success else ()
+    outcomes = outcomes_of(rehearsal) if reply.is_success else ()
     explanation.recipients.append(RecipientStep(address, step, outcomes))
     return reply.is_success
 
@@ -206,6 +209,11 @@ async def _now(answer: T | Awaitable[T]) -> T:
 
 def _step(rehearsal: Rehearsal, reply: Reply, tree: Node) -> Step:
     return Step(reply, tree, rehearsal.refusal)
+
+
+def outcomes_of(rehearsal: Rehearsal) -> tuple[Outcome, ...]:
+    """Where the message goes for the recipient that was accepted last."""
+    return tuple(map(_outcome, rehearsal.plans))
 
 
 def _outcome(plan: Plan) -> Outcome:

@@ -129,6 +129,11 @@ class Lookups:
     def since(self, number: int) -> list[Lookup]:
         return self._made[number:]
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether some table could not answer, or was not asked."""
+        return any(lookup.values is None for lookup in self._made)
+
     def __enter__(self) -> Lookups:
         for table in self._tables:
             vars(table)["lookup"] = self._listening(table)

@@ -24,7 +24,7 @@ from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.pipeline.answers import RCPT_OK
 from mailgate.pipeline.lookup import Kept, Lookups, kept
 from mailgate.pipeline.router import Router
-from mailgate.pipeline.routing import Path, Plan
+from mailgate.pipeline.routing import Plan
 from mailgate.pipeline.trace import Node, TracedRouting
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
@@ -129,13 +129,12 @@ class Rehearsal(Transaction):
         self._routed = self._routing = TracedRouting(root, lookups, replace_target, replace_check)
 
     def next_root(self, root: Node) -> None:
-        self.refusal = None
+        self.refusal = self._sender_refusal  # said at RCPT
         self._routed.next_root(root)
 
     @property
-    def path(self) -> Path | None:
-        """How the sender passed the pipeline; None before MAIL, and if it is refused."""
-        return self._path
+    def accepted_count(self) -> int:
+        return len(self._accepted)
 
     @property
     def plans(self) -> list[Plan]:

@@ -80,6 +80,16 @@ class Node:
         for child in self.children:
             yield from child.walk()
 
+    def decided(self) -> list[str]:
+        """The places that decided: of what becomes of the mail if that is known here, else of the innermost block."""
+        taken = [node for node in self.walk() if node.taken and node.where and node is not self]
+        final = [node.where for node in taken if node.kind in _FINAL]
+        blocks = [node.where for node in taken if node.kind in (Kind.CONDITION, Kind.RULE)]
+        return list(dict.fromkeys(final)) or blocks[-1:]
+
+
+_FINAL = (Kind.DELIVER, Kind.REJECT, Kind.DISCARD)
+
 
 class Trace:
     """The tree under construction: what is added stands in the innermost open node."""
@@ -251,12 +261,13 @@ class TracedRouting(Routing):
 
     async def _note_condition(self, condition: Condition, view: View, *, is_true: bool, failed: bool) -> Node:
         """A `when` and how each of its parts comes out; ``failed``: it or one behind it had no value."""
-        test = condition.test
-        parts = [
-            f"{test.expression.text[part.node.start : part.node.end]}: {await _came_out(part, view)}"
-            for part in test.expression.parts
-        ]
-        node = Node(Kind.CONDITION, heading(condition.span), place(condition.span), ", ".join(parts), is_true and not failed)
+        expression = condition.test.expression
+        parts = {expression.text[part.node.start : part.node.end]: await _came_out(part, view) for part in expression.parts}
+        if len(parts) == 1:
+            (reason,) = parts.values()
+        else:
+            reason = ", ".join(f"{text}: {value}" for text, value in parts.items())
+        node = Node(Kind.CONDITION, heading(condition.span), place(condition.span), reason, is_true and not failed)
         return self.trace.add(node)
 
     def _note_handling(self, handling: object) -> None:
