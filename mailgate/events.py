@@ -18,6 +18,8 @@ MAX_FIELD = 1000
 
 _is_plain = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_FIELD}}}").fullmatch
 """Printable ASCII without space, quote, equals sign and backslash."""
+_is_quotable = re.compile(rf"[ !#-\[\]-~]{{1,{MAX_FIELD}}}").fullmatch
+"""The same with spaces and equals signs: it stands in quotes as it is."""
 _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -106,29 +108,31 @@ class _Line:
         self._fields = fields
 
     def __str__(self) -> str:
-        return format_event(self._event, self._fields)
+        line: str = self._event._value_  # .value is a descriptor written in Python
+        for name, value in self._fields.items():
+            kind = value.__class__
+            if kind is float:
+                line += f" {name}={value:.3f}"
+                continue
+            text = value if kind is str else "" if value is None else str(value)
+            if _is_plain(text):
+                line += f" {name}={text}"
+            elif _is_quotable(text):
+                line += f' {name}="{text}"'
+            elif text:
+                line += f" {name}={_escaped(text)}"
+        return line
 
 
 def format_event(event: Event, fields: dict[str, Any]) -> str:
     """``message.done message=1a2b from=<a@b> …``: one line of printable ASCII whatever the fields hold."""
-    line = event._value_  # .value is a descriptor written in Python
-    for name, value in fields.items():
-        if value.__class__ is str and _is_plain(value):
-            line += f" {name}={value}"
-        elif value is not None and value != "":
-            line += f" {name}={_field(value)}"
-    return line
+    return str(_Line(event, fields))
 
 
-def _field(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = str(value)
+def _escaped(text: str) -> str:
     if len(text) > MAX_FIELD:
         text = text[:MAX_FIELD] + "..."
-    if _is_plain(text):
-        return text
-    return f'"{_ESCAPED.sub(_escape, text)}"' if _ESCAPED.search(text) else f'"{text}"'
+    return text if _is_plain(text) else f'"{_ESCAPED.sub(_escape, text)}"'
 
 
 def _escape(match: re.Match[str]) -> str:

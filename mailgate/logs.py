@@ -36,18 +36,15 @@ class LineObserver:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
-        self._write(f"{self._stamp} {level.name} {text}\n".encode("utf-8", "backslashreplace"))
+        try:
+            os.write(self._descriptor, f"{self._stamp} {level.name} {text}\n".encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # nobody reads any more: a lost line must not stop the mail
 
     def _foreign(self, event: dict[str, Any]) -> str:
         """An event of somebody else (Twisted, a library): its text, each line indented but the first."""
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         return f"[{event.get('log_namespace', '-')}] " + text.rstrip("\n").replace("\n", "\n    ") if text else ""
-
-    def _write(self, data: bytes) -> None:
-        try:
-            os.write(self._descriptor, data)
-        except OSError:
-            pass  # nobody reads any more: a lost line must not stop the mail
 
 
 def standard_output() -> LineObserver:

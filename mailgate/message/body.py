@@ -191,6 +191,7 @@ class Body:
             self.data = data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._pieces = []
             self._scan_whole(data)
+            return None
         self._finished()
         return None
 
@@ -292,9 +293,10 @@ class Body:
             if not data.isascii():
                 self.eight_bit = True
                 self.rest_eight_bit = not data[end:].isascii()
-            self._tail = data[-3:]
+            self.ends_with_newline = data.endswith(b"\r\n")
         else:
             self._scan(data)
+            self._finished()
 
     def _scan(self, piece: bytes) -> None:
         """Learn from the next piece. ``_tail`` carries what a border may cut: the empty line is four octets."""

@@ -88,17 +88,17 @@ class Plan:
     key: tuple[Any, ...] = ()
     """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
     is_irrevocable: bool = False
+    final_answer: object = None
+    """What it depends on: equal for those who share the answer (docs/architecture.md, "Delivering once")."""
     delivery: Any = None
     """The transaction it takes part in, once that is so."""
 
     def __post_init__(self) -> None:
         self.key = (self.target, self.body_modifiers, self.envelope)  # one envelope for each sender: Routing._with_sender
-        self.is_irrevocable = self.target is not None and self.target.finality is not Finality.DISCARD
-
-    @property
-    def final_answer(self) -> object:
-        """What it depends on: equal for those who share the answer (docs/architecture.md, "Delivering once")."""
-        return self if self.target.finality is Finality.RECIPIENT else self.key
+        if self.target is not None:
+            finality = self.target.finality
+            self.is_irrevocable = finality is not Finality.DISCARD
+            self.final_answer = (self.key, self.recipient) if finality is Finality.RECIPIENT else self.key
 
 
 class Routing:
@@ -188,7 +188,9 @@ class Routing:
         judged_by: tuple[OpenCheck, ...],
         plans: list[Plan],
     ) -> None:
-        envelope, checks = await self._open_branch(path, branch, envelope)
+        checks: tuple[OpenCheck, ...] = ()
+        if branch.checks or branch.sender_modifiers:
+            envelope, checks = await self._open_branch(path, branch, envelope)
         for check in checks:
             await check.rcpt(recipient)
         modified_by += branch.body_modifiers
