@@ -30,6 +30,7 @@ def furnish(directory: Path) -> None:
         (directory / "tls" / name).write_bytes(content)
     (directory / "aliases").write_text("sales@example.org: ann@example.org\n")
     (directory / "people").write_text("ann@example.org:\n")
+    shutil.copy(ROOT / "etc" / "recipients", directory)
 
 
 def reference_files(directory: Path) -> list[Path]:
