@@ -78,6 +78,8 @@ class TypoTests(SynchronousTestCase):
         directory = Path(self.mktemp())
         files = reference_files(directory)
         texts = [(path.name, path.read_text()) for path in sorted((ROOT / "etc").glob("*.conf"))]
+        # A key made anew for each typo would take most of the time.
+        texts = [(name, text.replace("tls self_signed", "tls off")) for name, text in texts]
         texts += [(f"{number}-{page.stem}.conf", text) for number, (page, text) in enumerate(complete_examples())]
         for name, text in texts:
             files.append(directory / name)

@@ -1,4 +1,4 @@
-"""The files of etc/, each running as it is between a client and the servers it names: on a simulated network their addresses exist."""
+"""The files of etc/, each running as it is between a client and the servers it names: a simulated network has their addresses."""
 
 from __future__ import annotations
 
