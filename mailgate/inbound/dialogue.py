@@ -115,9 +115,7 @@ class Dialogue:
         """What the end of the content will be answered, come what may: something failed while it came."""
         self._waiting: Any = None
         self._rest: list[Event] = []
-        self._engine = ServerSession(sessions.server, tls=session.tls is not None)
-        self._engine.greet()
-        self._engine.output()  # `Sessions.greeting` has said it
+        self._engine = ServerSession(sessions.server, tls=session.tls is not None, greeted=True)  # by `Sessions.greeting`
 
     # called by the connection
 

@@ -58,12 +58,12 @@ class Dialogue(ABC):
     _answers: Mapping[type[Event], Callable[[Any, Any, Reply], None]] = {}
     """What the session does with the answer to each kind of question."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, greeted: bool = False) -> None:
         self._settings = settings
         self._enhanced = "ENHANCEDSTATUSCODES" not in settings.hide
         self._utf8 = False
         """The transaction is SMTPUTF8: replies may be too."""
-        self._greeted = False
+        self._greeted = greeted
         self._handshaking = False
         self._closed = False
         self._buffer = b""
@@ -109,8 +109,8 @@ class Dialogue(ABC):
             raise RuntimeError("no question is open")
         self._question = None
         if reply is None:
-            reply = replies.GO_AHEAD
-        if ENHANCED_CLASSES.get(reply.code // 100) != reply.enhanced[:1]:
+            reply = replies.GO_AHEAD if question.__class__ is Data else replies.INTERNAL_ERROR
+        elif ENHANCED_CLASSES.get(reply.code // 100) != reply.enhanced[:1]:
             reply = checked(reply, question)
         self._answers[question.__class__](self, question, reply)
         if self._buffer or self._transfer.__class__ is ChunkFraming:  # a chunk of no octets is complete

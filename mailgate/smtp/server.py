@@ -84,8 +84,8 @@ class ServerSession(Dialogue):
         "_tls",
     )
 
-    def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: ServerSettings, *, tls: bool = False, greeted: bool = False) -> None:
+        super().__init__(settings, greeted=greeted)
         self._tls = tls
         self._plain_lines = not settings.disable_commands and settings.max_command_length >= grammar.PLAIN_LENGTH
         """Whether the short way for plain MAIL and RCPT lines gives what the long one would."""
