@@ -95,6 +95,13 @@ class Expression:
     parts: tuple[Part, ...]
     names: frozenset[str]
     """The variables in it."""
+    asked: tuple[Any, ...] = ()
+    """What `lookup` names in it: tables, or references to them."""
+
+    @property
+    def tables(self) -> tuple[Any, ...]:
+        """The tables that `lookup` asks; known when all instances exist."""
+        return tuple(table.target if isinstance(table, Reference) else table for table in self.asked)
 
     def __call__(self, variables: Any) -> Any:
         return self.call(variables)
@@ -113,7 +120,18 @@ def compile_expression(text: str, scope: Scope, expected: Type | None = None) ->
     if expected is not None and made.type.optional and not expected.optional:
         raise _wrong(node, "this may be unset", _UNSET_HINT)
     names = frozenset(compiler.names)
-    return Expression(text, node, made.type, made.waits, made.constant, made.value, made.call, tuple(compiler.parts), names)
+    return Expression(
+        text,
+        node,
+        made.type,
+        made.waits,
+        made.constant,
+        made.value,
+        made.call,
+        tuple(compiler.parts),
+        names,
+        tuple(compiler.tables),
+    )
 
 
 def _wrong(node: Node, message: str, hint: str = "", code: str = TYPE) -> ExpressionError:
@@ -126,6 +144,7 @@ class _Compiler:
         self._depth = 0
         self.parts: list[Part] = []
         self.names: set[str] = set()
+        self.tables: list[Any] = []
 
     def compile(self, node: Node) -> Typed:
         self._depth += 1
@@ -358,6 +377,7 @@ class _Compiler:
             raise ExpressionError(named.start, named.end, str(error), error.hint, error.code, error.notes) from None
         key = self._arguments(replace(node, arguments=node.arguments[1:]), (STRING,))[0]
         form = self._scope.table_key
+        self.tables.append(table)
 
         async def look_up(env: Any) -> str | None:
             asking = table.target if isinstance(table, Reference) else table

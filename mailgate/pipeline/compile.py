@@ -109,7 +109,7 @@ class _Compiler:
         """The router of a pipeline that is entered from outside."""
         router = self.router(block, title)
         for hole in self._holes:
-            report_hole(hole, router, self._report)
+            report_hole(hole, router, self._local, self._report)
         return router
 
     def _hole(self, hole: Hole) -> Reject:

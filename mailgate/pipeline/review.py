@@ -23,20 +23,19 @@ class Hole:
     hint: str
 
 
-def report_hole(hole: Hole, router: Router, report: Report) -> None:
+def report_hole(hole: Hole, router: Router, local: LocalDomains, report: Report) -> None:
     """``router`` is the pipeline that is entered from outside."""
-    envelope = find_hole(router, hole.end)
+    envelope = find_hole(router, hole.end, local)
     notes = (f"shown by: {envelope}: nothing decides",) if envelope is not None else ()
     report.error(hole.span, hole.message, code=hole.code, hint=hole.hint, notes=notes)
 
 
 def report_relays(router: Router, block: PipelineBlock, local: LocalDomains, report: Report) -> None:
     """Warn of an open relay (docs/configuration.md, "Diagnostics"), at each target that strangers reach."""
-    endpoints = getattr(block, "endpoints", ())
-    if all(map(is_exempt, endpoints)):
+    listeners = [str(endpoint) for endpoint in getattr(block, "endpoints", ()) if not is_exempt(endpoint)]
+    if not listeners:
         return
-    trusted = block.relay_from
-    for relay in find_relays(router, local_domains=local, trusted=trusted, restricted=bool(trusted)):
+    for relay in find_relays(router, local, listeners, lmtp=getattr(block, "lmtp", False)):
         report.warning(
             relay.step.span,
             "an open relay: anybody may send mail through here to other domains",

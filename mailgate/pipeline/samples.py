@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice, product
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as sre_parser  # type: ignore[attr-defined]
 from typing import Any
 
-from mailgate.pipeline.lookup import WITHOUT_IO, kept
+from mailgate.config.expression import Call, Conditional, ListOf, Literal, Node, Operation
+from mailgate.pipeline.lookup import WITHOUT_IO, kept, quoted_local_part
+from mailgate.pipeline.router import Branch, Deliver, Router, Rules, Side, Through
+from mailgate.smtp.address import Address
 
 STRANGER = "stranger"
 """The local part of an address that nobody has named."""
@@ -28,9 +32,9 @@ MAX_REPEAT = 64
 """Characters that a bounded repetition is filled with at most."""
 
 
-def strange_domain(named: Iterable[str]) -> str:
-    """A domain that is none of these, nor above or below one."""
-    taken = set(named)
+def strange_domain(router: Router) -> str:
+    """A domain that no rule, table or condition names, nor one above or below it."""
+    taken = set(_named(router))
     number = 0
     while True:
         label = f"elsewhere{number or ''}"
@@ -67,6 +71,109 @@ def chained_keys(keys: Iterable[str], domain: str) -> Iterator[str]:
         local_part, at, _ = key.rpartition("@")
         if at:
             yield f"{local_part}@{domain}"
+
+
+def branches_below(top: Branch) -> Iterator[Branch]:
+    """The branch and all within it, other pipelines' too, each once."""
+    seen: set[int] = set()
+    waiting = [top]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += one.inner()
+        if isinstance(one.route, Deliver):
+            waiting += [step.router for step in one.route.steps if isinstance(step, Through)]
+
+
+def _named(router: Router) -> Iterator[str]:
+    for branch in branches_below(router):
+        yield from condition_texts(branch)
+        if isinstance(branch.route, Rules):
+            yield from branch.route.domains
+            yield from branch.route.suffixes
+            yield from branch.route.exact
+            for table, _ in branch.route.tables:
+                yield from getattr(table, "static_keys", ())
+
+
+def sample_addresses(top: Branch, side: Side, stranger: str, *, deep: bool = True) -> Iterator[Address]:
+    """Addresses that make a difference within a branch: keys of rules and tables, what modifiers look for, what conditions
+    compare with. ``deep`` no: only the modifiers of the branch itself."""
+    texts: list[str] = []
+    for branch in branches_below(top) if deep else (top,):
+        modifiers = branch.rcpt_modifiers if side is Side.DESTINATION else branch.sender_modifiers
+        for modifier in modifiers:
+            if hasattr(modifier, "sample_keys"):
+                texts += modifier.sample_keys(stranger)
+        if not deep:
+            continue
+        texts += condition_samples(branch, stranger)
+        route = branch.route
+        if not isinstance(route, Rules) or route.side is not side:
+            continue
+        for table, _ in route.tables:
+            texts += table_keys(table, stranger)
+        texts += [key for key, inner in route.exact.items() if _may_deliver(inner)]
+        texts += [f"{STRANGER}@{domain}" for domain, inner in route.domains.items() if _may_deliver(inner)]
+        label = stranger.partition(".")[0]
+        texts += [f"{STRANGER}@{label}.{suffix}" for suffix, inner in route.suffixes.items() if _may_deliver(inner)]
+    for text in texts:
+        local_part, at, domain = text.rpartition("@")
+        if at and local_part and _is_domain(domain):
+            yield Address(quoted_local_part(local_part), domain)
+
+
+def _may_deliver(branch: Branch) -> bool:
+    return bool(branch.conditions) or isinstance(branch.route, Rules | Deliver)
+
+
+def _is_domain(text: str) -> bool:
+    return bool(text) and (text.startswith("[") or all(text.split("."))) and not any(c in text for c in ' \t<>()@,;:"/\\')
+
+
+# Conditions
+
+
+def literals(node: Node) -> Iterator[Literal]:
+    """Every literal of an expression."""
+    waiting = [node]
+    while waiting:
+        match waiting.pop():
+            case Literal() as found:
+                yield found
+            case Operation(operands=inner) | ListOf(elements=inner) | Call(arguments=inner):
+                waiting += inner
+            case Conditional(condition=condition, then=then, otherwise=otherwise):
+                waiting += (condition, then, otherwise)
+            case _:
+                pass
+
+
+def condition_texts(branch: Branch) -> Iterator[str]:
+    """Every string that the conditions of a block compare with."""
+    for condition in branch.conditions:
+        for literal in literals(condition.test.expression.node):
+            if literal.kind == "string":
+                yield literal.value
+
+
+def condition_samples(branch: Branch, stranger: str) -> Iterator[str]:
+    """Addresses for which conditions may be true: each of their strings as an address, a domain, a suffix, a pattern; and the
+    keys of the tables that they ask."""
+    label = stranger.partition(".")[0]
+    for text in condition_texts(branch):
+        bare = text.lstrip(".")
+        yield from (text, f"{STRANGER}@{bare}", f"{STRANGER}@{label}.{bare}", f"{STRANGER}{text}", f"{bare}@{stranger}")
+        if re.search(r"[\\*+?\[({|^$]", text):
+            with suppress(re.error):
+                yield from regexp_samples(re.compile(text, re.IGNORECASE), stranger)
+    for condition in branch.conditions:
+        for table in condition.test.expression.tables:
+            for key in table_keys(table, stranger):
+                yield from (key, f"{STRANGER}@{key}")
 
 
 # Regular expressions
