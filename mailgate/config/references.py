@@ -5,6 +5,7 @@ What a reference stands for is known only when all instances exist: until `settl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mailgate.config.diagnostics import Problem
@@ -54,16 +55,20 @@ def is_reference(word: Token | None) -> bool:
 
 
 class ReferenceTo(Value):
-    """``&name`` alone, of something that provides what is asked for ("target", "table", …)."""
+    """``&name`` alone, of something that provides what is asked for ("target", "table", …); ``prefix`` is another spelling
+    of the ``&``."""
 
-    def __init__(self, provides: str) -> None:
+    def __init__(self, provides: str, *, prefix: str = "&") -> None:
         self.provides = provides
+        self.prefix = prefix
 
     @property
     def metavar(self) -> str:  # type: ignore[override]
         return f"&{self.provides.upper()}"
 
     def parse_word(self, word: Token, scope: Scope) -> Any:
+        if word.text.startswith(self.prefix) and not word.quoted:
+            word = replace(word, text="&" + word.text.removeprefix(self.prefix))
         if not is_reference(word):
             hint = f"did you mean `&{word.shown}`?"
             raise Problem(word.span, f"a reference to a {self.provides} is needed here", code="E0512", hint=hint)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import stat
-from collections.abc import Sequence
 from typing import Any
 
 from mailgate.registry import Report
+from mailgate.tls.advice import advise_keys
 
 
 def advise(listener: Any, report: Report) -> None:
@@ -16,18 +14,7 @@ def advise(listener: Any, report: Report) -> None:
     for directive, why in _without_effect(listener):
         report.warning(listener.span_of(directive), f"`{directive}` has no effect here", code="W0714", hint=why)
     if listener.tls is not None and listener.tls.word == "file":
-        advise_keys(listener.tls.value, listener.span_of("tls") or listener.span, report)
-
-
-def advise_keys(files: Sequence[str], place: Any, report: Report) -> None:
-    """``files`` are pairs of certificate and key."""
-    for path in files[1::2]:
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            continue  # an error elsewhere
-        if mode & (stat.S_IROTH | stat.S_IWOTH):
-            report.warning(place, f"everybody can read or write the key in {path}", code="W0508", hint=f"chmod o-rwx {path}")
+        advise_keys(listener.tls.value[1::2], listener.span_of("tls") or listener.span, report)
 
 
 def _without_effect(listener: Any) -> list[tuple[str, str]]:

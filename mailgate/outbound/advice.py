@@ -9,7 +9,9 @@ from typing import Any
 
 from mailgate.outbound.tls_policy import TlsMode
 
-LINK_DIRECTIVES = frozenset({"tls", "require_tls", "tls_verify_name", "verify_failure", "auth_insecure", "tls_client", "tls_sni"})
+LINK_DIRECTIVES = frozenset(
+    {"tls", "require_tls", "tls_verify_name", "verify_failure", "auth_insecure", "tls_client", "tls_client_cert", "tls_sni"}
+)
 """Of which it matters whether they are written."""
 
 _VERIFIED = frozenset({TlsMode.OPTIONAL_VERIFY, TlsMode.REQUIRE_VERIFY})
@@ -59,7 +61,7 @@ def warnings_of(address: Any, link: LinkFacts) -> Iterator[Advice]:
     if "verify_failure" in written and mode is not TlsMode.OPTIONAL_VERIFY:
         yield _idle("verify_failure", "it is for `tls optional_verify`")
     if mode is TlsMode.DISABLED and address.scheme == "tcp":
-        for directive in ("tls_client", "tls_sni"):
+        for directive in ("tls_client", "tls_client_cert", "tls_sni"):
             if directive in written:
                 yield _idle(directive, "TLS is disabled")
 

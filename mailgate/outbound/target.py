@@ -20,6 +20,7 @@ from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, pool_warnings, 
 from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Circuit, Endpoint, EndpointSettings, HealthSettings, Timeouts
+from mailgate.outbound.pki import Pki, PkiError
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.outbound.tls_client import TlsClient
 from mailgate.outbound.tls_policy import PolicyError, TlsMode, TlsWords, decide, effective_mode
@@ -94,6 +95,12 @@ class LinkSettings(Block):
     )
     tls_client = Directive(
         "tls_client", v.BlockOrReference("tls_client"), doc="Trust anchors, certificate and options of TLS.", origin="maddy"
+    )
+    tls_client_cert = Directive(
+        "tls_client_cert",
+        v.ReferenceTo("pki", prefix="pki:"),
+        doc="Our certificate towards the next hop, of a `pki`: &NAME, or pki:NAME.",
+        origin="halon",
     )
     auth = Directive(
         "auth",
@@ -259,6 +266,8 @@ class Downstream(LinkSettings, Module):
                 self._endpoints.append(self._settings(address, block, report))
             except PolicyError as error:
                 report.error(self._place(error.directive, block), str(error), code="E0730")
+            except PkiError as error:
+                report.error(error.span, str(error), code="E0720")
             except TlsError as error:
                 report.error(self._place("tls_client", block), str(error), code="E0720")
             except SaslError as error:
@@ -338,9 +347,14 @@ class Downstream(LinkSettings, Module):
                 default=self.default_mode,
             )
         )
-        client = setting("tls_client")
-        if auth is not None and auth.word == "external" and address.scheme != "unix" and (client is None or client.cert is None):
-            raise PolicyError("auth", "`auth external` needs a certificate: `cert` and `key` in `tls_client`")
+        client, pki = setting("tls_client"), setting("tls_client_cert")
+        has_certificate = client is not None and client.cert is not None
+        if has_certificate and pki is not None:
+            raise PolicyError("tls_client_cert", "both `tls_client` and `tls_client_cert` give a certificate")
+        if auth is not None and auth.word == "external" and address.scheme != "unix" and not has_certificate and pki is None:
+            raise PolicyError(
+                "auth", "`auth external` needs a certificate: `tls_client_cert`, or `cert` and `key` in `tls_client`"
+            )
         names = (*([address.host] if setting("tls_verify_host") else []), *setting("tls_verify_name"))
         sni = _sni(setting("tls_sni"), address.host)
         secret = credentials is not None and not insecure and address.scheme != "unix"
@@ -369,7 +383,7 @@ class Downstream(LinkSettings, Module):
             hostname=setting("hostname") or self.context.hostname,
             decision=decisions[0],
             requiretls_decision=decisions[1],
-            tls_context=_tls_context(client, setting("tls_default_ca")),
+            tls_context=_tls_context(client, pki, setting("tls_default_ca")),
             credentials=credentials,
             timeouts=Timeouts(setting("connect_timeout"), setting("command_timeout"), setting("submission_timeout")),
             debug=self.debug,
@@ -404,8 +418,9 @@ def _sni(choice: Any, host: str) -> str | None:
     return None if choice.word == "no" else str(choice.value)
 
 
-def _tls_context(client: TlsClient | None, use_default_ca: bool | None) -> ClientContext:
+def _tls_context(client: TlsClient | None, pki: Pki | None, use_default_ca: bool | None) -> ClientContext:
     """:raises TlsError: for files and options that can't be used."""
-    if client is None:
-        return ClientContext(use_default_ca=use_default_ca is not False)
-    return client.make(use_default_ca=use_default_ca)
+    pair, authorities = (pki.key_pair(), pki.ca) if pki is not None else (None, ())
+    if client is not None:
+        return client.make(use_default_ca=use_default_ca, certificate=pair, authorities=authorities)
+    return ClientContext(authorities, not authorities if use_default_ca is None else use_default_ca, pair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mailgate.config import values as v
 from mailgate.config.schema import Directive
 from mailgate.registry import Module, Report
+from mailgate.tls.advice import advise_keys
 from mailgate.tls.client import ClientContext
 from mailgate.tls.options import CLIENT_DEFAULTS, TlsError, TlsOptions, parse_protocols
 from mailgate.tls.pairs import KeyPair
@@ -42,19 +43,29 @@ class TlsClient(Module):
                 code="E0720",
             )
             return
+        if self.key is not None:
+            advise_keys([self.key], self.span_of("key"), report)
         try:
             self.make(use_default_ca=False)
         except TlsError as error:
             report.error(self.span, str(error), code="E0720")
 
-    def make(self, *, use_default_ca: bool | None = None) -> ClientContext:
+    def make(
+        self,
+        *,
+        use_default_ca: bool | None = None,
+        certificate: KeyPair | None = None,
+        authorities: tuple[str, ...] = (),
+    ) -> ClientContext:
         """A context with these settings; the system's authorities are trusted where none are named, unless said otherwise.
+        ``certificate`` and further ``authorities`` come from a `pki`.
 
         :raises TlsError: for files and options that can't be used.
         """
-        pair = KeyPair.load(self.cert, self.key) if self.cert is not None and self.key is not None else None
-        default = not self.root_ca if use_default_ca is None else use_default_ca
-        return ClientContext(self.root_ca, default, pair, options(self.protocols, self.ciphers, self.curves))
+        pair = KeyPair.load(self.cert, self.key) if self.cert is not None and self.key is not None else certificate
+        trusted = (*self.root_ca, *authorities)
+        default = not trusted if use_default_ca is None else use_default_ca
+        return ClientContext(trusted, default, pair, options(self.protocols, self.ciphers, self.curves))
 
 
 def options(protocols: tuple[str, ...], ciphers: tuple[str, ...], curves: tuple[str, ...]) -> TlsOptions:

@@ -57,10 +57,11 @@ def build(
     path_or_text: str | os.PathLike[str],
     adapters: Adapters | None = None,
     *,
+    at: str = "<text>",
     environment: Mapping[str, str] | None = None,
     outfit: Callable[[Globals], Mapping[str, Any]] | None = None,
 ) -> Built:
-    """Build the configuration of a file, or of a text (a string with a line end in it).
+    """Build the configuration of a file, or of a text (a string with a line end in it) that stands ``at`` a path.
 
     ``outfit`` gives, from the global settings, what the modules' contexts have besides: ``spool``, ``log``.
 
@@ -69,7 +70,7 @@ def build(
     report = Report()
     environment = os.environ if environment is None else environment
     if isinstance(path_or_text, str) and "\n" in path_or_text:
-        loaded = config.load_text(path_or_text, report=report, environment=environment)
+        loaded = config.load_text(path_or_text, at, report=report, environment=environment)
     else:
         loaded = config.load(os.fspath(path_or_text), report=report, environment=environment)
     configuration = _Assembly(report, environment, adapters, outfit).run(loaded.tree)
@@ -353,9 +354,10 @@ class _Assembly:
 
     def _configure(self) -> None:
         """Listeners last: their pipelines look into tables and targets."""
+        unfit = self._unfit()
         for made in sorted(self.made, key=lambda made: made.instance.is_listener):
             ready = all(reference.target is not None for reference in made.needs)
-            if not ready or not (made.intact or made.instance.configure_damaged):
+            if not ready or (id(made.instance) in unfit and not made.instance.configure_damaged):
                 continue
             errors = self.report.error_count if made.intact else -1
             try:
@@ -364,6 +366,16 @@ class _Assembly:
                 self.report.problem(problem)
             except Exception as error:
                 self._crashed(made.instance, error, errors)
+
+    def _unfit(self) -> set[int]:
+        """The instances (by id) with mistakes in their own lines, or in those of what they need."""
+        unfit = {id(made.instance) for made in self.made if not made.intact}
+        while unfit:
+            needing = {id(made.instance) for made in self.made if any(id(one.target) in unfit for one in made.needs)}
+            if needing <= unfit:
+                break
+            unfit |= needing
+        return unfit
 
     def _unused(self) -> None:
         for name, named in self.named.items():

@@ -20,6 +20,7 @@ WORDS = {
     "modifiers": "mailgate.registry.module",
     "test": "mailgate.pipeline.testblock",
     "tls_client": "mailgate.outbound.tls_client",
+    "pki": "mailgate.outbound.pki",
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""
 
@@ -32,7 +33,6 @@ UNAVAILABLE = {
         "submission": "it needs authentication",
         "limits": "limits by address and rate are not there",
         "mx_auth": "it needs direct delivery to MX hosts",
-        "pki": "targets name their certificates in `tls_client`",
         "source_address": "targets choose no source address yet",
         "target.queue": "there is no durable queue",
         "target.remote": "there is no direct delivery to MX hosts",
