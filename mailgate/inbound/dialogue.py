@@ -217,7 +217,9 @@ class Dialogue:
         self._rest = list(rest)
         since = self._sessions.reactor.seconds() if self.content_since >= 0 else 0.0
         waiting.when_done(partial(self._resume, waiting, event, since))
-        self._flush()
+        output = self._engine.output()
+        if output:
+            self._wire.write(output)
         self._wire.wait()
         if event.__class__ is Content:
             self._wire.hold()

@@ -51,7 +51,7 @@ class FinalAnswers:
                 if needed is not None and plan.final_answer != needed:
                     raise MailError(NEEDS_QUEUE, "several irrevocable deliveries behind one address", plan.where)
                 needed = plan.final_answer
-                if self.is_taken and needed != self._used:
+                if needed != self._used and self._used is not None and not self._per_recipient:
                     raise MailError(ONE_AT_A_TIME, "a further irrevocable answer (on_split defer)", plan.where)
 
     def accepted(self, plans: Iterable[Plan]) -> None:

@@ -301,8 +301,10 @@ class Transaction:
             elif deliveries:
                 await self._send_all(deliveries, message)
             final = [(one.name, self._replies_for(one, refused)) for one in self._accepted]
-            folded = [fold([answer]) for answer in final] if self._settings.per_recipient else [fold(final)]
-            answers = [with_id(reply, self.id) for reply in folded]
+            if self._settings.per_recipient:
+                answers = [with_id(fold([answer]), self.id) for answer in final]
+            else:
+                answers = [with_id(fold(final), self.id)]
         except CancelledError:
             raise
         except Exception as error:
