@@ -16,6 +16,7 @@ from mailgate.cli.doc import doc
 from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
 from mailgate.cli.help import help_command
+from mailgate.cli.lsp import lsp
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,3 +38,4 @@ main.add_command(doc)
 main.add_command(explain)
 main.add_command(fmt)
 main.add_command(help_command)
+main.add_command(lsp)
