@@ -169,7 +169,8 @@ def condition_samples(branch: Branch, stranger: str) -> Iterator[str]:
         yield from (text, f"{STRANGER}@{bare}", f"{STRANGER}@{label}.{bare}", f"{STRANGER}{text}", f"{bare}@{stranger}")
         if re.search(r"[\\*+?\[({|^$]", text):
             with suppress(re.error):
-                yield from regexp_samples(re.compile(text, re.IGNORECASE), stranger)
+                for sample in regexp_samples(re.compile(text, re.IGNORECASE), stranger):
+                    yield from (sample,) if "@" in sample else (f"{STRANGER}@{sample}", f"{STRANGER}@{sample}.{stranger}")
     for condition in branch.conditions:
         for table in condition.test.expression.tables:
             for key in table_keys(table, stranger):

@@ -41,6 +41,9 @@ from mailgate.smtp.reply import MailError
 MAX_STEPS = 200_000
 """Questions of one tour: pipelines that lead to each other from many places have very many ways."""
 
+MAX_LOCALS = 8
+"""Local domains that are tried as such: is_local() knows no difference between them."""
+
 SENDER_NAMES = frozenset({"sender", "sender_domain"})
 RCPT_NAMES = frozenset({"rcpt", "rcpt_domain"})
 
@@ -90,13 +93,15 @@ class Tour:
         self._router = router
         self._clients = tuple(clients)
         self._knows_local = local.table is None or answers_offline(local.table)
+        self._locals = [Address(STRANGER, domain) for domain in sorted(local.domains)[:MAX_LOCALS]]
         self._arrive = arrive
         self._admits = admits
         self._left = MAX_STEPS
         self.stranger = strange_domain(router)
 
     def run(self) -> None:
-        senders = [NULL_ADDRESS, Address(STRANGER, self.stranger), *sample_addresses(self._router, Side.SOURCE, self.stranger)]
+        senders = [NULL_ADDRESS, Address(STRANGER, self.stranger), *self._locals]
+        senders += sample_addresses(self._router, Side.SOURCE, self.stranger)
         self._enter(self._router, Crowd(self._clients, _originals(senders)), None, ())
 
     # At MAIL
@@ -205,7 +210,7 @@ class Tour:
     # Samples
 
     def _recipients(self, path: tuple[Branch, ...]) -> Samples:
-        found = [Address(STRANGER, self.stranger), Address("postmaster", "")]
+        found = [Address(STRANGER, self.stranger), Address("postmaster", ""), *self._locals]
         for branch in path:
             found += sample_addresses(branch, Side.DESTINATION, self.stranger, deep=branch is path[-1])
         return _originals(filter(self._admits, found))
