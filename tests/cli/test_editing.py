@@ -1,0 +1,59 @@
+"""Whatever stands in an editor, half written and wrong: every question has an answer, none a traceback."""
+
+from __future__ import annotations
+
+from random import Random
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.cli.editing import Document, fix_of
+from mailgate.config.diagnostics import Diagnostic, Severity
+from mailgate.config.source import Source
+from tests.support.examples import REFERENCE, ROOT
+
+TEXTS = [path.read_text() for path in (REFERENCE / "pipelines.conf", REFERENCE / "targets.conf", ROOT / "etc" / "demo.conf")]
+
+
+class EditingTests(SynchronousTestCase):
+    def test_damaged_texts_have_answers(self) -> None:
+        for seed in range(25):
+            random = Random(seed)
+            text = random.choice(TEXTS)
+            for _ in range(random.randint(1, 4)):
+                cut = random.randrange(len(text))
+                text = (
+                    text[:cut]
+                    + random.choice(['"', "{", "}", "&", "$(", "\n", " ", "import ", ""])
+                    + text[cut + random.randint(0, 9) :]
+                )
+            document = Document(text, "editor.conf")
+            for diagnostic in document.diagnostics():
+                fix_of(diagnostic)
+                self.assertNotEqual(diagnostic.code, "E0799", f"seed {seed}")
+            for offset in [0, len(text), *(random.randrange(len(text)) for _ in range(15))]:
+                document.complete(offset)
+                document.hover(offset)
+                document.definition(offset)
+                found = document.name_at(offset)
+                if found is not None:
+                    self.assertIn(found[0], document.rename(found[1], "other"))
+
+    def test_what_is_offered_is_what_the_block_takes(self) -> None:
+        text = "smtp tcp://127.0.0.1:25 {\n    destination a.example {\n        \n    }\n    \n}\n"
+        document = Document(text, "editor.conf")
+        inner = {found.label for found in document.complete(text.index("        \n") + 8)}
+        outer = {found.label for found in document.complete(text.index("    \n}") + 4)}
+        self.assertIn("deliver_to", inner)
+        self.assertNotIn("source", inner)
+        self.assertLessEqual({"source", "max_connections"}, outer)
+
+    def test_modules_in_a_list(self) -> None:
+        text = "smtp tcp://127.0.0.1:25 {\n    modify {\n        \n    }\n}\n"
+        offered = {found.label for found in Document(text, "editor.conf").complete(text.index("        \n") + 8)}
+        self.assertEqual(offered, {"replace_rcpt", "replace_sender", "import"})
+
+    def test_a_fix_is_the_word_that_was_suggested(self) -> None:
+        span = Source("x", "deliver_too").span(0, 11)
+        for hint, fix in [("did you mean `deliver_to`?", "deliver_to"), ("not known here", ""), ("", "")]:
+            self.assertEqual(fix_of(Diagnostic(Severity.ERROR, "E0401", "m", span, hint)), fix)
+        self.assertEqual(fix_of(Diagnostic(Severity.ERROR, "E0401", "m", None, "did you mean `x`?")), "")
