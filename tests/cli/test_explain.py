@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.cli import main
+from mailgate.cli.attempt import prompted
+from mailgate.cli.explain import with_crlf
 
 PAGE = Path(__file__).parents[2] / "docs" / "explain.md"
 _FILE = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -138,6 +141,16 @@ class ExplainTests(Files):
         ):
             self.assertEqual(self.explain(*arguments).exit_code, 2, arguments)
 
+    def test_a_message_is_judged_like_live_content(self) -> None:
+        Path("loop.eml").write_text("Received: by mx.example.org\n" * 60 + "\nround and round\n")
+        answer = json.loads(self.explain("--rcpt", "ann@example.org", "--message", "loop.eml", "--json").output)
+        (one,) = answer["recipients"]
+        self.assertEqual((one["reply"]["code"], one["after_dot"]["code"], one["after_dot"]["enhanced"]), (250, 554, "5.4.6"))
+
+    def test_line_ends_are_those_of_the_wire(self) -> None:
+        for content in (b"a\n\nb", b"a\n\nb\n", b"a\r\n\r\nb\r\n"):
+            self.assertEqual(with_crlf(content), b"a\r\n\r\nb\r\n")
+
     def test_a_file_with_errors_is_1(self) -> None:
         Path("mailgate.conf").write_text("hostname a b\n")
         result = self.explain("--rcpt", "b@y.test")
@@ -149,12 +162,28 @@ class OnlineTests(Files):
     """In processes of their own: a reactor runs once."""
 
     def explain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run_remote("explain", "--from", "a@x.test", *arguments)
+
+    def run_remote(self, command: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         Path("remote.conf").write_text(
             "hostname mx.example.org\ntls off\ntable.remote people {\n}\nsmtp tcp://127.0.0.1:2525 {\n"
             "    destination_in &people {\n        discard\n    }\n    default_destination {\n        reject\n    }\n}\n"
         )
-        command = [sys.executable, "-c", REMOTE, "explain", "-c", "remote.conf", "--from", "a@x.test", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        whole = [sys.executable, "-c", REMOTE, command, "-c", "remote.conf", *arguments]
+        return subprocess.run(whole, input=input, capture_output=True, text=True, timeout=60, check=False)
+
+    def test_a_session_waits_for_its_answers(self) -> None:
+        script = "EHLO x.test\nMAIL FROM:<a@x.test>\nRCPT TO:<ann@example.org>\nRCPT TO:<b@example.org>\nDATA\n\nx\n.\nQUIT\n"
+        done = self.run_remote("try", "--online", input=script)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("RCPT TO:<ann@example.org>\nS: 250 2.1.5 Recipient ok  [remote.conf:7]\n", done.stdout)
+        self.assertIn(
+            "RCPT TO:<b@example.org>\nS: 550 5.7.1 rejected by policy  [remote.conf:10 rejected by rule]\n", done.stdout
+        )
+        self.assertTrue(done.stdout.endswith("C: QUIT\nS: 221 2.0.0 Bye\n"), done.stdout)
+        dry = self.run_remote("try", input=script)
+        self.assertEqual(dry.returncode, 1, dry.stderr)
+        self.assertIn("S: 451 4.3.0 Not asked", dry.stdout)
 
     def test_what_is_not_asked_is_unknown(self) -> None:
         done = self.explain("--rcpt", "ann@example.org")
@@ -205,6 +234,19 @@ class TryTests(Files):
         script = "EHLO x.test\nSTARTTLS\nEHLO x.test\nMAIL FROM:<a@x.test>\nRCPT TO:<b@y.test>\nQUIT\n"
         result = self.attempt("--ip", "10.1.2.3", input=script)
         self.assertIn("S: 250 2.1.5 Recipient ok  [mailgate.conf:17]", result.output)
+
+    def test_typed_lines_end_with_the_input(self) -> None:
+        typed = iter(["EHLO x.test", "NOOP"])
+
+        def answer(prompt: str) -> str:
+            self.assertEqual(prompt, "C: ")
+            try:
+                return next(typed)
+            except StopIteration:
+                raise EOFError from None
+
+        self.patch(builtins, "input", answer)
+        self.assertEqual(list(prompted()), [b"EHLO x.test", b"NOOP"])
 
     def test_a_message_needs_an_envelope(self) -> None:
         Path("m.eml").write_text("Subject: x\n\nx\n")
