@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,6 +38,8 @@ SECONDS = 10.0
 """For one address, from the first packet to QUIT."""
 TOTAL = 20.0
 """For everything."""
+GOODBYE = 2.0
+"""For the answer to QUIT."""
 MAX_ADDRESSES = 8
 """Addresses of one name that are tried."""
 MAX_THREADS = 32
@@ -226,7 +229,9 @@ class _Dialogue:
             if name not in self._session.capabilities.mechanisms:
                 raise Unusable(f"AUTH {name} is not offered")
         self._session.quit()
-        self._write(self._session.output())
+        self._deadline = min(self._deadline, time.monotonic() + GOODBYE)
+        with suppress(Unusable, OSError):  # who says goodbye badly takes mail all the same
+            self._answer(Step.QUIT)
 
     def close(self) -> None:
         self._socket.close()
