@@ -15,6 +15,7 @@ from mailgate.config.formatter import format_text, shape
 from mailgate.config.lexer import Kind, tokenize
 from mailgate.config.parser import parse
 from mailgate.config.source import Source
+from tests.support.examples import complete_examples
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = (Path(__file__).parent / "examples.conf").read_text()
@@ -215,3 +216,7 @@ class OurFilesTests(SynchronousTestCase):
         self.assertTrue(files)
         for path in files:
             self.assertEqual(format_text(path.read_text(), str(path))[0], path.read_text(), path)
+
+    def test_the_examples_of_the_pages_are_in_the_style(self) -> None:
+        for path, text in complete_examples():
+            self.assertEqual(format_text(text, str(path))[0], text, path.name)
