@@ -8,7 +8,7 @@ directives and the engine's settings of the same name meet in `Listener.server_s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mailgate.adapters import Adapters
 from mailgate.config import values as v
@@ -97,7 +97,7 @@ class Listener(PipelineBlock, Module):
         "max_connections_per_ip",
         v.Integer(minimum=1),
         default=100,
-        doc="Connections at once from one address; loopback is not counted.",
+        doc="Connections at once from one address; loopback and the networks of relay_from are not counted.",
     )
     read_timeout = Directive(
         "read_timeout", v.Duration(minimum=1), default=300.0, doc="For one whole command, and for silence.", origin="maddy"
@@ -305,6 +305,7 @@ class Listener(PipelineBlock, Module):
             reject_early_talkers=self.early_talker == "reject",
             max_connections=self.max_connections,
             max_connections_per_ip=self.max_connections_per_ip,
+            uncounted=self.relay_from,
         )
 
     @property

@@ -1,15 +1,16 @@
 """What the connections of one listener share: settings, limits, and the drain.
 
 Counting begins with accept, so that handshakes and silent peers count too. Loopback is not counted per address, and neither
-is a unix socket: there the address says nothing about who it is. A refused connection costs no session, only a line and a
-socket that lingers for a moment; the log says once a second how many there were, since a flood must not become a flood of
-lines (RFC 5321 7.8, CWE-779).
+is a unix socket: there the address says nothing about who it is; nor are the networks of `relay_from`, who are known. A refused
+connection costs no session, only a line and a socket that lingers for a moment; the log says once a second how many there
+were, since a flood must not become a flood of lines (RFC 5321 7.8, CWE-779).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -46,6 +47,8 @@ class ConnectionSettings:
     reject_early_talkers: bool = True
     max_connections: int = 1000
     max_connections_per_ip: int = 100
+    uncounted: tuple[Any, ...] = ()
+    """Networks (ipaddress) whose clients are not counted per address."""
 
 
 class TransactionLike(Protocol):
@@ -130,12 +133,12 @@ class Sessions:
 
     def add(self, connection: Drainable, client: str) -> None:
         self._open.add(connection)
-        if _is_counted(client):
+        if self._is_counted(client):
             self._per_address[client] = self._per_address.get(client, 0) + 1
 
     def remove(self, connection: Drainable, client: str) -> None:
         self._open.discard(connection)
-        if _is_counted(client):
+        if self._is_counted(client):
             left = self._per_address[client] - 1
             if left:
                 self._per_address[client] = left
@@ -144,6 +147,14 @@ class Sessions:
         if not self._open and self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def _is_counted(self, client: str) -> bool:
+        if client == "" or client.startswith("127.") or client == "::1":
+            return False
+        if not self.settings.uncounted:
+            return True
+        address = ip_address(client.partition("%")[0])
+        return not any(address in network for network in self.settings.uncounted)
 
     def log_refused(self, listener: str, client: str, limit: str) -> None:
         now = self.reactor.seconds()
@@ -177,7 +188,3 @@ class Sessions:
     def _cut(self) -> None:
         for connection in list(self._open):
             connection.cut()
-
-
-def _is_counted(client: str) -> bool:
-    return client != "" and not client.startswith("127.") and client != "::1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -211,6 +212,16 @@ class Limits(_Connections):
         self.assertEqual("", sessions.exceeded("192.0.2.2"))
         self.assertEqual("", sessions.exceeded("127.0.0.1"))
         self.assertEqual("", sessions.exceeded(""))
+
+    def test_known_networks_are_not_counted(self) -> None:
+        known = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+        sessions = Simulation(settings=ConnectionSettings(max_connections_per_ip=1, uncounted=known)).lab.sessions
+        for client, counted in (("10.1.2.3", False), ("2001:db8::1", False), ("192.0.2.1", True), ("fe80::1%eth0", True)):
+            held = _Nobody()
+            sessions.add(held, client)
+            self.assertEqual("max_connections_per_ip" if counted else "", sessions.exceeded(client), client)
+            sessions.remove(held, client)
+        self.assertEqual({}, sessions._per_address)
 
     def test_counts_go_down_again(self) -> None:
         sessions = Simulation(settings=ConnectionSettings(max_connections_per_ip=1)).lab.sessions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 from mailgate.inbound.esmtp import EsmtpListener
@@ -87,7 +88,7 @@ class OnTheWire(SimulatedCase):
         running = self.gateway(
             f"smtp {SMTP} {{\n read_timeout 1m\n data_timeout 2m\n handshake_timeout 3s\n session_timeout 1h\n"
             " max_connections 7\n max_connections_per_ip 6\n early_talker ignore\n greeting_delay 2s\n"
-            " shutdown_timeout 9s\n discard\n}\n"
+            " shutdown_timeout 9s\n relay_from 10.0.0.0/8\n discard\n}\n"
         )
         listener = running.configuration.listeners[0]
         settings = listener.connection_settings()
@@ -105,6 +106,7 @@ class OnTheWire(SimulatedCase):
                 listener.shutdown_timeout,
             ),
         )
+        self.assertEqual((ip_network("10.0.0.0/8"),), settings.uncounted)
 
     def test_lmtp_says_lhlo_only(self) -> None:
         self.gateway(f"lmtp {LMTP} {{\n discard\n}}\n")
