@@ -182,8 +182,9 @@ def find_hole(router: Router, hole: Handling, local: LocalDomains = NOTHING_LOCA
 
     def arrive(end: End, crowd: Crowd, recipients: Samples) -> None:
         if end is hole and not found:
-            found.append(Try(crowd.clients[0], crowd.senders[-1].shown, recipients[-1].shown))
+            sender = min(crowd.senders, key=lambda one: (bool(one.guess), one.original.is_null))
+            found.append(Try(crowd.clients[0], sender.shown, recipients[0].shown))
 
     named = [str(network.network_address) for network in named_networks(router)]
-    Tour(router, sample_clients(router, (*CLIENTS[:1], *dict.fromkeys(named))), local, arrive).run()
+    Tour(router, sample_clients(router, (*CLIENTS[:1], *dict.fromkeys(named))), local, arrive, refused=True).run()
     return found[0] if found else None

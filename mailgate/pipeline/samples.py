@@ -99,9 +99,9 @@ def _named(router: Router) -> Iterator[str]:
                 yield from getattr(table, "static_keys", ())
 
 
-def sample_addresses(top: Branch, side: Side, stranger: str, *, deep: bool = True) -> Iterator[Address]:
+def sample_addresses(top: Branch, side: Side, stranger: str, *, deep: bool = True, refused: bool = False) -> Iterator[Address]:
     """Addresses that make a difference within a branch: keys of rules and tables, what modifiers look for, what conditions
-    compare with. ``deep`` no: only the modifiers of the branch itself."""
+    compare with. ``deep`` no: only the modifiers of the branch itself. ``refused``: also of rules that only refuse."""
     texts: list[str] = []
     for branch in branches_below(top) if deep else (top,):
         modifiers = branch.rcpt_modifiers if side is Side.DESTINATION else branch.sender_modifiers
@@ -116,10 +116,10 @@ def sample_addresses(top: Branch, side: Side, stranger: str, *, deep: bool = Tru
             continue
         for table, _ in route.tables:
             texts += table_keys(table, stranger)
-        texts += [key for key, inner in route.exact.items() if _may_deliver(inner)]
-        texts += [f"{STRANGER}@{domain}" for domain, inner in route.domains.items() if _may_deliver(inner)]
+        texts += [key for key, inner in route.exact.items() if refused or _may_deliver(inner)]
+        texts += [f"{STRANGER}@{domain}" for domain, inner in route.domains.items() if refused or _may_deliver(inner)]
         label = stranger.partition(".")[0]
-        texts += [f"{STRANGER}@{label}.{suffix}" for suffix, inner in route.suffixes.items() if _may_deliver(inner)]
+        texts += [f"{STRANGER}@{label}.{suffix}" for suffix, inner in route.suffixes.items() if refused or _may_deliver(inner)]
     for text in texts:
         local_part, at, domain = text.rpartition("@")
         if at and local_part and _is_domain(domain):

@@ -80,7 +80,7 @@ Arrival = Callable[[End, Crowd, Samples], None]
 
 class Tour:
     """Takes samples through a router. ``arrive`` hears of each decision that some of them come to, with all that do.
-    ``admits``: whether the listener lets a client name this recipient at all."""
+    ``admits``: whether the listener lets a client name this recipient at all; ``refused``: the ways that only refuse, too."""
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Tour:
         local: LocalDomains,
         arrive: Arrival,
         admits: Callable[[Address], bool] = lambda _: True,
+        refused: bool = False,
     ) -> None:
         self._router = router
         self._clients = tuple(clients)
@@ -96,12 +97,13 @@ class Tour:
         self._locals = [Address(STRANGER, domain) for domain in sorted(local.domains)[:MAX_LOCALS]]
         self._arrive = arrive
         self._admits = admits
+        self._refused = refused
         self._left = MAX_STEPS
         self.stranger = strange_domain(router)
 
     def run(self) -> None:
         senders = [NULL_ADDRESS, Address(STRANGER, self.stranger), *self._locals]
-        senders += sample_addresses(self._router, Side.SOURCE, self.stranger)
+        senders += sample_addresses(self._router, Side.SOURCE, self.stranger, refused=self._refused)
         self._enter(self._router, Crowd(self._clients, _originals(senders)), None, ())
 
     # At MAIL
@@ -212,7 +214,8 @@ class Tour:
     def _recipients(self, path: tuple[Branch, ...]) -> Samples:
         found = [Address(STRANGER, self.stranger), Address("postmaster", ""), *self._locals]
         for branch in path:
-            found += sample_addresses(branch, Side.DESTINATION, self.stranger, deep=branch is path[-1])
+            deep = branch is path[-1]
+            found += sample_addresses(branch, Side.DESTINATION, self.stranger, deep=deep, refused=self._refused)
         return _originals(filter(self._admits, found))
 
     def _spend(self, count: int) -> bool:
