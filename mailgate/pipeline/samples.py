@@ -116,7 +116,9 @@ def sample_addresses(top: Branch, side: Side, stranger: str, *, deep: bool = Tru
             continue
         for table, _ in route.tables:
             texts += table_keys(table, stranger)
-        texts += [key for key, inner in route.exact.items() if refused or _may_deliver(inner)]
+        # The postmaster's rule stands once for each local domain; it is asked about by its own name.
+        postmaster = route.exact.get("postmaster")
+        texts += [key for key, inner in route.exact.items() if inner is not postmaster and (refused or _may_deliver(inner))]
         texts += [f"{STRANGER}@{domain}" for domain, inner in route.domains.items() if refused or _may_deliver(inner)]
         label = stranger.partition(".")[0]
         texts += [f"{STRANGER}@{label}.{suffix}" for suffix, inner in route.suffixes.items() if refused or _may_deliver(inner)]
