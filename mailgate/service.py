@@ -35,6 +35,9 @@ DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
 FILE_THREADS = 8
 """Threads for blocking file work (bodies on disk, maildirs, fsync): enough to keep one disk busy."""
 
+GC_THRESHOLD = 10_000
+"""Objects between two collections. Messages make few cycles: Python's 700 spends 2 % of the time to find none."""
+
 _log = Logger(namespace="mailgate")
 _events = EventLog("mailgate")
 
@@ -103,6 +106,7 @@ class GatewayService(Service):
         self._starting = None
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 50, 50)
 
     def _failed(self, failure: Any) -> None:
         self._starting = None
