@@ -45,9 +45,14 @@ class Gateway:
         :raises CannotBind: one can't be had; the text names it, the directive's file and line, and why.
         """
         self._make_runtime_dir()
-        for listener in self.listeners:
-            listener.bind()
-            self._bound.append(listener)
+        try:
+            for listener in self.listeners:
+                listener.bind()
+                self._bound.append(listener)
+        except CannotBind:
+            bound, self._bound = self._bound, []
+            spawn(_stop_all(bound))  # nothing was accepted yet, so nothing is waited for
+            raise
 
     def _make_runtime_dir(self) -> None:
         """Sockets need it, and after a reboot it may be gone (/run is memory)."""
