@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ class _Assembly:
                 self._top_level(node, declared)
         self._settle()
         self._configure()
-        self._unused()
+        self._unused(tree)
         return self._configuration(settings)
 
     # The top level
@@ -377,9 +377,11 @@ class _Assembly:
             unfit |= needing
         return unfit
 
-    def _unused(self) -> None:
+    def _unused(self, tree: list[Node]) -> None:
+        # A line that is wrong refers to nothing, but what it names is no mistake of its own.
+        mentioned = _mentioned(tree) if self.report.error_count else set()
         for name, named in self.named.items():
-            if not named.used and named.type is not None:
+            if not named.used and named.type is not None and f"&{name}" not in mentioned:
                 self.report.warning(named.word.span, f"nothing refers to `{named.kind} {name}`", code="W0601")
 
     def _configuration(self, settings: Globals) -> Configuration:
@@ -408,3 +410,12 @@ def _settle_block(block: Block) -> None:
             setattr(block, name, settled)
     if any(settle(item.value) is not item.value for item in block.items):
         block.items = tuple(Item(item.directive, settle(item.value), item.span) for item in block.items)
+
+
+def _mentioned(nodes: Iterable[Node]) -> set[str]:
+    """Every `&name` among the arguments, at any depth."""
+    found: set[str] = set()
+    for node in nodes:
+        found.update(word.text for word in node.arguments if word.text.startswith("&"))
+        found |= _mentioned(node.block or ())
+    return found

@@ -216,6 +216,12 @@ class GlobalTests(AssemblyCase):
         )
 
 
+class FollowOnTests(SynchronousTestCase):
+    def test_what_a_wrong_line_refers_to_is_not_called_unused(self) -> None:
+        built = build("tls off\ntarget.maildir inbox ./m\nsmtp tcp://127.0.0.1:2525 {\n    deliver_too &inbox\n}\n")
+        self.assertEqual([diagnostic.code for diagnostic in built.diagnostics], ["E0401"])
+
+
 class NulTests(SynchronousTestCase):
     def test_nul_in_an_import_is_a_diagnostic(self) -> None:
         built = build("import a\0b\nimport *\0\n")
