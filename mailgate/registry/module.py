@@ -36,6 +36,10 @@ class Module(Block):
 
     ``__init__`` finds its values in place, but not yet what they refer to. ``configure`` comes when all instances exist, and
     in `mailgate check` too: it opens nothing. ``start`` runs before the listeners accept, ``stop`` after the gateway drained.
+
+    A reload makes all modules anew. One whose name and kind are those of an old one (inline: its place among its like) hears
+    ``inherit_state`` between ``configure`` and ``start``; the old one hears ``superseded`` when no new session can come to
+    it, and ``stop`` when its last session has ended. Both may be alive for hours: state is shared, not moved.
     """
 
     name: ClassVar[str] = ""
@@ -63,8 +67,19 @@ class Module(Block):
     def configure(self, report: Report) -> None:
         """Check what only the whole configuration shows."""
 
+    def inherit_state(self, old: Module) -> None:
+        """Carry over what ``old``, of the same class, holds and the new settings still allow: pools, limits, caches, counts.
+
+        Take note, and share; leave ``old`` as it is: it goes on serving, and the new configuration may yet be given up because
+        another module can't start. What is shared and must be closed is counted from `start` to `stop`: the last one closes it.
+        Keep no reference to ``old`` itself beyond `start`, or no configuration is ever released.
+        """
+
     async def start(self) -> None:
         """The gateway starts."""
+
+    def superseded(self) -> None:
+        """A newer configuration serves all new sessions: keep nothing for later (idle connections, say) that is not shared."""
 
     async def stop(self) -> None:
         """The gateway has drained."""
