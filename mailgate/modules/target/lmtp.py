@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mailgate.config import values as v
 from mailgate.interfaces import Finality
-from mailgate.outbound.target import Downstream, EndpointBlock
+from mailgate.outbound.link_settings import EndpointBlock
+from mailgate.outbound.target import Downstream
 from mailgate.outbound.tls_policy import TlsMode
 from mailgate.registry import Argument, Directive
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mailgate.config import values as v
-from mailgate.outbound.target import Downstream, EndpointBlock
+from mailgate.outbound.link_settings import EndpointBlock
+from mailgate.outbound.target import Downstream
 from mailgate.registry import Argument, Directive
 
 PORT = 25

@@ -1,0 +1,106 @@
+"""How an endpoint is spoken to: the directives that hold for a target and for each of its `endpoint { }` blocks.
+
+Loading turns what is written into `EndpointSettings`, where every contradiction is an error at its place; nothing is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailgate.config import values as v
+from mailgate.config.schema import Block, Directive, Refused
+from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, warnings_of
+from mailgate.outbound.auth_settings import AuthSettings, authentication
+from mailgate.outbound.endpoint import EndpointSettings, Timeouts
+from mailgate.outbound.pki import PkiError
+from mailgate.outbound.tls_policy import PolicyError, TlsMode
+from mailgate.outbound.tls_settings import TlsSettings, endpoint_tls
+from mailgate.outbound.written import Written
+from mailgate.registry import Report
+from mailgate.smtp.sasl import SaslError
+from mailgate.tls.options import TlsError
+
+_LATER = "is not there yet in this version"
+
+
+class LinkSettings(TlsSettings, AuthSettings):
+    """How an endpoint is spoken to."""
+
+    hostname = Directive(
+        "hostname", v.String("NAME"), doc="The name we say in EHLO or LHLO; the gateway's by default.", origin="maddy"
+    )
+    connect_timeout = Directive(
+        "connect_timeout", v.Duration(minimum=0.001), default=300.0, doc="To be connected.", origin="maddy"
+    )
+    command_timeout = Directive(
+        "command_timeout",
+        v.Duration(minimum=0.001),
+        default=300.0,
+        doc="For the answer to each command, the TLS handshake, and each piece of content to be taken.",
+        origin="maddy",
+    )
+    submission_timeout = Directive(
+        "submission_timeout", v.Duration(minimum=0.001), default=720.0, doc="For the answer to the final dot.", origin="maddy"
+    )
+    xclient = Refused("xclient", "XCLIENT " + _LATER)
+    source_ip = Refused("source_ip", "choosing the source address " + _LATER)
+    proxy_protocol = Refused("proxy_protocol", "PROXY towards next hops " + _LATER)
+    xforward = Refused("xforward", "XFORWARD " + _LATER)
+
+
+class EndpointBlock(LinkSettings):
+    """One endpoint with settings of its own; what is not written here is the target's."""
+
+    weight = Refused("weight", "only `balance ordered` is there, which has no weights")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDefaults:
+    """What the target brings: its protocol, the TLS mode of that, the gateway's name, whether dialogues are logged."""
+
+    lmtp: bool
+    mode: TlsMode
+    hostname: str
+    debug: bool
+
+
+def endpoint_settings(
+    address: v.EndpointAddress, block: Block, target: Block, defaults: LinkDefaults, report: Report
+) -> EndpointSettings | None:
+    """The settings of one endpoint; None after an error was reported."""
+    written = Written(block, target)
+    try:
+        return _settings(address, written, defaults, report)
+    except PolicyError as error:
+        report.error(written.place(error.directive), str(error), code="E0730")
+    except PkiError as error:
+        report.error(error.span, str(error), code="E0720")
+    except TlsError as error:
+        report.error(written.place("tls_client"), str(error), code="E0720")
+    except SaslError as error:
+        report.error(written.place("auth"), str(error), code="E0731")
+    return None
+
+
+def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaults, report: Report) -> EndpointSettings:
+    """:raises PolicyError, TlsError, SaslError: for what can't be."""
+    auth = authentication(written)
+    tls = endpoint_tls(written, address, auth, defaults.mode)
+    directives = {name for name in LINK_DIRECTIVES if written.has(name)}
+    for found in warnings_of(address, LinkFacts(tls.mode, tls.names, auth.sends_secret, directives)):
+        report.warning(written.place(found.directive), found.message, code=found.code, hint=found.hint)
+    return EndpointSettings(
+        scheme=address.scheme,
+        label=str(address),
+        host=address.host,
+        port=address.port,
+        path=address.path,
+        lmtp=defaults.lmtp,
+        hostname=written.value("hostname") or defaults.hostname,
+        decision=tls.decision,
+        requiretls_decision=tls.requiretls,
+        tls_context=tls.context,
+        credentials=auth.credentials,
+        timeouts=Timeouts(*(written.value(f"{step}_timeout") for step in ("connect", "command", "submission"))),
+        debug=defaults.debug,
+    )
