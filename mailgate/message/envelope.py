@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,14 @@ class TlsFacts:
     cipher: str
     sni: str = ""
     peer_name: str = ""
-    """The verified name of the peer's certificate, "" without one."""
+    """The verified name of the peer's certificate, "" without one. Of a client: the first of ``peer_names``, else its common
+    name."""
+    peer_names: tuple[str, ...] = ()
+    """Of a client whose certificate was verified: every DNS name, then every mail address in it, in lower case."""
+    peer_subject: str = ""
+    """Of such a client: the subject as RFC 4514 writes it, ``CN=gw1,O=Example``."""
+    peer_fingerprint: str = ""
+    """Of such a client: SHA-256 over the certificate, in hexadecimal digits."""
 
 
 @dataclass(slots=True)
@@ -42,6 +50,8 @@ class Session:
     """The with-keyword of Received without its S and A: SMTP, ESMTP, LMTP."""
     tls: TlsFacts | None = None
     auth_user: str = ""
+    at_end: list[Callable[[], None]] | None = None
+    """What is called, once, when the connection is gone, whatever the way it ends, or another client's by XCLIENT."""
 
 
 @dataclass(slots=True, eq=False)
