@@ -23,6 +23,16 @@ NUL_OCTET = Reply(500, "5.5.2", "NUL in a command")
 RUNAWAY_FACTOR = 4
 """Lines over this many times max_command_length are no mistake: 421 and close."""
 
+
+@dataclass(frozen=True, slots=True)
+class LineLimits:
+    """For one line, in octets without CRLF; ``too_long`` answers what is over the one and not over the other."""
+
+    length: int
+    runaway: int
+    too_long: Reply
+
+
 _HELLO_NAME = re.compile(rb"[!#-'*+\-./0-9:=?A-Z\[\]^_`a-z{|}~]{1,255}")
 """Any name a client may have for itself that can stand in a Received field: no ( ) < > @ , ; \\ or quote."""
 _HTTP_REQUEST = re.compile(rb"[A-Z]{3,10} [^ ]+ HTTP/[0-9.]+")
@@ -64,13 +74,15 @@ class Command:
     """``SMTP`` or ``LMTP`` where it exists in one only."""
     bare: bool = False
     """Takes no argument."""
+    login: bool = False
+    """Is 530 until the client has logged in, where that is required (RFC 4954 6)."""
     idle: bool = False
     """Counts against max_idle_commands."""
 
 
-def is_runaway(buffer: bytes, start: int, max_length: int) -> bool:
-    """Whether ``buffer[start:]``, which has no LF, can only become a line beyond all limits."""
-    excess = len(buffer) - start - RUNAWAY_FACTOR * max_length
+def is_runaway(buffer: bytes, start: int, limit: int) -> bool:
+    """Whether ``buffer[start:]``, which has no LF, can only become a line of more than ``limit`` octets."""
+    excess = len(buffer) - start - limit
     return excess > 1 or (excess == 1 and not buffer.endswith(b"\r"))
 
 

@@ -182,19 +182,30 @@ class Dialogue(ABC):
         limit = self._settings.max_command_length
         end = buffer.find(b"\n", start) + 1
         if not end:
-            if grammar.is_runaway(buffer, start, limit):
+            if len(buffer) - start > limit and grammar.is_runaway(buffer, start, self._line_limits(start).runaway):
                 self._close(CloseReason.RUNAWAY_LINE)
             return False
         self._position = end
         line = buffer[start:end]
         refusal = grammar.judge_line(line, limit)
+        if refusal is grammar.LINE_TOO_LONG:
+            limits = self._line_limits(start)
+            if grammar.is_runaway(line[:-1], 0, limits.runaway):
+                self._close(CloseReason.RUNAWAY_LINE)
+                return True
+            refusal = grammar.judge_line(line, limits.length)
+            if refusal is grammar.LINE_TOO_LONG:
+                refusal = limits.too_long
         if refusal is None:
             self._obey(line[:-2])
-        elif grammar.is_runaway(line[:-1], 0, limit):
-            self._close(CloseReason.RUNAWAY_LINE)
         else:
             self._no_command(refusal)
         return True
+
+    def _line_limits(self, start: int) -> grammar.LineLimits:
+        """What holds for the line that begins at ``start`` of the buffer and is longer than most."""
+        limit = self._settings.max_command_length
+        return grammar.LineLimits(limit, grammar.RUNAWAY_FACTOR * limit, grammar.LINE_TOO_LONG)
 
     def _no_command(self, reply: Reply) -> None:
         if self._content_unwanted:

@@ -26,6 +26,8 @@ class CloseReason(Enum):
     ERRORS = "too many errors"
     REJECTED_RECIPIENTS = "too many rejected recipients"
     IDLE_COMMANDS = "too many commands without a message"
+    AUTH_FAILURES = "too many failed logins"
+    UNAUTHENTICATED = "too many commands without login"
     CONTENT_AFTER_REFUSAL = "content after refused DATA"
     BAD_CHUNK_SIZE = "bad BDAT size"
     INJECTION = "STARTTLS injection"
@@ -117,6 +119,8 @@ class Auth:
     """Upper case, one of the settings' mechanisms."""
     response: bytes | None
     """Base64 as it came, without CRLF; None where the client gave no initial response."""
+    initial: bool
+    """It begins an exchange; one that was left open is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)

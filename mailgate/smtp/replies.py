@@ -33,6 +33,7 @@ AUTH_NEEDS_TLS = Reply(538, "5.7.11", "Authentication needs TLS")
 AUTH_CANCELLED = Reply(501, "5.7.0", "Authentication cancelled")
 BAD_AUTH = Reply(501, "5.5.4", "AUTH needs a mechanism and at most one initial response")
 UNKNOWN_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not offered")
+AUTH_LINE_TOO_LONG = Reply(500, "5.5.6", "Line of authentication too long")
 INTERNAL_ERROR = Reply(451, "4.3.0", "Internal error")
 
 CLOSING: Mapping[CloseReason, Reply] = {
@@ -43,6 +44,8 @@ CLOSING: Mapping[CloseReason, Reply] = {
     CloseReason.ERRORS: Reply(421, "4.7.0", "Too many errors"),
     CloseReason.REJECTED_RECIPIENTS: Reply(421, "4.7.0", "Too many rejected recipients"),
     CloseReason.IDLE_COMMANDS: Reply(421, "4.7.0", "Too many commands without a message"),
+    CloseReason.AUTH_FAILURES: Reply(421, "4.7.0", "Too many failed logins"),
+    CloseReason.UNAUTHENTICATED: Reply(421, "4.7.0", "Too many commands without authentication"),
     CloseReason.CONTENT_AFTER_REFUSAL: Reply(421, "4.7.0", "DATA was refused, content is not wanted"),
     CloseReason.BAD_CHUNK_SIZE: Reply(501, "5.5.4", "Bad chunk size"),
     CloseReason.INJECTION: Reply(554, "5.5.1", "Bytes behind STARTTLS"),

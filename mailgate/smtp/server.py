@@ -28,8 +28,9 @@ from collections.abc import Mapping, Sequence
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
 from mailgate.smtp.address import Address
+from mailgate.smtp.authentication import AuthDialogue
 from mailgate.smtp.command import Command, Phase
-from mailgate.smtp.dialogue import ENHANCED_CLASSES, Dialogue, Transfer, checked
+from mailgate.smtp.dialogue import ENHANCED_CLASSES, Transfer, checked
 from mailgate.smtp.events import (
     Aborted,
     Auth,
@@ -65,41 +66,34 @@ GO_AHEAD = replies.GO_AHEAD.encode()
 
 _BEFORE_MAIL = (Phase.GREETED,)
 _TAKING_RECIPIENTS = (Phase.SENDER, Phase.RECIPIENTS)
+_READY = (Phase.RECIPIENTS,)
+_TAKING_CHUNKS = (Phase.RECIPIENTS, Phase.CHUNKS)
 
 
-class ServerSession(Dialogue):
+class ServerSession(AuthDialogue):
     """One inbound SMTP or LMTP connection."""
 
     __slots__ = (
         "_accepted",
-        "_authenticated",
         "_chunk",
-        "_exchange",
         "_extended",
         "_filter",
         "_parameters",
         "_phase",
-        "_plain_lines",
         "_recipients",
-        "_tls",
     )
 
-    def __init__(self, settings: ServerSettings, *, tls: bool = False, greeted: bool = False) -> None:
-        super().__init__(settings, greeted=greeted)
-        self._tls = tls
-        self._plain_lines = not settings.disable_commands and settings.max_command_length >= grammar.PLAIN_LENGTH
-        """Whether the short way for plain MAIL and RCPT lines gives what the long one would."""
+    def __init__(self, settings: ServerSettings, *, tls: bool = False, certificate: bool = False, greeted: bool = False) -> None:
+        super().__init__(settings, tls=tls, certificate=certificate, greeted=greeted)
         self._forget()
 
     def _forget(self) -> None:
         """As after the greeting (RFC 3207 4.2). The counts are not the client's to clear."""
         self._phase = Phase.CONNECTED
         self._extended = False
-        self._authenticated = False
         self._accepted: frozenset[str] = frozenset()
         """The extensions whose parameters may be used."""
-        self._exchange = ""
-        """The mechanism of an AUTH that waits for the client's next line."""
+        self._forget_login()
         self._content_unwanted = False
         self._end_transaction()
 
@@ -126,10 +120,12 @@ class ServerSession(Dialogue):
         self._answer_content(answers)
         return self._run() if self._buffer or self._events else []
 
-    def tls_started(self) -> None:
-        """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten."""
+    def tls_started(self, *, certificate: bool = False) -> None:
+        """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten. ``certificate``: the
+        client has shown one, and it was verified."""
         self._handshaking = False
         self._tls = True
+        self._certificate = certificate
         self._forget()
 
     @property
@@ -149,7 +145,7 @@ class ServerSession(Dialogue):
 
     def _take_line(self) -> bool:
         plain = grammar.PLAIN_ENVELOPE.match(self._buffer, self._position) if self._plain_lines else None
-        if plain is None or self._exchange:
+        if plain is None:
             return super()._take_line()
         verb, local_part, domain = plain.groups()
         phase = self._phase
@@ -172,6 +168,8 @@ class ServerSession(Dialogue):
             self._continue_auth(line)
             return
         verb, _, argument = line.partition(b" ")
+        if self._locked and not self._count_unauthenticated(verb):
+            return
         command = COMMANDS.get(verb) or COMMANDS.get(verb.upper())
         if command is None:
             if grammar.is_http_request(line):
@@ -192,9 +190,11 @@ class ServerSession(Dialogue):
             return replies.NOT_IMPLEMENTED
         if command.dialect and (command.dialect == "LMTP") is not settings.lmtp:
             return Reply(500, "5.5.1", f"Say {'LHLO' if settings.lmtp else 'EHLO'} here")
+        if self._phase is Phase.CONNECTED and Phase.CONNECTED not in command.phases:
+            return Reply(503, "5.5.1", f"Say {'LHLO' if settings.lmtp else 'EHLO'} first")
+        if self._locked and command.login:
+            return Reply(530, "5.7.0", settings.auth_required_message)
         if self._phase not in command.phases:
-            if self._phase is Phase.CONNECTED:
-                return Reply(503, "5.5.1", f"Say {'LHLO' if settings.lmtp else 'EHLO'} first")
             return Reply(503, "5.5.1", command.out_of_order)
         if command.bare and argument.strip(b" "):
             return replies.NO_ARGUMENT
@@ -246,7 +246,8 @@ class ServerSession(Dialogue):
         self._extended = verb != "HELO"
         self._content_unwanted = False
         self._accepted = extensions.accepted(self._settings, self._tls) if self._extended else frozenset()
-        self._write(extensions.hello_reply(self._settings, self._tls, name, extended=self._extended))
+        settings, tls, certificate = self._settings, self._tls, self._certificate
+        self._write(extensions.hello_reply(settings, tls, name, extended=self._extended, certificate=certificate))
         self._events.append(Hello(verb, name, self._extended))
 
     def _ehlo(self, argument: bytes) -> None:
@@ -296,29 +297,6 @@ class ServerSession(Dialogue):
             self._write(replies.READY_FOR_TLS)
             self._handshaking = True
             self._events.append(StartTls())
-
-    def _auth(self, argument: bytes) -> None:
-        settings = self._settings
-        words = argument.split()
-        if not settings.auth_mechanisms:
-            self._say(replies.NOT_IMPLEMENTED)
-        elif self._authenticated:
-            self._say(replies.AUTHENTICATED)
-        elif not (self._tls or settings.insecure_auth):
-            self._say(replies.AUTH_NEEDS_TLS)
-        elif not 1 <= len(words) <= 2:
-            self._say(replies.BAD_AUTH)
-        elif words[0].decode("latin-1").upper() not in settings.auth_mechanisms:
-            self._say(replies.UNKNOWN_MECHANISM)
-        else:
-            self._ask(Auth(words[0].decode().upper(), words[1] if len(words) == 2 else None))
-
-    def _continue_auth(self, line: bytes) -> None:
-        mechanism, self._exchange = self._exchange, ""
-        if line == b"*":
-            self._say(replies.AUTH_CANCELLED)
-        else:
-            self._ask(Auth(mechanism, line))
 
     # Commands of a transaction
 
@@ -460,11 +438,6 @@ class ServerSession(Dialogue):
         if closing:
             self._end(CloseReason.REPLIED)
 
-    def _auth_answered(self, question: Auth, reply: Reply) -> None:
-        self._exchange = question.mechanism if reply.code == 334 else ""
-        self._authenticated = reply.code == 235
-        self._say(reply)
-
 
 COMMANDS: Mapping[bytes, Command] = {
     command.verb.encode(): command
@@ -472,10 +445,10 @@ COMMANDS: Mapping[bytes, Command] = {
         Command("EHLO", ServerSession._ehlo, dialect="SMTP", idle=True),
         Command("HELO", ServerSession._helo, dialect="SMTP", idle=True),
         Command("LHLO", ServerSession._lhlo, dialect="LMTP", idle=True),
-        Command("MAIL", ServerSession._mail, _BEFORE_MAIL, "A transaction is open already"),
-        Command("RCPT", ServerSession._rcpt, _TAKING_RECIPIENTS, "MAIL comes first, and RCPT before BDAT"),
-        Command("DATA", ServerSession._data, (Phase.RECIPIENTS,), "An accepted RCPT comes first, and no BDAT", bare=True),
-        Command("BDAT", ServerSession._bdat, (Phase.RECIPIENTS, Phase.CHUNKS), "An accepted RCPT comes first"),
+        Command("MAIL", ServerSession._mail, _BEFORE_MAIL, "A transaction is open already", login=True),
+        Command("RCPT", ServerSession._rcpt, _TAKING_RECIPIENTS, "MAIL comes first, and RCPT before BDAT", login=True),
+        Command("DATA", ServerSession._data, _READY, "An accepted RCPT comes first, and no BDAT", bare=True, login=True),
+        Command("BDAT", ServerSession._bdat, _TAKING_CHUNKS, "An accepted RCPT comes first", login=True),
         Command("RSET", ServerSession._rset, bare=True, idle=True),
         Command("NOOP", ServerSession._noop, idle=True),
         Command("HELP", ServerSession._help, idle=True),

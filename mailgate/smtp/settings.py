@@ -61,6 +61,14 @@ class ServerSettings:
     """SASL mechanisms offered; without any, AUTH is not implemented."""
     insecure_auth: bool = False
     """AUTH in clear."""
+    auth_required: bool = False
+    """530 5.7.0 to MAIL and what follows it, until the client has logged in."""
+    auth_required_message: str = "Authentication required"
+    """Text of that 530."""
+    max_unauthenticated_commands: int = 10
+    """Commands but AUTH and QUIT before the login, where it is required, then 421; 0 is no limit."""
+    max_auth_failures: int = 3
+    """The failed login that would be the Nth on a connection is 421: guessing."""
 
     content_rules: ContentRules = field(init=False, repr=False)
     """What concerns content, put together once."""

@@ -231,10 +231,10 @@ class Authentication(SynchronousTestCase):
         self.assertEqual(
             asked,
             [
-                Auth("LOGIN", None),
-                Auth("LOGIN", None),
-                Auth("LOGIN", b"dXNlcg=="),
-                Auth("LOGIN", b"MAIL FROM:<a@a.example>"),
+                Auth("LOGIN", None, initial=True),
+                Auth("LOGIN", None, initial=True),
+                Auth("LOGIN", b"dXNlcg==", initial=False),
+                Auth("LOGIN", b"MAIL FROM:<a@a.example>", initial=False),
             ],
         )
 
