@@ -94,6 +94,7 @@ class Dialogue:
         "content_size",
         "delivered",
         "ended",
+        "refusal",
         "session",
     )
 
@@ -105,6 +106,8 @@ class Dialogue:
         """When content began to come, less the time that we made the client wait; negative while none comes."""
         self.content_size = 0
         self.ended = False
+        self.refusal: Reply | None = None
+        """What every MAIL hears: something about the session (its TLS, its login) was found unwelcome."""
         self._sessions = sessions
         self._wire = wire
         self._transaction: Any = None
@@ -297,6 +300,8 @@ class Dialogue:
         self._transactions += 1
         self._accepted = 0
         self._failed = None
+        if self.refusal is not None:
+            return self.refusal
         self._transaction = self._sessions.open_transaction(self.session, f"{self.session.id}.{self._transactions}")
         return self._transaction.mail(event.address, event.parameters)
 

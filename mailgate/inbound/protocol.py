@@ -25,6 +25,7 @@ from zope.interface import implementer
 from mailgate.events import Event as Log
 from mailgate.inbound.dialogue import Dialogue
 from mailgate.inbound.sessions import LINGER, MINIMUM_RATE, SHUTTING_DOWN, Sessions
+from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session
 from mailgate.net.transport import send
 from mailgate.smtp.reply import Reply
@@ -43,17 +44,21 @@ class State(Enum):
 
     HANDSHAKE = "TLS handshake"
     """TLS from the first byte, not finished."""
+    WELCOME = "welcome"
+    """The steps before the greeting are under way."""
     QUIET = "greeting delay"
     """The greeting has not been said."""
     OPEN = "session"
     UPGRADING = "STARTTLS handshake"
+    SECURING = "steps after STARTTLS"
     LINGERING = "close"
     """Our last word is said."""
     CLOSED = "closed"
 
 
 _HANDSHAKING = (State.HANDSHAKE, State.UPGRADING)
-_READING = (State.QUIET, State.OPEN)
+_EARLY = (State.WELCOME, State.QUIET)
+_READING = (*_EARLY, State.OPEN, State.SECURING)
 
 
 @implementer(IProtocol, IHandshakeListener, IPushProducer)
@@ -70,10 +75,12 @@ class Connection:
         "_kept",
         "_opened",
         "_reason",
+        "_session",
         "_sessions",
         "_state",
         "_stopped",
         "_timer",
+        "_welcome",
         "factory",
         "listener",
         "transport",
@@ -87,6 +94,10 @@ class Connection:
         self._client = client
         self._implicit_tls = implicit_tls
         self._state = State.QUIET
+        self._session: Session | None = None
+        """Made when something must be known of it: for the steps, else with the first byte."""
+        self._welcome: Welcome | None = None
+        """The steps that are under way."""
         self._dialogue: Dialogue | None = None
         self._stopped = False
         """We have told the transport to read nothing."""
@@ -98,7 +109,7 @@ class Connection:
         self._deadline = _NEVER
         self._opened = 0.0
         self._kept = b""
-        """What was said before the greeting, where that is allowed: no more than one read."""
+        """What was said before its time, where that is allowed: no more than one read."""
         self._reason = ""
 
     # called by Twisted
@@ -127,14 +138,17 @@ class Connection:
             if dialogue is None:
                 dialogue = self._dialogue = self._make_dialogue()
             dialogue.receive(data)
-        elif self._state is State.QUIET:
+        elif self._state in _EARLY:
             self._early(data)
+        elif self._state is State.SECURING:
+            self._keep(data)
 
     def connectionLost(self, reason: Failure) -> None:
         before, self._state = self._state, State.CLOSED
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._stop_welcome()
         if self._dialogue is not None:
             self._dialogue.lost("client gone")
         if before in _HANDSHAKING:
@@ -143,21 +157,21 @@ class Connection:
         self._log_close(self._reason or "client gone")
         self.transport = None
         self._sessions.remove(self, self._client)
+        if self._session is not None and self._session.at_end is not None:
+            give_back(self._session)
 
     def handshakeCompleted(self) -> None:
         if self._state not in _HANDSHAKING:
             return
         self.transport.registerProducer(self, True)
-        now = self._sessions.reactor.seconds()
-        settings = self._sessions.settings
         if self._state is State.HANDSHAKE:
-            self._state = State.QUIET
-            # A turn later at least, so that what came in one read with the end of the handshake is seen to be early.
-            self._set_deadline(now + settings.greeting_delay)
-        elif self._state is State.UPGRADING and self._dialogue is not None:
-            self._state = State.OPEN
+            self._begin()
+        elif self._dialogue is not None:
             self._dialogue.tls_started(tls_facts(self.transport.getHandle()))
-            self._set_deadline(now + settings.read_timeout)
+            if self._sessions.secured:
+                self._ask(State.SECURING, self._sessions.secured, self._secured)
+            else:
+                self._open()
 
     def pauseProducing(self) -> None:
         """The peer does not read what we say."""
@@ -175,7 +189,7 @@ class Connection:
 
     @property
     def id(self) -> str:
-        return self._dialogue.session.id if self._dialogue is not None else ""
+        return self._session.id if self._session is not None else ""
 
     def drain(self) -> None:
         """The gateway stops: say goodbye as soon as no transaction is open."""
@@ -252,9 +266,36 @@ class Connection:
     # the beginning
 
     def _begin(self) -> None:
-        """Greet, now or after the delay, unless the client could not wait."""
+        """The transport is as it will be: take the steps, look for early talk, greet, now or after the delay."""
+        sessions = self._sessions
+        if not sessions.welcome and not (self._implicit_tls and sessions.secured):
+            self._welcomed(None)
+        else:
+            self._ask(State.WELCOME, (*sessions.welcome, *(sessions.secured if self._implicit_tls else ())), self._welcomed)
+
+    def _ask(self, state: State, steps: tuple[Step, ...], done: Callable[[Reply | None], None]) -> None:
+        self._state = state
+        self._deadline = _NEVER  # `welcome.PATIENCE` holds
+        if self._session is None:
+            self._session = self._make_session()
+        self._welcome = Welcome(self._sessions, self._session, done)
+        self._welcome.begin(steps)
+
+    def _stop_welcome(self) -> None:
+        welcome, self._welcome = self._welcome, None
+        if welcome is not None:
+            welcome.cancel()
+
+    def _welcomed(self, refusal: Reply | None) -> None:
+        self._welcome = None
+        self._state = State.QUIET
         settings = self._sessions.settings
-        if settings.reject_early_talkers and _has_input(self.transport):
+        if refusal is not None:
+            self._hang_up(refusal, f"refused: {refusal}")
+        elif self._implicit_tls:
+            # A turn later at least, so that what came in one read with the end of the handshake is seen to be early.
+            self._set_deadline(self._sessions.reactor.seconds() + settings.greeting_delay)
+        elif settings.reject_early_talkers and _has_input(self.transport):
             self._hang_up(EARLY_TALKER, "early talker")
         elif settings.greeting_delay:
             self._set_deadline(self._opened + settings.greeting_delay)
@@ -264,20 +305,35 @@ class Connection:
     def _early(self, data: bytes) -> None:
         if self._sessions.settings.reject_early_talkers:
             self._hang_up(EARLY_TALKER, "early talker")
-            return
+        else:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
         self._kept += data
         self.hold()
 
     def _greet(self) -> None:
-        self._state = State.OPEN
         send(self.transport, self._sessions.greeting)
+        self._open()
+
+    def _secured(self, refusal: Reply | None) -> None:
+        self._welcome = None
+        if refusal is not None and refusal.code == 421:
+            self._hang_up(refusal, f"refused: {refusal}")
+        elif self._dialogue is not None:
+            self._dialogue.refusal = refusal
+            self._open()
+
+    def _open(self) -> None:
+        """The client's turn."""
+        self._state = State.OPEN
         self._set_deadline(self._sessions.reactor.seconds() + self._sessions.settings.read_timeout)
         if self._kept:
             kept, self._kept = self._kept, b""
             self.dataReceived(kept)
             self._read_on()
 
-    def _make_dialogue(self) -> Dialogue:
+    def _make_session(self) -> Session:
         sessions = self._sessions
         peer, host = self.transport.getPeer(), self.transport.getHost()
         session = Session(
@@ -291,7 +347,12 @@ class Connection:
             tls=tls_facts(self.transport.getHandle()) if self._implicit_tls else None,
         )
         sessions.events.debug(Log.SESSION_OPEN, session=session.id, listener=self.listener, client=self._client)
-        return Dialogue(sessions, session, self)
+        return session
+
+    def _make_dialogue(self) -> Dialogue:
+        if self._session is None:
+            self._session = self._make_session()
+        return Dialogue(self._sessions, self._session, self)
 
     # time
 
@@ -353,6 +414,7 @@ class Connection:
 
     def _hang_up(self, reply: Reply, reason: str) -> None:
         """Say one last thing, out of turn, and close."""
+        self._stop_welcome()
         if self._dialogue is None:
             send(self.transport, self._sessions.encode(reply))
         else:
@@ -379,8 +441,10 @@ def _has_input(transport: Any) -> bool:
 
 _ON_TIME: dict[State, Callable[[Connection], None]] = {
     State.HANDSHAKE: Connection._abort,
+    State.WELCOME: Connection._abort,
     State.QUIET: Connection._greet,
     State.OPEN: Connection._session_timed_out,
     State.UPGRADING: Connection._abort,
+    State.SECURING: Connection._abort,
     State.LINGERING: Connection._abort,
 }

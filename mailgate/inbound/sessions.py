@@ -8,7 +8,7 @@ were, since a flood must not become a flood of lines (RFC 5321 7.8, CWE-779).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -69,10 +69,21 @@ class Drainable(Protocol):
     def cut(self) -> None: ...
 
 
+class Census:
+    """How many connections there are. After a reload the old and the new sessions of a listener count together."""
+
+    __slots__ = ("open", "per_address")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.per_address: dict[str, int] = {}
+
+
 class Sessions:
-    """All connections of one listener, whatever port they came by.
+    """All connections of one listener, whatever port they came by; ``census`` is that of the listener's predecessor.
 
     ``open_transaction(session, message_id)`` begins a transaction; ``tls`` makes server connections, None without certificates.
+    ``welcome`` is what is asked about a client before its greeting, ``secured`` once TLS is on (see `inbound.welcome`).
     """
 
     def __init__(
@@ -83,6 +94,10 @@ class Sessions:
         adapters: Adapters,
         tls: Any = None,
         label: str = "",
+        *,
+        census: Census | None = None,
+        welcome: Sequence[Callable[[Session], Any]] = (),
+        secured: Sequence[Callable[[Session], Any]] = (),
     ) -> None:
         self.server = server
         self.settings = settings
@@ -90,6 +105,8 @@ class Sessions:
         self.reactor = adapters.reactor
         self.tls = tls
         self.label = label
+        self.welcome = tuple(welcome)
+        self.secured = tuple(secured)
         self.events = EventLog("mailgate.inbound")
         self.accepting = False
         self.draining = False
@@ -102,8 +119,9 @@ class Sessions:
         self._ids: list[str] = []
         """Made already, not used."""
         self._open: set[Drainable] = set()
-        self._per_address: dict[str, int] = {}
-        self._drained: Deferred[None] | None = None
+        self.census = census or Census()
+        self._waiting: list[Deferred[None]] = []
+        """Fire when the last connection is gone."""
         self._unlogged_refusals = 0
         self._next_refusal_line = 0.0
 
@@ -125,28 +143,33 @@ class Sessions:
 
     def exceeded(self, client: str) -> str:
         """The name of the limit that one more connection from this address would exceed, or ""."""
-        if len(self._open) >= self.settings.max_connections:
+        if self.census.open >= self.settings.max_connections:
             return "max_connections"
-        if self._per_address.get(client, 0) >= self.settings.max_connections_per_ip:
+        if self.census.per_address.get(client, 0) >= self.settings.max_connections_per_ip:
             return "max_connections_per_ip"
         return ""
 
     def add(self, connection: Drainable, client: str) -> None:
         self._open.add(connection)
+        census = self.census
+        census.open += 1
         if self._is_counted(client):
-            self._per_address[client] = self._per_address.get(client, 0) + 1
+            census.per_address[client] = census.per_address.get(client, 0) + 1
 
     def remove(self, connection: Drainable, client: str) -> None:
         self._open.discard(connection)
+        census = self.census
+        census.open -= 1
         if self._is_counted(client):
-            left = self._per_address[client] - 1
+            left = census.per_address[client] - 1
             if left:
-                self._per_address[client] = left
+                census.per_address[client] = left
             else:
-                del self._per_address[client]
-        if not self._open and self._drained is not None:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
+                del census.per_address[client]
+        if not self._open and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for done in waiting:
+                done.callback(None)
 
     def _is_counted(self, client: str) -> bool:
         if client == "" or client.startswith("127.") or client == "::1":
@@ -166,18 +189,25 @@ class Sessions:
 
     # the end
 
+    def emptied(self) -> Deferred[None]:
+        """Fires when the last connection is gone, of its own accord or not."""
+        done: Deferred[None] = Deferred()
+        if self._open:
+            self._waiting.append(done)
+        else:
+            done.callback(None)
+        return done
+
     def drain(self, timeout: float) -> Deferred[None]:
         """Tell idle sessions 421 now and the others after their transaction, or when ``timeout`` is over. Fires when
         the last connection is gone."""
         self.draining = True
-        done: Deferred[None] = Deferred()
         for connection in list(self._open):
             connection.drain()
-        if not self._open:
-            done.callback(None)
+        done = self.emptied()
+        if done.called:
             return done
         late = self.reactor.callLater(timeout, self._cut)
-        self._drained = done
 
         def finished(result: None) -> None:
             if late.active():

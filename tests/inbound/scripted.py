@@ -70,7 +70,8 @@ class ScriptedTransaction:
 
 
 class Lab:
-    """A listener on one port of a reactor; ``transactions`` are those that came."""
+    """A listener on one port of a reactor; ``transactions`` are those that came. ``steps`` is what `Sessions` is told of the
+    time before the greeting."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Lab:
         host: str = "127.0.0.1",
         port: int = 0,
         accept: bool = True,
+        steps: dict[str, Any] | None = None,
         **server: Any,
     ) -> None:
         self.script = script if script is not None else {}
@@ -96,6 +98,7 @@ class Lab:
             self._open,
             adapters,
             tls=ServerContexts([self_signed(["mx.test"])]) if tls else None,
+            **(steps or {}),
         )
         self.port = Port(self.sessions, scheme, host, port, path, f"{scheme}://{path or host}")
         if accept:
