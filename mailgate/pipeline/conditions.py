@@ -6,61 +6,16 @@ rewritten so far and in the form in which rules compare them (`rule_keys`): ``se
 
 from __future__ import annotations
 
-import unicodedata
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.closures import EvaluationError
-from mailgate.config.expression_types import ADDRESS, BOOLEAN, STRING, Kind, NeverEqual, Type, Variable
+from mailgate.config.expression_types import ADDRESS, BOOLEAN, STRING, Type, Variable
+from mailgate.config.text_forms import address, domain, folded, one_of, table_key, text_type
 from mailgate.message.envelope import Envelope
-from mailgate.pipeline.lookup import table_key
-from mailgate.pipeline.router import Condition, place, rule_keys
-from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, domain_key, parse_address
+from mailgate.pipeline.router import Condition, place
+from mailgate.smtp.address import NULL_ADDRESS, Address, domain_key, rule_keys
 from mailgate.smtp.reply import TemporaryError
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text.casefold())
-
-
-def _domain(text: str) -> str:
-    if "@" in text:
-        raise NeverEqual("a domain has no @ in it", f'did you mean "{text.rpartition("@")[2]}"?')
-    if text:
-        try:
-            parse_address(f"x@{text}")
-        except AddressError as error:
-            raise NeverEqual(f"no domain is like this: {error}") from None
-    return domain_key(text)
-
-
-def _address(text: str) -> str:
-    if text in ("", "<>"):
-        return ""
-    if text.lower() == "postmaster":
-        return "postmaster"
-    if "@" not in text:
-        raise NeverEqual("an address has an @ in it", "to compare its domain, ask sender_domain or rcpt_domain")
-    try:
-        return rule_keys(parse_address(text.removeprefix("<").removesuffix(">")))[0]
-    except AddressError as error:
-        raise NeverEqual(f"no address is like this: {error}") from None
-
-
-def _one_of(*words: str) -> Any:
-    known = {word.casefold(): word for word in words}
-
-    def normal(text: str) -> str:
-        if text.casefold() not in known:
-            raise NeverEqual(f'it is never "{text}"', f"possible: {', '.join(words)}")
-        return known[text.casefold()]
-
-    return normal
-
-
-def _text(normal: Any = None, *, optional: bool = False) -> Type:
-    return Type(Kind.STRING, optional=optional, normal=normal)
 
 
 def _variables(*variables: Variable) -> dict[str, Variable]:
@@ -69,22 +24,24 @@ def _variables(*variables: Variable) -> dict[str, Variable]:
 
 SENDER_VARIABLES = _variables(
     Variable("client_ip", Type(ADDRESS.kind, optional=True), "Address of the client; unset on a unix socket."),
-    Variable("client_name", _text(_domain, optional=True), "Its verified reverse name; unset without one."),
-    Variable("helo", _text(_folded), "What it said behind EHLO, HELO or LHLO."),
+    Variable("client_name", text_type(domain, optional=True), "Its verified reverse name; unset without one."),
+    Variable("helo", text_type(folded), "What it said behind EHLO, HELO or LHLO."),
     Variable("listener", STRING, 'The listener\'s address as written: "tcp://0.0.0.0:25".'),
-    Variable("protocol", _text(_one_of("SMTP", "ESMTP", "LMTP")), '"SMTP", "ESMTP" or "LMTP".'),
+    Variable("protocol", text_type(one_of("SMTP", "ESMTP", "LMTP")), '"SMTP", "ESMTP" or "LMTP".'),
     Variable("tls", BOOLEAN, "Whether the connection is encrypted."),
-    Variable("tls_version", _text(_one_of("TLS1", "TLS1.1", "TLS1.2", "TLS1.3"), optional=True), '"TLS1.3"; unset without TLS.'),
-    Variable("client_cert_name", _text(_folded, optional=True), "The verified name of the client's certificate."),
-    Variable("auth_user", _text(optional=True), "The user who logged in; unset before."),
-    Variable("sender", _text(_address), 'The sender\'s address, "" for <>.'),
-    Variable("sender_domain", _text(_domain), 'Its domain, "" for <>.'),
+    Variable(
+        "tls_version", text_type(one_of("TLS1", "TLS1.1", "TLS1.2", "TLS1.3"), optional=True), '"TLS1.3"; unset without TLS.'
+    ),
+    Variable("client_cert_name", text_type(folded, optional=True), "The verified name of the client's certificate."),
+    Variable("auth_user", text_type(optional=True), "The user who logged in; unset before."),
+    Variable("sender", text_type(address), 'The sender\'s address, "" for <>.'),
+    Variable("sender_domain", text_type(domain), 'Its domain, "" for <>.'),
 )
 RCPT_VARIABLES = {
     **SENDER_VARIABLES,
     **_variables(
-        Variable("rcpt", _text(_address), "The recipient's address."),
-        Variable("rcpt_domain", _text(_domain), 'Its domain, "" for <Postmaster>.'),
+        Variable("rcpt", text_type(address), "The recipient's address."),
+        Variable("rcpt_domain", text_type(domain), 'Its domain, "" for <Postmaster>.'),
     ),
 }
 _CONTENT = "the content has not come when this is decided"
@@ -120,7 +77,7 @@ class View:
 
     @property
     def helo(self) -> str:
-        return _folded(self._session.helo)
+        return folded(self._session.helo)
 
     @property
     def listener(self) -> str:
@@ -140,7 +97,7 @@ class View:
 
     @property
     def client_cert_name(self) -> str | None:
-        return _folded(self._session.tls.peer_name) or None if self._session.tls is not None else None
+        return folded(self._session.tls.peer_name) or None if self._session.tls is not None else None
 
     @property
     def auth_user(self) -> str | None:

@@ -8,7 +8,6 @@ it, is written down, and one that this run may not ask is answered from ``given`
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -16,23 +15,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 
+from mailgate.config.text_forms import table_key
 from mailgate.events import Event, EventLog
-from mailgate.pipeline.router import place, rule_keys
-from mailgate.smtp.address import AddressError, parse_address
+from mailgate.pipeline.router import place
 from mailgate.smtp.reply import MailError, TemporaryError
 
 _log = EventLog("mailgate.pipeline")
-
-
-def table_key(text: str) -> str:
-    """How a table that compares keys keeps them: an address in the form in which the pipeline asks for it, anything else
-    case-folded."""
-    if "@" in text:
-        try:
-            return rule_keys(parse_address(text, strict=False))[0]
-        except AddressError:
-            pass
-    return unicodedata.normalize("NFC", text.casefold())
 
 
 class Kept(Enum):

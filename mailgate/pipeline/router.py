@@ -18,18 +18,10 @@ from mailgate.config import values as v
 from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.source import Span
 from mailgate.interfaces import Finality
-from mailgate.smtp.address import Address, match_key
 from mailgate.smtp.reply import Reply
 
 POSTMASTER = "postmaster"
 """The local part that RFC 5321 4.5.1 reserves, in the form in which it is compared."""
-
-
-def rule_keys(address: Address) -> tuple[str, str]:
-    """(whole address, domain) as rules and tables compare them: see `mailgate.smtp.address.match_key`. The null address
-    is "", the bare postmaster ``postmaster``."""
-    local_part, domain = match_key(address)
-    return (f"{local_part}@{domain}" if domain else local_part), domain
 
 
 def place(span: Span | None) -> str:

@@ -38,9 +38,8 @@ from mailgate.pipeline.router import (
     Side,
     Through,
     place,
-    rule_keys,
 )
-from mailgate.smtp.address import NULL_ADDRESS, Address
+from mailgate.smtp.address import NULL_ADDRESS, Address, rule_keys
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
 
 RELAY_DENIED = Reply(550, "5.7.1", "Relaying denied")

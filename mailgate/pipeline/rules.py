@@ -9,8 +9,8 @@ from typing import Any
 from mailgate.config.diagnostics import Report
 from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.source import Span
-from mailgate.pipeline.router import POSTMASTER, Branch, Rules, Side, rule_keys
-from mailgate.smtp.address import AddressError, domain_key, parse_address
+from mailgate.pipeline.router import POSTMASTER, Branch, Rules, Side
+from mailgate.smtp.address import AddressError, domain_key, parse_address, rule_keys
 
 
 class Kind(Enum):

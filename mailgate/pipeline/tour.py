@@ -32,10 +32,9 @@ from mailgate.pipeline.router import (
     Router,
     Rules,
     Side,
-    rule_keys,
 )
 from mailgate.pipeline.samples import STRANGER, answers_offline, sample_addresses, strange_domain
-from mailgate.smtp.address import NULL_ADDRESS, Address
+from mailgate.smtp.address import NULL_ADDRESS, Address, rule_keys
 from mailgate.smtp.reply import MailError
 
 MAX_STEPS = 200_000

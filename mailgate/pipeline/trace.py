@@ -37,10 +37,9 @@ from mailgate.pipeline.router import (
     Rules,
     Through,
     place,
-    rule_keys,
 )
 from mailgate.pipeline.routing import Path, Plan, Routing
-from mailgate.smtp.address import NULL_ADDRESS, Address
+from mailgate.smtp.address import NULL_ADDRESS, Address, rule_keys
 from mailgate.smtp.reply import MailError, Reply
 
 MAX_SHOWN = 12

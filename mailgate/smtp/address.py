@@ -245,6 +245,13 @@ def match_key(address: Address) -> tuple[str, str]:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).casefold()), domain_key(address.domain)
 
 
+def rule_keys(address: Address) -> tuple[str, str]:
+    """(whole address, domain) as rules, tables and expressions compare them: see `match_key`. The null address is "", the bare
+    postmaster ``postmaster``."""
+    local_part, domain = match_key(address)
+    return (f"{local_part}@{domain}" if domain else local_part), domain
+
+
 def to_ascii(address: Address) -> Address | None:
     """The address for a peer without SMTPUTF8: domain in A-labels; None if the local part is not ASCII."""
     if address.is_ascii:

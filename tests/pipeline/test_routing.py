@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.net.waiting import begin
-from mailgate.pipeline.router import Branch, Discard, Rules, Side, rule_keys
+from mailgate.pipeline.router import Branch, Discard, Rules, Side
 from mailgate.pipeline.routing import Routing
+from mailgate.smtp.address import rule_keys
 from tests.pipeline.fakes import FakeTable, address
 
 

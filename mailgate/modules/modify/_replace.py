@@ -7,9 +7,9 @@ from typing import Any
 
 from mailgate.pipeline.lookup import look_up, quoted_local_part
 from mailgate.pipeline.modifiers import Modifier
-from mailgate.pipeline.router import place, rule_keys
+from mailgate.pipeline.router import place
 from mailgate.pipeline.samples import answers_offline, table_keys
-from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, match_key, parse_address
+from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, match_key, parse_address, rule_keys
 from mailgate.smtp.reply import TemporaryError
 
 

@@ -20,9 +20,10 @@ from zope.interface import implementer
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Argument, Directive
+from mailgate.config.text_forms import table_key
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import ITable
-from mailgate.pipeline.lookup import Kept, table_key
+from mailgate.pipeline.lookup import Kept
 from mailgate.registry import Module, ModuleContext
 
 _log = EventLog("mailgate.table")

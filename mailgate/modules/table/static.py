@@ -6,8 +6,9 @@ from zope.interface import implementer
 
 from mailgate.config import values as v
 from mailgate.config.schema import Directive
+from mailgate.config.text_forms import table_key
 from mailgate.interfaces import ITable
-from mailgate.pipeline.lookup import Kept, table_key
+from mailgate.pipeline.lookup import Kept
 from mailgate.pipeline.router import place
 from mailgate.registry import Module, ModuleContext
 
