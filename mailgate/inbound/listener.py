@@ -8,15 +8,17 @@ directives and the engine's settings of the same name meet in `Listener.server_s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred, succeed
 
 from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.schema import Argument, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.inbound.advice import advise
-from mailgate.inbound.ports import CannotBind, Port
-from mailgate.inbound.sessions import ConnectionSettings, Sessions
+from mailgate.inbound.ports import CannotBind, Port, place_of
+from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
 from mailgate.pipeline.compile import compile_pipeline
@@ -182,6 +184,7 @@ class Listener(PipelineBlock, Module):
         self._router: Router | None = None
         self._contexts: ServerContexts | None = None
         self._sessions: Sessions | None = None
+        self._census: Census | None = None
         self._ports: list[Port] = []
 
     @property
@@ -224,11 +227,17 @@ class Listener(PipelineBlock, Module):
                         hint="add `tls file CERTIFICATE KEY` to this block or to the top level",
                     )
 
-    def bind(self) -> None:
-        """Open every address of the block, or none.
+    def inherit_state(self, old: Module) -> None:
+        if isinstance(old, Listener) and old._sessions is not None:
+            self._census = old._sessions.census
+
+    def bind(self, predecessors: dict[Any, Port] | None = None) -> None:
+        """Open every address of the block, or none. ``predecessors``: ports that are open already, by their keys; those that
+        are taken over are taken out, and are closed by nobody.
 
         :raises CannotBind: the text names the address, and the block's file and line.
         """
+        inherited = predecessors if predecessors is not None else {}
         adapters = self.context.adapters
         if adapters is None:
             raise RuntimeError("made for a check only")
@@ -239,10 +248,12 @@ class Listener(PipelineBlock, Module):
             adapters,
             tls=self._contexts,
             label=self.label,
+            census=self._census,
         )
         try:
             for endpoint in self.endpoints:
-                port = Port(self._sessions, endpoint.scheme, endpoint.host, endpoint.port, endpoint.path, str(endpoint))
+                place = (endpoint.scheme, endpoint.host, endpoint.port, endpoint.path)
+                port = Port(self._sessions, *place, str(endpoint), inherited.pop(place_of(*place), None))
                 self._ports.append(port)
                 _events.debug(Event.LISTENER_OPEN, listener=self.name, address=port.address)
         except CannotBind as error:
@@ -252,22 +263,38 @@ class Listener(PipelineBlock, Module):
             raise CannotBind(f"{self.span.place}: {error}" if self.span else str(error)) from error
 
     async def start(self) -> None:
+        self.accept()
+
+    def accept(self) -> None:
+        """Serve from this moment on."""
         if self._sessions is None:
             raise RuntimeError("bind comes before start")
         self._sessions.accepting = True
         for port in self._ports:
             port.accept()
 
+    def superseded(self) -> None:
+        """The ports that nobody took over are closed; the sessions go on."""
+        self._close_ports()
+
+    def emptied(self) -> Deferred[None]:
+        """Fires when there is no session, whether or not it is time to go."""
+        return succeed(None) if self._sessions is None else self._sessions.emptied()
+
     async def stop(self) -> None:
         """Stop listening, then wait until every session has ended; see `Sessions.drain`."""
         if self._sessions is None:
             return
-        self._sessions.accepting = False
-        closing = [waiting for port in self._ports for waiting in port.close()]
-        self._ports.clear()
-        for waiting in closing:
+        for waiting in self._close_ports():
             await waiting
         await self._sessions.drain(self.shutdown_timeout)
+
+    def _close_ports(self) -> list[Deferred[None]]:
+        if self._sessions is not None:
+            self._sessions.accepting = False
+        closing = [waiting for port in self._ports for waiting in port.close()]
+        self._ports.clear()
+        return closing
 
     # settings
 

@@ -6,6 +6,9 @@ accepts only from `Port.accept` on; until then connections wait in the kernel's 
 ``*`` stands for all addresses of both families, on two sockets: each is told to keep to its own family, so that a client's IPv4
 address never comes in IPv6 clothes (RFC 4291 2.5.5.2) past a rule that names it. On a kernel without IPv6 ``*`` is IPv4.
 
+At a reload the sockets of an address go from the old `Port` to the new one as they are: what waits in the kernel's queue is
+accepted by the new one, and nobody is refused in between.
+
 A unix socket whose file was left behind is removed, but only when nobody listens on it any more and only if it is a socket.
 """
 
@@ -94,15 +97,30 @@ class Refusal:
 class Port:
     """The sockets of one address: two for ``*``, else one.
 
+    ``predecessor`` has them open already: they are its own until `accept`.
+
     :raises CannotBind: when one can't be had; none is left open then.
     """
 
-    def __init__(self, sessions: Sessions, scheme: str, host: str, port: int, path: str, address: str) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        scheme: str,
+        host: str,
+        port: int,
+        path: str,
+        address: str,
+        predecessor: Port | None = None,
+    ) -> None:
         self.address = address
+        self.key = place_of(scheme, host, port, path)
         self._sessions = sessions
         self._acceptor = Acceptor(sessions, address, scheme == "tls")
         self._ports: list[Any] = []
         self._paused: list[Any] = []
+        self._predecessor = predecessor
+        if predecessor is not None:
+            return
         try:
             if scheme == "unix":
                 self._add(self._listen_unix(path))
@@ -122,12 +140,24 @@ class Port:
         return tuple(host.port for host in hosts if hasattr(host, "port"))
 
     def accept(self) -> None:
+        """Accept connections from now on; those of a predecessor are ours in the same moment."""
+        if self._predecessor is not None:
+            self._take_over(self._predecessor)
         for paused in self._paused:
             paused.startReading()
         self._paused.clear()
 
+    def _take_over(self, old: Port) -> None:
+        self._predecessor = None
+        self._ports, old._ports = old._ports, []
+        for opened in self._ports:
+            before, opened.factory = opened.factory, self._acceptor
+            self._acceptor.doStart()
+            before.doStop()
+
     def close(self) -> list[Deferred[None]]:
         """Stop listening: a Deferred for each socket; it never fails."""
+        self._predecessor = None
         closing = [maybeDeferred(opened.stopListening) for opened in self._ports]
         self._ports.clear()
         for waiting in closing:
@@ -178,6 +208,11 @@ class Port:
 
     def _error(self, error: Any) -> CannotBind:
         return CannotBind(f"cannot listen on {self.address}: {getattr(error, 'strerror', None) or error}")
+
+
+def place_of(scheme: str, host: str, port: int, path: str) -> tuple[str, int]:
+    """What two addresses have in common that can be served by one socket: with TLS from the first byte or without."""
+    return (path, 0) if scheme == "unix" else (host, port)
 
 
 def client_address(addr: Any) -> str:

@@ -221,7 +221,7 @@ class Limits(_Connections):
             sessions.add(held, client)
             self.assertEqual("max_connections_per_ip" if counted else "", sessions.exceeded(client), client)
             sessions.remove(held, client)
-        self.assertEqual({}, sessions._per_address)
+        self.assertEqual({}, sessions.census.per_address)
 
     def test_counts_go_down_again(self) -> None:
         sessions = Simulation(settings=ConnectionSettings(max_connections_per_ip=1)).lab.sessions
@@ -230,7 +230,7 @@ class Limits(_Connections):
             self.assertEqual("", sessions.exceeded("192.0.2.1"))
             sessions.add(held, "192.0.2.1")
             sessions.remove(held, "192.0.2.1")
-        self.assertEqual({}, sessions._per_address)
+        self.assertEqual({}, sessions.census.per_address)
 
     def test_a_flood_is_one_line_a_second(self) -> None:
         simulation = Simulation(settings=ConnectionSettings(max_connections=1))
