@@ -8,7 +8,7 @@ were, since a flood must not become a flood of lines (RFC 5321 7.8, CWE-779).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -83,6 +83,7 @@ class Sessions:
     """All connections of one listener, whatever port they came by; ``census`` is that of the listener's predecessor.
 
     ``open_transaction(session, message_id)`` begins a transaction; ``tls`` makes server connections, None without certificates.
+    ``welcome`` is what is asked about a client before its greeting, ``secured`` once TLS is on (see `inbound.welcome`).
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class Sessions:
         label: str = "",
         *,
         census: Census | None = None,
+        welcome: Sequence[Callable[[Session], Any]] = (),
+        secured: Sequence[Callable[[Session], Any]] = (),
     ) -> None:
         self.server = server
         self.settings = settings
@@ -102,6 +105,8 @@ class Sessions:
         self.reactor = adapters.reactor
         self.tls = tls
         self.label = label
+        self.welcome = tuple(welcome)
+        self.secured = tuple(secured)
         self.events = EventLog("mailgate.inbound")
         self.accepting = False
         self.draining = False
