@@ -7,6 +7,7 @@ the least of several batches is printed.
     python -m contrib.bench.hot_path              # microseconds per message
     python -m contrib.bench.hot_path --profile    # where they go
     python -m contrib.bench.hot_path --calls      # Python calls per message: the same on every machine
+    python -m contrib.bench.hot_path --recipients 10
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ CLIENT = IPv4Address("TCP", "127.0.0.2", 50000)
 HOP = IPv4Address("TCP", "127.0.0.1", 25)
 SERVER = IPv4Address("TCP", "127.0.0.1", 2525)
 BODY = b"Subject: bench\r\nFrom: <sender@bench.test>\r\n\r\n" + (b"x" * 78 + b"\r\n") * 64 + b".\r\n"
-DIALOGUE = (b"MAIL FROM:<sender@bench.test>\r\n", b"RCPT TO:<rcpt@bench.test>\r\n", b"DATA\r\n", BODY)
+SENDER = b"MAIL FROM:<sender@bench.test>\r\n"
 
 
 class Transport:
@@ -135,7 +136,9 @@ class Port:
 class Loop:
     """One client's connection, driven to the end of each message."""
 
-    def __init__(self) -> None:
+    def __init__(self, recipients: int = 1) -> None:
+        addresses = [b"rcpt@bench.test", *(b"rcpt%d@bench.test" % number for number in range(1, recipients))]
+        self.dialogue = (SENDER, *(b"RCPT TO:<%s>\r\n" % address for address in addresses), b"DATA\r\n", BODY)
         self.reactor = Reactor()
         adapters = Adapters(self.reactor, time.time, deferToThread, random.Random(1))
         built = build(CONFIG, adapters, outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)})
@@ -151,7 +154,7 @@ class Loop:
         self.client_transport.taken()
 
     def message(self) -> None:
-        for command in DIALOGUE:
+        for command in self.dialogue:
             self.client.dataReceived(command)
             while not self.client_transport.written:
                 self._hop_answers()
@@ -172,6 +175,8 @@ class Loop:
             answer = b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
         elif said.startswith(b"MAIL"):
             answer = b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+        elif said.startswith(b"RCPT"):
+            answer = b"250 2.1.5 Ok\r\n"
         elif said.startswith(b"DATA"):
             answer = b"354 End data with <CR><LF>.<CR><LF>\r\n"
         else:
@@ -193,11 +198,12 @@ def main() -> None:
     parser.add_argument("--calls", action="store_true", help="print Python calls per message")
     parser.add_argument("--messages", type=int, default=1000, help="in one batch")
     parser.add_argument("--batches", type=int, default=9)
+    parser.add_argument("--recipients", type=int, default=1, help="of each message")
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="mailgate-hot-")
     with (Path(directory) / "log").open("wb") as log:
         globalLogBeginner.beginLoggingTo([LineObserver(log.fileno())], redirectStandardIO=False)
-        loop = Loop()
+        loop = Loop(options.recipients)
         for _ in range(200):
             loop.message()
         gc.collect()
