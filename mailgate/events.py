@@ -28,12 +28,18 @@ class Event(Enum):
 
     GATEWAY_START = "gateway.start"  # listeners
     GATEWAY_STOP = "gateway.stop"  # sessions left to drain
+    RELOAD = "gateway.reload"  # generation, changes, sessions that stay with older configurations, seconds
+    RELOAD_REFUSED = "gateway.reload_refused"  # reason, errors: nothing changed
+    CONFIGURATION_CHANGED = "configuration.changed"  # where (the blocks around it), old, new
+    CONFIGURATION_ERROR = "configuration.error"  # place (file:line:column), code, error
+    CONFIGURATION_RELEASED = "configuration.released"  # old: the last session of a replaced one has ended, so many are left
     LISTENER_OPEN = "listener.open"  # listener, address
     LISTENER_CLOSE = "listener.close"  # address, error: the socket could not be closed cleanly
     SESSION_OPEN = "session.open"  # session, listener, client (debug)
     SESSION_CLOSE = "session.close"  # session, listener, client, reason, messages
     SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)
     SESSION_REFUSED = "session.refused"  # listener, client, limit
+    LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
     PROTOCOL_INJECTION = "protocol.injection"  # session, client: bytes behind STARTTLS
     MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds
     MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason
@@ -46,6 +52,9 @@ class Event(Enum):
     ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in
     ENDPOINT_UP = "endpoint.up"  # target, endpoint
     WIRE = "wire"  # target, endpoint, connection, dir, line (only with `debug yes`)
+    TLS_RELOADED = "tls.reloaded"  # files: certificates and keys that handshakes use from now on
+    TLS_NOT_RELOADED = "tls.not_reloaded"  # files, reason: they have changed, but can't be used; those before them stay
+    TLS_LOOKUP_FAILED = "tls.lookup_failed"  # name, reason: sni_lookup can't say which certificate belongs to a name
     TABLE_RELOADED = "table.reloaded"  # table, path, entries
     TABLE_FAILED = "table.failed"  # table, path, reason
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows

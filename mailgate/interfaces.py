@@ -85,6 +85,17 @@ class ITable(Interface):
         """
 
 
+class ICertificateSource(Interface):
+    """Certificates by name, for `sni_lookup`: what a table of file names is not enough for."""
+
+    def certificate(name: str) -> Any:
+        """The certificate for a server name in lower case, or for ``*.example.org``: maybe awaitable tuple of two byte strings
+        in PEM form, the certificate with its intermediates and the key, or None if there is none. The answer is kept for a minute.
+
+        :raises Exception: (or fails) when it can't be said: the handshake ends, another certificate is not shown.
+        """
+
+
 class ICheck(Interface):
     """A judgement on a message. `open` gives the state of one message."""
 

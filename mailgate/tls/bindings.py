@@ -5,8 +5,8 @@ tls-exporter          RFC 9266: keying material that both ends derive from the h
 tls-server-end-point  RFC 5929 4.1: a hash over the server's certificate. Any version; it tells servers with one
                       certificate not apart. Undefined for signatures without a hash of their own (Ed25519, Ed448).
 
-tls-unique is not offered: RFC 9266 4 retires it, and TLS 1.3 does not have it. A binding that can't be had is absent, never empty: the
-mechanisms that need it are not offered then.
+tls-unique is not offered: RFC 9266 4 retires it, and TLS 1.3 does not have it. A binding that can't be had is absent, never
+empty: the mechanisms that need it are not offered then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a finished handshake was, for Received, logs, records and authentication.
 
-`accepted_facts` is for connections that came to us, `tls_facts` for those that we made. A client's certificate is known only where it
-was asked for, and then OpenSSL has verified it within the handshake (`server.ClientAuth`): what stands here is verified.
+`accepted_facts` is for connections that came to us, `tls_facts` for those that we made. A client's certificate is known only
+where it was asked for, and then OpenSSL has verified it within the handshake (`server.ClientAuth`): what stands here is verified.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ worse than one that a verifying client refuses); `KeyPair.expired` lets the call
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,10 +51,7 @@ class KeyPair:
 
         :raises TlsError: see `load`.
         """
-        try:
-            chain = tuple(x509.load_pem_x509_certificates(certificate))
-        except ValueError as error:
-            raise TlsError(f"{source}: no certificate in PEM form") from error
+        chain = read_certificates(certificate, source)
         try:
             private = load_pem_private_key(key, password=None)
         except TypeError as error:
@@ -73,8 +71,17 @@ class KeyPair:
             return ()
         return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
 
+    @property
+    def kind(self) -> str:
+        """Of its key: ``RSA``, ``EC``, ``Ed25519``: a context has room for one pair of each."""
+        return type(self.key).__name__.removesuffix("PrivateKey")
+
+    @property
+    def expires(self) -> datetime:
+        return self.chain[0].not_valid_after_utc
+
     def expired(self, now: datetime | None = None) -> bool:
-        return self.chain[0].not_valid_after_utc < (now or datetime.now(UTC))
+        return self.expires < (now or datetime.now(UTC))
 
     def install(self, context: Any) -> None:
         """Use it on a `SSL.Context`.
@@ -118,6 +125,41 @@ def explain(error: BaseException) -> str:
     if isinstance(queue, list | tuple) and queue and isinstance(queue[-1], tuple):
         return str(queue[-1][-1])
     return str(error) or type(error).__name__
+
+
+def read_certificates(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
+    """All certificates of a file, at least one.
+
+    :raises TlsError: there is none, or the file ends in the middle of one (cryptography would take those before it).
+    """
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(data))
+    except ValueError as error:
+        raise TlsError(f"{source}: no certificate in PEM form") from error
+    if data.count(b"-----BEGIN ") != data.count(b"-----END "):
+        raise TlsError(f"{source}: the file ends in the middle of a certificate")
+    return certificates
+
+
+def load_certificates(path: str | Path) -> tuple[x509.Certificate, ...]:
+    """The same of a file.
+
+    :raises TlsError: it can't be read, too.
+    """
+    return read_certificates(_read(path), str(path))
+
+
+def file_signature(files: Sequence[str]) -> tuple[Any, ...]:
+    """What shows that a file is another one, or has been written to."""
+    found: list[tuple[Any, ...]] = []
+    for path in files:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            found.append((error.errno,))
+        else:
+            found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(found)
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -46,6 +46,7 @@ class Authority:
         key: Any = None,
         key_usage: x509.KeyUsage | None = None,
         digest: Any = None,
+        unhashed: bool = False,
     ) -> KeyPair:
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -56,7 +57,7 @@ class Authority:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         if key_usage:
             builder = builder.add_extension(key_usage, critical=True)
-        chain = [builder.sign(self.key, digest or hashes.SHA256())]
+        chain = [builder.sign(self.key, None if unhashed else digest or hashes.SHA256())]
         above: Authority | None = self
         while with_intermediates and above and above.parent:
             chain.append(above.certificate)
