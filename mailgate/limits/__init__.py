@@ -1,0 +1,1 @@
+"""How much of something may happen at a time: token buckets, concurrency, guesses at passwords."""

@@ -1,0 +1,115 @@
+"""`limits { … }`: how much mail may come in or go out, in a listener or a target, or named at the top level and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from mailgate.config import values as v
+from mailgate.config.schema import Directive, Item
+from mailgate.config.source import Span
+from mailgate.limits.limits import Kind, Limits, Line, Scope
+from mailgate.registry import Module, Report
+
+_PREFIXES = (v.Integer(minimum=1, maximum=32), v.Integer(minimum=1, maximum=128))
+_COUNT = v.Integer(minimum=1)
+_PERIOD = v.Duration(minimum=0.001)
+_WAIT = v.Duration()
+_KINDS = v.Choice(*(kind.value for kind in Kind))
+_THEN = v.Choice("wait")
+
+
+class LimitValue(v.Value):
+    """``rate N T [wait T]`` or ``concurrency N [wait T]``; of networks with the lengths of their prefixes in front."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        prefixes = "V4 V6 " if scope is Scope.NETWORK else ""
+        self.metavar = f"{prefixes}rate N DURATION [wait DURATION] | {prefixes}concurrency N [wait DURATION]"
+
+    def parse_element(self, line: v.Line) -> Line:
+        prefixes = (0, 0)
+        if self._scope is Scope.NETWORK:
+            prefixes = (_PREFIXES[0].parse_element(line), _PREFIXES[1].parse_element(line))
+        kind = Kind(_KINDS.parse_element(line))
+        count = _COUNT.parse_element(line)
+        period = _PERIOD.parse_element(line) if kind is Kind.RATE else 0.0
+        wait = None
+        if not line.exhausted:
+            _THEN.parse_element(line)
+            wait = _WAIT.parse_element(line)
+        return Line(self._scope, kind, count, period, wait, prefixes)
+
+
+def _scope(scope: Scope, doc: str) -> Directive:
+    return Directive(scope.value, LimitValue(scope), repeatable=True, doc=doc, origin="maddy" if scope in _MADDY else "mailgate")
+
+
+_MADDY = (Scope.ALL, Scope.IP, Scope.SOURCE, Scope.DESTINATION)
+
+
+class LimitsBlock(Module):
+    """Limits on messages: how many in a time (`rate`, a token bucket), and how many at once (`concurrency`). Without `wait`
+    what is too much is refused at once, in targets after lease_timeout."""
+
+    name = "limits"
+
+    everything = _scope(Scope.ALL, "All messages together.")
+    ip = _scope(Scope.IP, "Messages from each client address.")
+    network = _scope(Scope.NETWORK, "Messages from each network of clients, by the lengths of its prefix for IPv4 and for IPv6.")
+    user = _scope(Scope.USER, "Messages of each user who has logged in.")
+    source = _scope(Scope.SOURCE, "Messages of each domain of senders; the null sender is not counted.")
+    destination = _scope(
+        Scope.DESTINATION, "Messages to each domain of recipients: however many recipients there, a message counts once."
+    )
+    helo = _scope(Scope.HELO, "Messages from clients with the same name in EHLO, HELO or LHLO.")
+
+    _limits: Limits | None = None
+    _before: Limits | None = None
+
+    @property
+    def lines(self) -> list[Line]:
+        """As written."""
+        return [item.value for item in self.items]
+
+    @property
+    def limits(self) -> Limits:
+        """At work: one for all who refer to the block."""
+        if self._limits is None:
+            assert self.context.adapters is not None
+            self._limits = Limits(self.lines, self.context.adapters.reactor, self._before)
+            self._before = None
+        return self._limits
+
+    def configure(self, report: Report) -> None:
+        first: dict[str, Item] = {}
+        for item in self.items:
+            before = first.setdefault(item.value.subject, item)
+            if before is not item:
+                report.error(
+                    item.span,
+                    f"`{item.value.subject}` is given twice",
+                    code="E0751",
+                    hint="one of them",
+                    notes=(f"the first is at {before.span}",),
+                )
+        if not self.items and not self.damaged:
+            report.error(self.span, "`limits` limits nothing", code="E0752", hint="such as `ip rate 20 1m`")
+
+    def inherit_state(self, old: Module) -> None:
+        if isinstance(old, LimitsBlock):
+            self._before = old._limits
+
+    def check_place(self, place: str, effective: Collection[Scope], span: Span | None, report: Report) -> None:
+        """Report the scopes that can't have an effect where the block is used: in ``place``, by the line at ``span``."""
+        possible = ", ".join(scope.value for scope in Scope if scope in effective)
+        for item in self.items:
+            scope: Any = item.value.scope
+            if scope not in effective:
+                used = () if span == self.span else (f"the block is used by the {place} at {span}",)
+                report.error(
+                    item.span,
+                    f"`{scope.value}` limits nothing in a {place}",
+                    code="E0750",
+                    notes=(*used, f"scopes with an effect there: {possible}"),
+                )
