@@ -10,6 +10,7 @@ An endpoint without which its target could still deliver is a warning, a target 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import queue
 import socket
@@ -25,10 +26,12 @@ from OpenSSL import SSL
 
 from mailgate.config.diagnostics import Diagnostic, Report
 from mailgate.config.source import Span
-from mailgate.outbound.endpoint import EndpointSettings
+from mailgate.dns.blocking import lookup
+from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.target import Downstream
 from mailgate.outbound.tls_policy import OnFailure, Start
 from mailgate.registry import Configuration
+from mailgate.registry.names import ResolverBlock
 from mailgate.smtp.client import ClientSession, Step
 from mailgate.smtp.reply import Reply
 from mailgate.tls.pairs import explain
@@ -70,6 +73,13 @@ def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
+def _ask(block: ResolverBlock, host: str, port: int) -> list[str]:
+    try:
+        return [str(ipaddress.ip_address(host))]
+    except ValueError:
+        return lookup(block, host)
+
+
 def connect(host: str, port: int, seconds: float) -> Any:
     return socket.create_connection((host, port), seconds)
 
@@ -89,7 +99,9 @@ def check_online(configuration: Configuration, *, seconds: float = SECONDS, tota
     """Try every endpoint; what is wrong, at its place."""
     targets = [module for module in configuration.modules if isinstance(module, Downstream)]
     jobs = [(target, settings) for target in targets for settings in target.endpoint_settings]
-    results = _in_threads([partial(probe, settings, seconds) for _, settings in jobs], total)
+    block = configuration.globals.resolver
+    names = resolve if block is None else partial(_ask, block)
+    results = _in_threads([partial(probe, settings, seconds, names) for _, settings in jobs], total)
     by_target: dict[int, list[tuple[EndpointSettings, list[Finding]]]] = {}
     for (target, settings), findings in zip(jobs, results, strict=True):
         late = [Finding(settings.label, f"no result within {total:g} seconds", False)]
@@ -162,12 +174,14 @@ def _in_threads(jobs: Sequence[Callable[[], list[Finding]]], total: float) -> li
     return results
 
 
-def probe(settings: EndpointSettings, seconds: float = SECONDS) -> list[Finding]:
+def probe(
+    settings: EndpointSettings, seconds: float = SECONDS, names: Callable[[str, int], list[str]] | None = None
+) -> list[Finding]:
     """What is wrong with one endpoint, by the addresses of its name. Blocking."""
     if settings.scheme == "unix":
         return _probe(settings, settings.label, partial(connect_unix, settings.path, seconds), seconds)
     try:
-        addresses = resolve(settings.host, settings.port)
+        addresses = (names or resolve)(settings.host, settings.port)
     except OSError as error:
         return [Finding(settings.label, f"the name does not resolve: {error.strerror or error}", False)]
     findings: list[Finding] = []

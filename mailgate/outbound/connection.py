@@ -3,10 +3,11 @@
 The caller says commands on ``session`` and waits once for all their answers::
 
     connection.session.mail(sender); connection.session.rcpt(recipient)
-    answers = await connection.exchange(connection.after(300))
+    answers = await connection.exchange()
 
-``exchange`` never fails. If the dialogue ends early the list is short and ``trouble`` says why. A connection with ``trouble`` is
-finished: the transport is closed or being closed, and nothing is written any more.
+``exchange`` gives each answer the time of its step (`Timeouts`) and never fails. If the dialogue ends early the list is short
+and ``trouble`` says why. A connection with ``trouble`` is finished: the transport is closed or being closed, and nothing is
+written any more.
 
 There is one delayed call in a connection's life, moved only when a deadline comes before it: exchanges, idle time and holds
 set a deadline (a time of the clock) and what to do then, which costs an attribute, not a call of the reactor.
@@ -69,16 +70,19 @@ class Connection(Protocol):
         self._timer: Any = None
         self._timer_at = inf
         self._deadline = 0.0
+        self._limit = inf
+        self.ready_by = inf
+        """The time by which it is to be ready for mail."""
         self._action: Callable[[], None] | None = None
         self.session = ClientSession(settings.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
 
     # Commands and answers
 
-    def exchange(self, deadline: float, then: Callable[[list[Answer]], float | None] | None = None) -> Wait[list[Answer]]:
-        """Write what was said and wait for every answer, until the time ``deadline``. Cancelling stops the waiting, not the
-        dialogue.
+    def exchange(self, limit: float = inf, then: Callable[[list[Answer]], float | None] | None = None) -> Wait[list[Answer]]:
+        """Write what was said and wait for every answer: for each as long as its step may take, for none beyond the time
+        ``limit``. Cancelling stops the waiting, not the dialogue.
 
-        ``then(answers)`` may say more at once, without the turn through whoever waits: if it gives a deadline, what it said goes
+        ``then(answers)`` may say more at once, without the turn through whoever waits: if it gives a new limit, what it said goes
         out and the wait is for the answers to that."""
         waiter: Wait[list[Answer]] = Wait(self._forget_waiter)
         self._waiter = waiter
@@ -87,14 +91,22 @@ class Connection(Protocol):
         if self.trouble is not None or not session.pending:
             self._answer()
             return waiter
-        self._action = self._timed_out
-        self._deadline = deadline
-        if deadline < self._timer_at:
-            self._start_timer()
+        self._limit = limit
+        self._expect(session.pending[0])
         data = session.output()
         if data:
             send(self.transport, data)
         return waiter
+
+    def _expect(self, step: Step) -> None:
+        """The next answer is to this step."""
+        deadline = self._clock.seconds() + self.settings.timeouts.by_step[step]
+        if deadline > self._limit:
+            deadline = self._limit
+        self._action = self._timed_out
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._start_timer()
 
     def flush(self) -> None:
         """Write what the session has to say."""
@@ -114,15 +126,18 @@ class Connection(Protocol):
             self._end(Kind.TLS if session.fault is Fault.INJECTION else Kind.GARBAGE, session.fault.value)
             return
         if session.pending:
+            if answers and self._waiter is not None and session.pending[0] is not Step.DOT:
+                self._expect(session.pending[0])
             self.flush()
         elif self._waiter is not None:
             then, self._then = self._then, None
-            deadline = None if then is None else then(self._answers)
-            if deadline is None:
+            limit = None if then is None else then(self._answers)
+            if limit is None:
                 self._answer()
             else:
                 self._answers = []
-                self.arm(deadline, self._timed_out)
+                self._limit = limit
+                self._expect(session.pending[0])
                 self.flush()
 
     def _unasked(self, answer: Answer) -> None:
@@ -195,7 +210,7 @@ class Connection(Protocol):
         """Handshake as a client. Fires when it is over; ``trouble`` says how it went."""
         handshake: Wait[None] = Wait(self._forget_handshake)
         self._handshake = handshake
-        self.arm(self.after(self.settings.timeouts.command), self._timed_out)
+        self.arm(min(self.after(self.settings.timeouts.tls), self.ready_by), self._timed_out)
         self.transport.startTLS(creator)  # type: ignore[union-attr]
         return handshake
 
@@ -245,7 +260,7 @@ class Connection(Protocol):
             self.abort()
             return
         self.session.quit()
-        self.exchange(self.after(self.settings.timeouts.quit)).when_done(lambda: self.close("done"))
+        self.exchange().when_done(lambda: self.close("done"))
 
     def close(self, reason: str) -> None:
         """Close in order; nothing more is said."""

@@ -49,7 +49,7 @@ async def stream(connection: Connection, message: Message, seconds: float) -> by
     return end_of_data(state)
 
 
-async def send_chunks(connection: Connection, message: Message, seconds: float) -> Reply | None:
+async def send_chunks(connection: Connection, message: Message) -> Reply | None:
     """Send all of it by BDAT (RFC 3030), unstuffed, each chunk when the one before was taken. The last is said, but not yet
     waited for. Returns the reply that refused a chunk, if one did."""
     session = connection.session
@@ -65,7 +65,7 @@ async def send_chunks(connection: Connection, message: Message, seconds: float) 
         session.chunk(block, last=last)
         if last:
             return None
-        answers = await connection.exchange(connection.after(seconds))
+        answers = await connection.exchange()
         if connection.trouble is not None:
             return None
         if not answers[0].reply.is_success:

@@ -20,6 +20,7 @@ with every answer; what is judged in between are plain methods, and content foll
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -100,14 +101,13 @@ class Delivery:
         if self._final is not None:
             return self._final
         clock = self._hops.clock
-        now = clock.seconds()
-        self._attempts.begin(now)
+        self._attempts.begin(clock.seconds())
         try:
             connection = self._connection
             if connection is None or self._replay or connection.trouble is not None or self._utf8_is_missing(recipient):
-                reply = await self._say_envelope(recipient, now)
+                reply = await self._say_envelope(recipient)
             else:
-                reply = await self._say_recipient(connection, recipient, now)
+                reply = await self._say_recipient(connection, recipient)
         except Refused as refused:
             self._final = refused.reply
             return refused.reply
@@ -135,17 +135,16 @@ class Delivery:
         if self._final is not None or not accepted:
             self.abort()
             return [self._final or ABORTED] * accepted
-        now = self._hops.clock.seconds()
-        self._attempts.begin(now)
+        self._attempts.begin(self._hops.clock.seconds())
         self._message = message
         replies: list[Reply] | None = None
         try:
             self._check_content(message)
             while replies is None:
                 try:
-                    replies = await self._transmit(message, now)
+                    replies = await self._transmit(message)
                 except Moved:
-                    now = self._hops.clock.seconds()
+                    continue
         except Refused as refused:
             replies = [refused.reply] * accepted
         except CancelledError:
@@ -169,7 +168,7 @@ class Delivery:
 
     # The envelope
 
-    async def _say_envelope(self, new: Recipient | None, now: float) -> Reply:
+    async def _say_envelope(self, new: Recipient | None) -> Reply:
         """Say MAIL, all accepted recipients and ``new`` on one endpoint after another, until one takes the transaction.
         Returns the answer to ``new`` (without one: to the last recipient)."""
         connection = self._connection
@@ -179,13 +178,12 @@ class Delivery:
                     connection = self._attempts.take()
                     if connection is None:
                         connection = await self._search()
-                        now = self._hops.clock.seconds()
                 recipients = self._accepted if not self._lost else [r for r in self._accepted if r not in self._lost]
                 if new is not None:
                     recipients = [*recipients, new]
                 self._needs = find_needs(self._envelope, recipients, self._message)
                 self._say(connection, recipients)
-                answers = await self._exchange(connection, now)
+                answers = await self._exchange(connection)
                 if answers and answers[0].step is Step.RSET:
                     del answers[0]
                 # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL.
@@ -194,11 +192,10 @@ class Delivery:
                     connection.quit()
                     connection = await self._replace(connection)
                     self._say(connection, recipients)
-                    answers = await self._exchange(connection, self._hops.clock.seconds())
+                    answers = await self._exchange(connection)
                 return self._judge_envelope(connection, recipients, answers, new)
             except Moved:
                 connection = None
-                now = self._hops.clock.seconds()
 
     def _say(self, connection: Connection, recipients: Sequence[Recipient]) -> None:
         """MAIL and RCPT. A transaction that is open is RSET first, which adds an answer in front."""
@@ -231,28 +228,24 @@ class Delivery:
         else:
             session.rcpt(address, rcpt_parameters(given, session.capabilities, lmtp=self._hops.settings.lmtp))
 
-    def _exchange(
-        self, connection: Connection, now: float, then: Callable[[list[Answer]], float | None] | None = None
-    ) -> Wait[list[Answer]]:
+    def _exchange(self, connection: Connection, then: Callable[[list[Answer]], float | None] | None = None) -> Wait[list[Answer]]:
         """What was said goes out; its answers, within what is left for the client's command."""
-        deadline = now + connection.settings.timeouts.command
-        total = self._attempts.deadline
-        self._waiting = waiting = connection.exchange(deadline if deadline < total else total, then)
+        self._waiting = waiting = connection.exchange(self._attempts.deadline, then)
         return waiting
 
-    async def _say_recipient(self, connection: Connection, recipient: Recipient, now: float) -> Reply:
+    async def _say_recipient(self, connection: Connection, recipient: Recipient) -> Reply:
         """One more RCPT in the open transaction."""
         try:
             self._say_rcpt(connection.session, recipient)
         except CommandError as error:
             return _local_refusal(error)
-        answers = await self._exchange(connection, now)
+        answers = await self._exchange(connection)
         try:
             if not answers:
                 raise self._broken(connection, Step.RCPT)
             return self._judge_recipient(connection, recipient, answers[0].reply, recipient)
         except Moved:
-            return await self._say_envelope(recipient, self._hops.clock.seconds())
+            return await self._say_envelope(recipient)
 
     def _judge_envelope(
         self, connection: Connection, recipients: Sequence[Recipient], answers: Sequence[Answer], new: Recipient | None
@@ -319,12 +312,11 @@ class Delivery:
         said = self._needs
         self._replay = (needs.utf8 and not said.utf8) or (needs.body is not None and needs.body is not said.body)
 
-    async def _transmit(self, message: Message, now: float) -> list[Reply]:
+    async def _transmit(self, message: Message) -> list[Reply]:
         """The content and what becomes of the final dot, in the open transaction or in one that is opened for it."""
         connection = self._connection
         if connection is None or self._replay or connection.trouble is not None:
-            await self._say_envelope(None, now)
-            now = self._hops.clock.seconds()
+            await self._say_envelope(None)
             connection = self._connection
             assert connection is not None
         settings = self._hops.settings
@@ -338,13 +330,14 @@ class Delivery:
                 refusal = await self._send_chunks(connection, message)
             else:
                 session.data()
-                answers = await self._exchange(connection, now, self._say_whole)
+                answers = await self._exchange(connection, self._say_whole)
                 if self._connection is not None:
                     refusal = await self._send_blocks(connection, message, answers)
             if refusal is not None:
                 return refusal
             if self._connection is not None:
-                self._waiting = waiting = connection.exchange(self._begin_outcome(connection))
+                self._connection = None
+                self._waiting = waiting = connection.exchange()
                 answers = await waiting
         except CancelledError:
             if self._connection is None:  # the dot was said
@@ -366,12 +359,8 @@ class Delivery:
             return None
         content, ending = prepared
         connection.session.end_content(ending, content)
-        return self._begin_outcome(connection)
-
-    def _begin_outcome(self, connection: Connection) -> float:
-        """The final dot was said: from here on an abort has nothing to take back. Returns the time by which it is answered."""
-        self._connection = None
-        return connection.after(connection.settings.timeouts.submission)
+        self._connection = None  # the final dot was said: from here on an abort has nothing to take back
+        return inf
 
     async def _send_blocks(self, connection: Connection, message: Message, answers: Sequence[Answer]) -> list[Reply] | None:
         """Behind the answer to DATA, what `_say_whole` left: a refusal, which is returned, or a message in blocks."""
@@ -379,7 +368,7 @@ class Delivery:
             raise self._broken(connection, Step.DATA)
         if not connection.session.content_open:
             return self._content_refused(connection, Step.DATA, answers[0].reply)
-        self._waiting = streaming = spawn(stream(connection, message, connection.settings.timeouts.command))
+        self._waiting = streaming = spawn(stream(connection, message, connection.settings.timeouts.data_block))
         ending = await streaming
         if connection.early is not None:
             reply = connection.early
@@ -392,7 +381,7 @@ class Delivery:
 
     async def _send_chunks(self, connection: Connection, message: Message) -> list[Reply] | None:
         """BDAT up to the last chunk, which is said. A refusal is returned."""
-        self._waiting = sending = spawn(send_chunks(connection, message, connection.settings.timeouts.command))
+        self._waiting = sending = spawn(send_chunks(connection, message))
         refusal = await sending
         if refusal is not None:
             return self._content_refused(connection, Step.CHUNK, refusal)
@@ -431,7 +420,7 @@ class Delivery:
 
     async def _read_late(self, connection: Connection, wire: Sequence[Recipient]) -> None:
         """The client is gone, the message is on its way: hear what becomes of it."""
-        answers = await connection.exchange(connection.after(connection.settings.timeouts.submission))
+        answers = await connection.exchange()
         self._attempts.late(connection.link.endpoint, self._conclude(connection, answers, wire))
 
     def _for_all(self, replies: Sequence[Reply]) -> list[Reply]:

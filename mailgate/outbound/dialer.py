@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from mailgate.outbound.connection import Connection
-from mailgate.outbound.endpoint import EndpointSettings
+from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import AttemptFailed, Kind
 
 

@@ -9,48 +9,17 @@ don't come back together. With every circuit open the one due soonest is tried a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from random import Random
 from typing import Any
 
+from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import Health, Kind
-from mailgate.outbound.tls_policy import IN_CLEAR, Decision
-from mailgate.smtp.sasl import SaslClient
+from mailgate.outbound.tls_policy import Decision
 
 JITTER = 0.2
 """A back-off is longer or shorter by up to this share."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds; RFC 5321 4.5.3.2 asks for 5 minutes for most commands and 10 for the answer to the final dot."""
-
-    connect: float = 300.0
-    command: float = 300.0
-    submission: float = 720.0
-    reset: float = 20.0
-    quit: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EndpointSettings:
-    """How to speak to it. ``credentials`` makes the mechanism of one exchange."""
-
-    scheme: str
-    label: str
-    """As written: ``tcp://mx1.example.org:25``."""
-    host: str = ""
-    port: int = 0
-    path: str = ""
-    lmtp: bool = False
-    hostname: str = "localhost"
-    decision: Decision = IN_CLEAR
-    requiretls_decision: Decision = IN_CLEAR
-    tls_context: Any = None
-    credentials: Callable[[], SaslClient] | None = field(default=None, repr=False)
-    timeouts: Timeouts = Timeouts()
-    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ async def make_ready(connection: Connection) -> None:
 
 
 async def _ask(connection: Connection, step: Step) -> Reply:
-    answers = await connection.exchange(connection.after(connection.settings.timeouts.command))
+    answers = await connection.exchange(connection.ready_by)
     if connection.trouble is not None:
         raise AttemptFailed(connection.trouble, step, connection.reason)
     return answers[0].reply

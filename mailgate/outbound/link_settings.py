@@ -11,8 +11,9 @@ from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive, Refused
 from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, warnings_of
 from mailgate.outbound.auth_settings import AuthSettings, authentication
-from mailgate.outbound.endpoint import EndpointSettings, Timeouts
+from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.pki import PkiError
+from mailgate.outbound.timeout_settings import TimeoutSettings, report_steps_set_twice, timeouts
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
 from mailgate.outbound.tls_settings import TlsSettings, endpoint_tls
 from mailgate.outbound.written import Written
@@ -23,24 +24,11 @@ from mailgate.tls.options import TlsError
 _LATER = "is not there yet in this version"
 
 
-class LinkSettings(TlsSettings, AuthSettings):
+class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings):
     """How an endpoint is spoken to."""
 
     hostname = Directive(
         "hostname", v.String("NAME"), doc="The name we say in EHLO or LHLO; the gateway's by default.", origin="maddy"
-    )
-    connect_timeout = Directive(
-        "connect_timeout", v.Duration(minimum=0.001), default=300.0, doc="To be connected.", origin="maddy"
-    )
-    command_timeout = Directive(
-        "command_timeout",
-        v.Duration(minimum=0.001),
-        default=300.0,
-        doc="For the answer to each command, the TLS handshake, and each piece of content to be taken.",
-        origin="maddy",
-    )
-    submission_timeout = Directive(
-        "submission_timeout", v.Duration(minimum=0.001), default=720.0, doc="For the answer to the final dot.", origin="maddy"
     )
     xclient = Refused("xclient", "XCLIENT " + _LATER)
     source_ip = Refused("source_ip", "choosing the source address " + _LATER)
@@ -62,6 +50,11 @@ class LinkDefaults:
     mode: TlsMode
     hostname: str
     debug: bool
+
+
+def report_block(block: LinkSettings, report: Report) -> None:
+    """What is wrong within one block, of a target or of an endpoint, whatever else is written."""
+    report_steps_set_twice(block, report)
 
 
 def endpoint_settings(
@@ -101,6 +94,6 @@ def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaul
         requiretls_decision=tls.requiretls,
         tls_context=tls.context,
         credentials=auth.credentials,
-        timeouts=Timeouts(*(written.value(f"{step}_timeout") for step in ("connect", "command", "submission"))),
+        timeouts=timeouts(written),
         debug=defaults.debug,
     )

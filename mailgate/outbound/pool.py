@@ -236,15 +236,14 @@ class Pool:
     async def _clean(self, connection: Connection) -> None:
         """RSET what was left open; a connection that does not answer to that is closed."""
         session = connection.session
-        seconds = connection.settings.timeouts.reset
         if session.pending:
-            await connection.exchange(connection.after(seconds))
+            await connection.exchange(connection.after(connection.settings.timeouts.rset))
         if session.content_open:
             connection.abort("in the middle of the content")
             return
         if session.in_transaction and connection.trouble is None:
             session.rset()
-            await connection.exchange(connection.after(seconds))
+            await connection.exchange()
             if session.in_transaction:
                 connection.quit()
                 return

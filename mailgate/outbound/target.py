@@ -19,8 +19,9 @@ from mailgate.message.envelope import Envelope
 from mailgate.outbound.advice import pool_warnings
 from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import Circuit, Endpoint, EndpointSettings, HealthSettings
-from mailgate.outbound.link_settings import LinkDefaults, LinkSettings, endpoint_settings
+from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
+from mailgate.outbound.endpoint_settings import EndpointSettings
+from mailgate.outbound.link_settings import LinkDefaults, LinkSettings, endpoint_settings, report_block
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.outbound.tls_policy import TlsMode
 from mailgate.registry import Globals, Module, ModuleContext, Report
@@ -143,6 +144,8 @@ class Downstream(LinkSettings, Module):
         if not written:
             report.error(self.span, "no endpoint to deliver to", code="E0732", hint="`targets tcp://host`, or an `endpoint`")
         defaults = LinkDefaults(self.is_lmtp, self.default_mode, self.context.hostname, self.debug)
+        for linked in (self, *self.endpoint):
+            report_block(linked, report)
         for address, block in written:
             settings = endpoint_settings(address, block, self, defaults, report)
             if settings is not None:

@@ -14,7 +14,8 @@ from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.message import Message
 from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import Circuit, Endpoint, EndpointSettings, HealthSettings
+from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
+from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, MailParameters, RcptParameters
@@ -41,6 +42,12 @@ def make_endpoint(
     reactor: Any, settings: EndpointSettings, health: HealthSettings | None = None, changed: Any = None
 ) -> Endpoint:
     return Endpoint(settings, Circuit(health or HealthSettings(), reactor, random.Random(0), changed))
+
+
+def timeouts(command: float = 300.0, **steps: float) -> Timeouts:
+    """``command`` for every step between connecting and the final dot that is not given."""
+    every = ("greeting", "tls", "ehlo", "auth", "mail_from", "rcpt_to", "data", "data_block")
+    return Timeouts(**{**dict.fromkeys(every, command), **steps})
 
 
 def endpoint_settings(endpoint: str, **settings: Any) -> EndpointSettings:

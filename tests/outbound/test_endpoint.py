@@ -7,7 +7,8 @@ import random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.outbound.endpoint import JITTER, Circuit, Endpoint, EndpointSettings, HealthSettings, Selection, State
+from mailgate.outbound.endpoint import JITTER, Circuit, Endpoint, HealthSettings, Selection, State
+from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import Kind
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.outbound.endpoint import EndpointSettings
+from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.tls.verification import verify_peer
 from tests.outbound.test_target import built, target
 from tests.support.certificates import authority, leaf

@@ -8,12 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import HealthSettings, State, Timeouts
+from mailgate.outbound.endpoint import HealthSettings, State
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.pool import PoolSettings
 from mailgate.testing.network import SimulatedReactor
 from mailgate.testing.nexthop import HANG, NextHop, Step
-from tests.outbound.support import Observed, deliver, endpoint_settings, envelope, make_hops, recipient
+from tests.outbound.support import Observed, deliver, endpoint_settings, envelope, make_hops, recipient, timeouts
 
 
 class _Simulated(SynchronousTestCase):
@@ -25,10 +25,10 @@ class _Simulated(SynchronousTestCase):
         return NextHop(**settings).listen(self.reactor, port=port)
 
     def engine(self, *endpoints: NextHop | str, **settings: Any) -> Any:
-        timeouts = settings.pop("timeouts", Timeouts())
+        times = settings.pop("timeouts", timeouts())
         labels = [endpoint if isinstance(endpoint, str) else endpoint.endpoint for endpoint in endpoints]
         return make_hops(
-            self.reactor, *[endpoint_settings(label, timeouts=timeouts) for label in labels], observed=self.observed, **settings
+            self.reactor, *[endpoint_settings(label, timeouts=times) for label in labels], observed=self.observed, **settings
         )
 
     def deliver(self, engine: Any) -> int:
@@ -147,7 +147,7 @@ class PoolTest(_Simulated):
         for script in ({Step.BANNER: HANG}, {Step.HELLO: HANG}):
             port = 30 + len(str(script))
             engine = self.engine(
-                self.hop(port, script=script), timeouts=Timeouts(command=5), pool=PoolSettings(max_connections=1)
+                self.hop(port, script=script), timeouts=timeouts(command=5), pool=PoolSettings(max_connections=1)
             )
             for _ in range(2):
                 self.assertEqual(self.deliver(engine), 451)
@@ -170,13 +170,13 @@ class RaceTest(_Simulated):
 
     def test_without_a_fallback_delay_it_is_waited_for(self) -> None:
         self.reactor.black_hole("127.0.0.1", 24)
-        engine = self.engine("tcp://127.0.0.1:24", self.hop(), fallback_delay=0.0, timeouts=Timeouts(connect=60))
+        engine = self.engine("tcp://127.0.0.1:24", self.hop(), fallback_delay=0.0, timeouts=timeouts(connect=60))
         started = self.reactor.seconds()
         self.assertEqual(self.deliver(engine), 250)
         self.assertTrue(60 <= self.reactor.seconds() - started < 61)
 
     def test_a_slow_one_that_connected_is_not_overtaken(self) -> None:
-        engine = self.engine(self.hop(24, script={Step.BANNER: HANG}), self.hop(), timeouts=Timeouts(command=60))
+        engine = self.engine(self.hop(24, script={Step.BANNER: HANG}), self.hop(), timeouts=timeouts(command=60))
         started = self.reactor.seconds()
         self.assertEqual(self.deliver(engine), 250)
         self.assertGreaterEqual(self.reactor.seconds() - started, 60)

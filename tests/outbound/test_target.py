@@ -38,7 +38,7 @@ class ValuesTest(SynchronousTestCase):
         relay = target("target.smtp relay tcp://127.0.0.1")
         (settings,) = relay._endpoints
         timeouts = settings.timeouts
-        self.assertEqual((timeouts.connect, timeouts.command, timeouts.submission), (300, 300, 720))
+        self.assertEqual((timeouts.connect, timeouts.rcpt_to, timeouts.final_dot), (300, 300, 720))
         self.assertEqual((settings.label, settings.hostname, settings.lmtp), ("tcp://127.0.0.1:25", "gw.example", False))
         self.assertEqual((settings.decision.start, settings.decision.on_handshake), (Start.OFFERED, OnFailure.CLEAR))
         self.assertIs(relay.finality, Finality.TRANSACTION)
@@ -67,7 +67,7 @@ class ValuesTest(SynchronousTestCase):
             }"""
         )
         self.assertEqual(
-            [(e.label, e.timeouts.command) for e in relay._endpoints],
+            [(e.label, e.timeouts.mail_from) for e in relay._endpoints],
             [
                 ("tcp://10.0.0.1:25", 60),
                 ("tcp://10.0.0.2:25", 60),

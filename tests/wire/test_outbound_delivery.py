@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import State, Timeouts
+from mailgate.outbound.endpoint import State
 from mailgate.outbound.pool import PoolSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import BodyType, MailParameters
@@ -28,6 +28,7 @@ from tests.outbound.support import (
     make_hops,
     make_message,
     recipient,
+    timeouts,
     until,
 )
 from tests.support.adapters import real_adapters
@@ -233,7 +234,7 @@ class AbortTest(_Hops):
 
     async def test_cancelled_while_waiting_for_rcpt(self) -> None:
         hop = self.hop(script={Step.RCPT: HANG})
-        engine = self.engine(hop, timeouts=Timeouts(reset=0.05, quit=0.05))
+        engine = self.engine(hop, timeouts=timeouts(rset=0.05, quit=0.05))
         waiting = spawn(Delivery(engine, envelope()).rcpt(recipient()))
         await hop.when(lambda: hop.connections != [] and b"RCPT" in hop.connections[0].verbs)
         waiting.cancel()
@@ -253,7 +254,7 @@ class AbortTest(_Hops):
 
     async def test_in_the_middle_of_the_content_nothing_is_delivered(self) -> None:
         hop = self.hop(script={Step.DATA: HANG})
-        engine = self.engine(hop, timeouts=Timeouts(reset=0.05, quit=0.05))
+        engine = self.engine(hop, timeouts=timeouts(rset=0.05, quit=0.05))
         delivery = Delivery(engine, envelope())
         await delivery.rcpt(recipient())
         sending = spawn(delivery.send(make_message()))

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from mailgate.outbound.endpoint import HealthSettings, State, Timeouts
+from mailgate.outbound.endpoint import HealthSettings, State
 from mailgate.outbound.pool import PoolSettings
 from mailgate.testing.nexthop import DEAF, DROP, ENDLESS, GARBAGE, HANG, RESET, NextHop, Step, say
 from tests.outbound.support import (
@@ -18,12 +18,13 @@ from tests.outbound.support import (
     fill,
     make_hops,
     recipient,
+    timeouts,
 )
 from tests.support.adapters import real_adapters
 from tests.support.invariants import check_wire
 from tests.support.ports import free_port
 
-QUICK = Timeouts(connect=0.4, command=0.4, submission=0.4, reset=0.4, quit=0.4)
+QUICK = timeouts(0.4, connect=0.4, final_dot=0.4, rset=0.4, quit=0.4)
 
 
 class _Hops(TestCase):
@@ -35,11 +36,9 @@ class _Hops(TestCase):
         return hop
 
     def engine(self, *hops: NextHop | str, observed: Observed | None = None, **settings: Any) -> Any:
-        timeouts = settings.pop("timeouts", Timeouts())
+        times = settings.pop("timeouts", timeouts())
         lmtp = settings.pop("lmtp", False)
-        endpoints = [
-            endpoint_settings(hop if isinstance(hop, str) else hop.endpoint, timeouts=timeouts, lmtp=lmtp) for hop in hops
-        ]
+        endpoints = [endpoint_settings(hop if isinstance(hop, str) else hop.endpoint, timeouts=times, lmtp=lmtp) for hop in hops]
         engine = make_hops(reactor, *endpoints, observed=observed, **settings)
         self.addCleanup(engine.pool.close)
         return engine

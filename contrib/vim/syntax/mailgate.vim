@@ -6,24 +6,26 @@ endif
 syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
-syntax keyword mailgateDirective announce_size attempt_starttls auth auth_insecure backoff balance banner
-syntax keyword mailgateDirective body_spool_limit ca case_insensitive cert certificate check chunking ciphers
-syntax keyword mailgateDirective command_timeout connect_timeout create curves data_timeout debug
-syntax keyword mailgateDirective default_destination default_source defer_sender_reject deliver_to destination
-syntax keyword mailgateDirective destination_in disable_commands discard early_talker endpoint entry
-syntax keyword mailgateDirective expand_placeholders expect failover failures fallback_delay from full_match
-syntax keyword mailgateDirective given greeting_delay handshake_timeout header health helo helo_response hide
+syntax keyword mailgateDirective announce_size attempt_starttls attempts auth auth_insecure backoff balance
+syntax keyword mailgateDirective banner body_spool_limit ca cache case_insensitive cert certificate check
+syntax keyword mailgateDirective chunking ciphers command_timeout connect connect_timeout create curves data
+syntax keyword mailgateDirective data_block data_timeout debug default_destination default_source
+syntax keyword mailgateDirective defer_sender_reject deliver_to destination destination_in disable_commands
+syntax keyword mailgateDirective discard early_talker ehlo endpoint entry expand_placeholders expect failover
+syntax keyword mailgateDirective failures fallback_delay final_dot from full_match given greeting
+syntax keyword mailgateDirective greeting_delay handshake_timeout header health helo helo_response hide
 syntax keyword mailgateDirective hold_timeout hostname idle_timeout import ip key lease_timeout listener
-syntax keyword mailgateDirective local_domains max_age max_command_length max_connections
+syntax keyword mailgateDirective local_domains mail_from max_age max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_message_size max_messages
 syntax keyword mailgateDirective max_received max_recipients max_rejected_recipients modify nul on_split
-syntax keyword mailgateDirective optional_step private_key protocols rcpt read_timeout reject relay_from
-syntax keyword mailgateDirective reload_interval require_tls reroute root_ca runtime_dir session_timeout
-syntax keyword mailgateDirective shutdown_timeout smtp_max_line_length source source_in state_dir step
-syntax keyword mailgateDirective strict_addresses strict_line_endings submission_timeout targets tempfail tls
-syntax keyword mailgateDirective tls_client tls_client_cert tls_default_ca tls_sni tls_verify_host
-syntax keyword mailgateDirective tls_verify_name total verify_failure
+syntax keyword mailgateDirective optional_step private_key protocols quit rcpt rcpt_to read_timeout reject
+syntax keyword mailgateDirective relay_from reload_interval require_tls reroute resolver root_ca rset
+syntax keyword mailgateDirective runtime_dir servers session_timeout shutdown_timeout smtp_max_line_length
+syntax keyword mailgateDirective source source_in state_dir step strict_addresses strict_line_endings
+syntax keyword mailgateDirective submission_timeout targets tempfail timeout timeouts tls tls_client
+syntax keyword mailgateDirective tls_client_cert tls_default_ca tls_sni tls_verify_host tls_verify_name total
+syntax keyword mailgateDirective trusted verify_failure
 syntax keyword mailgateModule chain checks email_localpart email_with_domain file identity lmtp maildir
 syntax keyword mailgateModule modifiers modify.replace_rcpt modify.replace_sender msgpipeline pki regexp
 syntax keyword mailgateModule replace_rcpt replace_sender smtp static table.chain table.email_localpart

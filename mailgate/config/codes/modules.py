@@ -128,6 +128,13 @@ CODES = {
         bad=_target("health {", "    backoff 5m 5s", "}"),
         good=_target("health {", "    backoff 5s 5m", "}"),
     ),
+    "E0734": Entry(
+        "a timeout that is set twice",
+        "`connect_timeout`, `command_timeout` and `submission_timeout` are other names for steps of `timeouts`: which of the two is"
+        " meant is not to be seen.",
+        bad=_target("command_timeout 1m", "timeouts {", "    ehlo 2m", "}"),
+        good=_target("command_timeout 1m", "timeouts {", "    connect 20s", "}"),
+    ),
     "W0740": Entry(
         "a next hop does not answer as it should",
         "Said by `check --online` alone: a name that does not resolve, an address that refuses or does not answer, a greeting"
