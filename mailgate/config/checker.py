@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailgate.config.diagnostics import Problem
+from mailgate.config.dynamic import IF, is_dynamic, read_dynamic
 from mailgate.config.line import Line, Scope
 from mailgate.config.parser import Node, NodeKind
 from mailgate.config.schema import Argument, Block, Directive, Item, bind
@@ -96,6 +97,8 @@ def check_directive(directive: Directive, node: Node, scope: Scope) -> Item | No
     values: dict[str, Any] = {}
     wrong = False
     try:
+        if directive.dynamic is not None and directive.type is not None and is_dynamic(node):
+            return Item(directive, read_dynamic(directive.name, directive.type, directive.dynamic, node, scope), node.span)
         if directive.type is not None:
             value = directive.type.parse(line)
             syntax = directive.type.syntax
@@ -112,7 +115,9 @@ def check_directive(directive: Directive, node: Node, scope: Scope) -> Item | No
             wrong = True
         value = make_block(block_type, node if line.has_block else None, scope, value, values, node)
     elif line.has_block and not wrong:
-        scope.report.error(node.opened, f"`{node.name.text}` has no block", code="E0406", hint="nothing belongs here")
+        chosen = bool(node.block) and node.block is not None and node.block[0].name.text == IF
+        hint = "it can't be chosen by `if`: one value is needed" if chosen else "nothing belongs here"
+        scope.report.error(node.opened, f"`{node.name.text}` has no block", code="E0406", hint=hint)
         wrong = True
     return None if wrong else Item(directive, value, node.span)
 

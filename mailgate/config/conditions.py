@@ -7,15 +7,16 @@ macro or the environment had a hand in a word, the word as a whole is the place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailgate.config.diagnostics import Problem
 from mailgate.config.evaluation import Expression, ExpressionError, compile_expression
 from mailgate.config.expression import Node
-from mailgate.config.expression_types import BOOLEAN, Normal, NoTable, Scope, Variable
+from mailgate.config.expression_types import BOOLEAN, Normal, NoTable, Scope, Type, Variable
 from mailgate.config.lexer import Kind, Token
 from mailgate.config.line import Line, Value
+from mailgate.config.line import Scope as LineScope
 from mailgate.config.source import Span
 
 
@@ -35,7 +36,7 @@ class _Segment:
 class Written:
     """The text of an expression, and where each part of it stands."""
 
-    __slots__ = ("_segments", "text")
+    __slots__ = ("_segments", "is_literal", "text")
 
     def __init__(self, words: Sequence[Token]) -> None:
         pieces: list[str] = []
@@ -51,6 +52,8 @@ class Written:
             pieces.append(piece)
             position += len(piece) + 1
         self.text = " ".join(pieces)
+        self.is_literal = all(word.literal for word in words)
+        """No macro and no variable of the environment had a part in it."""
 
     def span(self, start: int, end: int) -> Span:
         """The place of ``text[start:end]``; of nothing, right behind what stands before."""
@@ -74,7 +77,7 @@ def _quoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A compiled condition and its places in the file."""
+    """A compiled expression and its places in the file."""
 
     expression: Expression
     written: Written
@@ -92,6 +95,27 @@ class Condition:
         return self.written.span(node.start, node.end)
 
 
+def compile_words(words: Sequence[Token], names: Scope, scope: LineScope, expected: Type | None) -> Condition:
+    """Type and compile what stands in ``words``; ``names`` says which variables and choices there are.
+
+    :raises Problem: at the very part that is wrong."""
+    written = Written(words)
+
+    def table(name: str) -> Any:
+        try:
+            return scope.modules.reference(Token(Kind.WORD, f"&{name}", words[0].span), "table")
+        except Problem as problem:
+            raise NoTable(problem.message, problem.hint, problem.code, problem.notes) from None
+
+    local = scope.local_domains
+    names = replace(names, table=table, is_local=local.judge if local else None, local_waits=bool(local) and local.waits)
+    try:
+        return Condition(compile_expression(written.text, names, expected), written)
+    except ExpressionError as error:
+        place = written.span(error.start, error.end)
+        raise Problem(place, error.message, code=error.code, hint=error.hint, notes=error.notes) from None
+
+
 class ConditionValue(Value):
     """An expression that is true or false. ``variables`` are those it sees, ``absent`` names that exist elsewhere, and why."""
 
@@ -104,28 +128,8 @@ class ConditionValue(Value):
 
     def parse_element(self, line: Line) -> Condition:
         words = [line.next(self.metavar), *line.rest()]
-        written = Written(words)
-
-        def table(name: str) -> Any:
-            try:
-                return line.scope.modules.reference(Token(Kind.WORD, f"&{name}", words[0].span), "table")
-            except Problem as problem:
-                raise NoTable(problem.message, problem.hint, problem.code, problem.notes) from None
-
-        local = line.scope.local_domains
-        scope = Scope(
-            self.variables,
-            absent=self.absent,
-            table=table,
-            table_key=self.table_key,
-            is_local=local.judge if local else None,
-            local_waits=bool(local) and local.waits,
-        )
-        try:
-            return Condition(compile_expression(written.text, scope, BOOLEAN), written)
-        except ExpressionError as error:
-            place = written.span(error.start, error.end)
-            raise Problem(place, error.message, code=error.code, hint=error.hint, notes=error.notes) from None
+        names = Scope(self.variables, absent=self.absent, table_key=self.table_key)
+        return compile_words(words, names, line.scope, BOOLEAN)
 
     def show(self, value: Any) -> str:
         return str(value)

@@ -6,7 +6,8 @@
 - ``#`` begins a comment only where a token could begin. ``{`` and ``}`` are structure when they stand alone and unquoted.
 - A lone ``\\`` at the end of a line joins the next.
 - A word that opens ``(`` or ``[`` runs to its match on that line: spaces, commas, ``#`` and ``"…"`` inside belong to it.
-- In the condition of a ``when``, up to its ``{``, ``"…"`` also stands inside words: ``domain(sender)=="a b.test"&&tls`` is one.
+- In the condition of a ``when``, up to its ``{``, or of an ``if``, up to its ``then``, ``"…"`` also stands inside words:
+  ``domain(sender)=="a b.test"&&tls`` is one.
 
 Refused, each where it stands: a quote that is never closed, text glued to a closing quote or to a brace, a bracket without
 its match, ``;`` at the end of a word, control characters. After each error the lexer goes on as the writer most likely
@@ -55,7 +56,7 @@ _PLAIN = re.compile(r"[^\s(\[]*")
 """What a word runs through before whitespace or a bracket that has to be matched."""
 _JOIN = re.compile(r"\\[^\S\n]*(?:\n|\Z)")
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_EXPRESSION_WORDS = frozenset({"when"})
+_EXPRESSION_WORDS = frozenset({"when", "if"})
 """Directives with an expression on their line."""
 _EXPRESSION_PLAIN = re.compile(r'[^\s(\["]*')
 _UNCLOSED = re.compile(r"\s*(?:\s\{\s*)?\Z")
@@ -124,6 +125,8 @@ class _Lexer:
             if text in _EXPRESSION_WORDS and not quoted:
                 before = next((token.kind for token in reversed(self.tokens) if token.kind is not Kind.JOIN), Kind.NEWLINE)
                 self.in_expression = before is not Kind.WORD
+            elif text == "then" and not quoted:
+                self.in_expression = False
         elif kind in (Kind.OPEN, Kind.NEWLINE):
             self.in_expression = False
         self.tokens.append(Token(kind, text, self.source.span(start, end), quoted))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mailgate.config.diagnostics import Problem, Report
+from mailgate.config.expression_types import WORD, Type
+from mailgate.config.expression_types import Kind as TypeKind
 from mailgate.config.lexer import Token
 from mailgate.config.parser import Node
 from mailgate.config.source import Span
@@ -150,6 +152,17 @@ class Value:
         """A value as it is written in a configuration; for documentation."""
         return str(value)
 
+    @property
+    def result(self) -> Type | None:
+        """What an expression has to be that computes it, where a directive is dynamic; None: it can't be computed."""
+        return None
+
+    def from_result(self, value: Any) -> Any:
+        """What an expression computed, as `parse` would give it.
+
+        :raises ValueError: it is not possible here."""
+        return value
+
 
 class Nothing(Value):
     """No argument at all."""
@@ -211,6 +224,16 @@ class List(Value):
     def show(self, value: Any) -> str:
         return " ".join(map(self.element.show, value))
 
+    @property
+    def result(self) -> Type | None:
+        element = self.element.result
+        return None if element is None or element.kind is TypeKind.LIST else Type(TypeKind.LIST, element.kind)
+
+    def from_result(self, value: Any) -> tuple[Any, ...]:
+        if len(value) < self.minimum:
+            raise ValueError(f"at least {self.minimum} are needed")
+        return tuple(map(self.element.from_result, value))
+
 
 class Choice(Value):
     """One of a closed set of words."""
@@ -226,6 +249,10 @@ class Choice(Value):
     @property
     def words(self) -> tuple[str, ...]:
         return self._words
+
+    @property
+    def result(self) -> Type:
+        return WORD
 
     def parse_word(self, word: Token, scope: Scope) -> str:
         if word.text in self._words:

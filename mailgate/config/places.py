@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import idna
 
 from mailgate.config.diagnostics import Problem
+from mailgate.config.expression_types import ADDRESS, Type
 from mailgate.config.lexer import Token
 from mailgate.config.line import Scope, Value
 from mailgate.config.source import Span
@@ -180,6 +181,23 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+class Address(Value):
+    """An IP address; the value is an `ipaddress` address."""
+
+    metavar = "ADDRESS"
+
+    def parse_word(self, word: Token, scope: Scope) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        address = _address(word.text)
+        if address is None or "%" in word.text:
+            hint = "such as `192.0.2.1` or `2001:db8::1`"
+            raise Problem(word.span, f"`{word.shown}` is no address", code="E0507", hint=hint)
+        return address
+
+    @property
+    def result(self) -> Type:
+        return ADDRESS
 
 
 class Network(Value):

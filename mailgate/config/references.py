@@ -28,10 +28,21 @@ class Reference:
         self.target: Any = None
 
 
+class Settling:
+    """A value that holds others: `settled` gives it with every reference in it replaced, itself where there is none."""
+
+    __slots__ = ()
+
+    def settled(self) -> Any:
+        raise NotImplementedError
+
+
 def settle(value: Any) -> Any:
     """``value`` with every reference in it replaced by what it stands for."""
     if isinstance(value, Reference):
         return value.target
+    if isinstance(value, Settling):
+        return value.settled()
     if isinstance(value, tuple) and type(value) is tuple:
         settled: list[Any] = []
         for element in value:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 from mailgate.config.diagnostics import Problem
+from mailgate.config.expression_types import BOOLEAN, DURATION, FLOAT, INTEGER, STRING, STRINGS, Type
 from mailgate.config.lexer import Token
 from mailgate.config.line import Line, Scope, Value
 from mailgate.config.suggest import did_you_mean
@@ -29,6 +31,10 @@ class Boolean(Value):
 
     def show(self, value: Any) -> str:
         return "yes" if value else "no"
+
+    @property
+    def result(self) -> Type:
+        return BOOLEAN
 
     def parse_word(self, word: Token, scope: Scope) -> bool:
         value = _BOOLEANS.get(word.text.casefold())
@@ -74,6 +80,14 @@ class Duration(Value):
 
     def show(self, value: Any) -> str:
         return format_duration(value)
+
+    @property
+    def result(self) -> Type:
+        return DURATION
+
+    def from_result(self, value: float) -> float:
+        _check_result(value, self.minimum, self.maximum, format_duration)
+        return value
 
     def _seconds(self, word: Token) -> Fraction:
         text = word.text
@@ -155,6 +169,14 @@ class Size(Value):
     def show(self, value: Any) -> str:
         return format_size(value)
 
+    @property
+    def result(self) -> Type:
+        return INTEGER
+
+    def from_result(self, value: int) -> int:
+        _check_result(value, self.minimum, self.maximum, format_size)
+        return value
+
     def _bytes(self, word: Token) -> int:
         text = word.text
         if text == "0":
@@ -211,6 +233,14 @@ class Integer(Value):
         _check_range(word, value, self.minimum, self.maximum)
         return value
 
+    @property
+    def result(self) -> Type:
+        return INTEGER
+
+    def from_result(self, value: int) -> int:
+        _check_result(value, self.minimum, self.maximum, str)
+        return value
+
 
 class Float(Value):
     """A number."""
@@ -227,6 +257,14 @@ class Float(Value):
         _check_range(word, value, self.minimum, self.maximum)
         return value
 
+    @property
+    def result(self) -> Type:
+        return FLOAT
+
+    def from_result(self, value: float) -> float:
+        _check_result(value, self.minimum, self.maximum, str)
+        return value
+
 
 def _check_range(word: Token, value: float, minimum: float | None, maximum: float | None) -> None:
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
@@ -235,6 +273,14 @@ def _check_range(word: Token, value: float, minimum: float | None, maximum: floa
         else:
             wanted = f"{minimum} or more" if minimum is not None else f"{maximum} or less"
         raise Problem(word.span, f"`{word.shown}` is out of range", code="E0511", hint=f"it must be {wanted}")
+
+
+def _check_result(value: Any, minimum: Any, maximum: Any, show: Callable[[Any], str]) -> None:
+    """Of a computed value: it can't be checked before it is there."""
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{show(value)} is less than {show(minimum)}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{show(value)} is more than {show(maximum)}")
 
 
 class String(Value):
@@ -248,6 +294,10 @@ class String(Value):
 
     def parse_word(self, word: Token, scope: Scope) -> str:
         return word.text
+
+    @property
+    def result(self) -> Type:
+        return STRING
 
 
 class Strings(Value):
@@ -267,6 +317,15 @@ class Strings(Value):
 
     def show(self, value: Any) -> str:
         return " ".join(map(quote, value))
+
+    @property
+    def result(self) -> Type:
+        return STRINGS
+
+    def from_result(self, value: Any) -> tuple[str, ...]:
+        if len(value) < self.minimum:
+            raise ValueError(f"at least {self.minimum} are needed")
+        return tuple(value)
 
 
 def quote(text: str) -> str:

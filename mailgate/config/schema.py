@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, cast
 
+from mailgate.config.dynamic_variables import Variables
 from mailgate.config.line import REQUIRED, Refused, Value
 from mailgate.config.source import Span
 
@@ -44,8 +45,9 @@ BlockType: TypeAlias = "type[Block] | Callable[[], type[Block]] | str"
 class Directive:
     """One directive of a block: its name, type, default, and one sentence of documentation.
 
-    ``inherit`` is the declaration (of the global scope) whose value counts when this one is absent; ``dynamic`` says that
-    expressions are allowed; ``origin`` names the system it comes from; ``block_required`` refuses it without ``{ }``.
+    ``inherit`` is the declaration (of the global scope) whose value counts when this one is absent; ``dynamic`` names what its
+    value may be chosen or computed by (dynamic.py); ``origin`` names the system it comes from; ``block_required`` refuses it
+    without ``{ }``.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class Directive:
         default: Any = None,
         repeatable: bool = False,
         inherit: Directive | None = None,
-        dynamic: bool = False,
+        dynamic: Variables | None = None,
         block_required: bool = False,
         doc: str = "",
         origin: str = "mailgate",
     ) -> None:
+        if dynamic is not None and (block is not None or type is None or repeatable):
+            raise TypeError(f"{name}: a dynamic directive has a type, no block, and stands once")
         self.name = name
         self.type = type
         self.default = () if repeatable and default is None else default

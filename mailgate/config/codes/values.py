@@ -8,6 +8,8 @@ _TARGET = "target.smtp next {{\n    targets tcp://10.0.0.1:25\n    tls disabled\
 _NEXT = "deliver_to &next"
 _RELAY = "target.smtp next {{\n    targets tcp://mx.example.net:587\n    auth plain gateway {}\n}}\n"
 
+_DYNAMIC = "a directive that is dynamic"
+
 
 def _value(title: str, text: str, bad: str, good: str) -> Entry:
     """Of one directive of a listener."""
@@ -125,5 +127,32 @@ CODES = {
         " equal to what it is compared with is a mistake too.",
         bad=lmtp("when helo == 5 {\n    reject\n}\ndiscard"),
         good=lmtp('when helo == "5" {\n    reject\n}\ndiscard'),
+    ),
+    "E0531": Entry(
+        "a choice without `else`",
+        "A setting that is chosen by `if` has a value in every case: its last line is `else VALUE`.",
+        needs=_DYNAMIC,
+    ),
+    "E0532": Entry(
+        "something else where a choice is written",
+        "In the block of a dynamic setting stand lines `if EXPR then VALUE`, tried in order, and `else VALUE` last; nothing else,"
+        " and no `else if`.",
+        needs=_DYNAMIC,
+    ),
+    "E0533": Entry(
+        "half a line of a choice",
+        "`if EXPR then VALUE`, or `else VALUE`: the condition, `then`, or the value is missing.",
+        needs=_DYNAMIC,
+    ),
+    "E0534": Entry(
+        "a value that can't be computed so",
+        "A computed value is one expression in one pair of parentheses. Not every setting can be computed; each that is dynamic"
+        " can be chosen by `if`.",
+        needs=_DYNAMIC,
+    ),
+    "W0531": Entry(
+        "a condition that nothing changes",
+        "It is always true, so what stands below it is never used; or never, so its own value is not.",
+        needs=_DYNAMIC,
     ),
 }
