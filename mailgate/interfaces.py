@@ -11,6 +11,7 @@ coroutine or a Deferred) of it. An answer that is there at once costs no turn of
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -132,11 +133,63 @@ class IModifier(Interface):
         """The `Message` to send."""
 
 
-class IAuthenticator(Interface):
-    """Judges credentials; the mechanisms come with the inbound side."""
+class Proof(Enum):
+    """What a client may show of itself; each SASL mechanism needs one of these to be judged."""
 
-    def authenticate(credentials: Any) -> Any:
-        """Maybe awaitable identity, or None when they are wrong. Raises (fails) when it can't judge."""
+    PASSWORD = "password"
+    """The password itself (PLAIN, LOGIN)."""
+    SECRET = "secret"
+    """That it knows the password, by computing with it; we must have it in plain (CRAM-MD5)."""
+    KEYS = "keys"
+    """The same, computed with what is stored (SCRAM), or with a password in plain."""
+    TOKEN = "token"
+    """A bearer token (XOAUTH2, OAUTHBEARER)."""
+    CERTIFICATE = "certificate"
+    """The certificate that TLS has verified (EXTERNAL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who has proved who they are: ``user`` stands in logs, in `auth_user` and in what next hops are told. ``others``
+    are names that they may act as besides, if the client asks for one (SASL's authorization identity)."""
+
+    user: str
+    others: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is kept of a user: the identity, and a secret in one of the forms of `passwords.forms` (plain, or a hash)."""
+
+    identity: Identity
+    secret: str = field(repr=False)
+
+
+class IAuthenticator(Interface):
+    """Knows users. ``proofs`` says what it can judge, and so which mechanisms a listener can offer; only the methods for these
+    are called, with names that have no control characters. Each is maybe awaitable.
+
+    :raises Exception: (or fails) when it can't judge: the caller makes that 454, never "wrong".
+    """
+
+    proofs: frozenset[Proof] = Attribute("What it can judge.")
+    label: str = Attribute("Its name in logs.")
+    stores_secrets: bool = Attribute(
+        "Whether passwords are judged by `account` (a hash is computed for us, in a thread), or by `check`."
+    )
+    decoy: str = Attribute("A stored secret of the usual form: unknown users are compared with it, so that it takes as long.")
+
+    def account(user: str) -> Any:
+        """`Account`, None for an unknown user. For SECRET and KEYS, and for PASSWORD where ``stores_secrets``."""
+
+    def check(user: str, password: str) -> Any:
+        """`Identity` or None. For PASSWORD where not ``stores_secrets``."""
+
+    def check_token(user: str, token: str) -> Any:
+        """`Identity` or None; ``user`` is "" if the client gave no name. For TOKEN."""
+
+    def check_certificate(facts: Any) -> Any:
+        """`Identity` or None for the `message.envelope.TlsFacts` of a connection with a verified certificate. For CERTIFICATE."""
 
 
 class IQueueStore(Interface):

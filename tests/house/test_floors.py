@@ -14,7 +14,7 @@ FLOORS = [
     {"smtp"},
     {"config"},
     {"registry"},
-    {"dns", "tls", "limits", "clients", "mailauth", "message", "net", "events", "adapters", "logs"},
+    {"dns", "tls", "limits", "clients", "mailauth", "message", "passwords", "net", "events", "adapters", "logs"},
     {"outbound"},
     {"pipeline", "queue"},
     {"inbound", "modules"},
@@ -33,7 +33,7 @@ ALLOWED = {
     ("registry", "adapters"),  # a module's context names the outside world's type
     ("tls", "message"),  # what is known of a handshake is a record of the session (message/envelope.py)
 }
-PURE = {"smtp", "message", "mailauth", "registry", "config", "interfaces"}
+PURE = {"smtp", "message", "mailauth", "passwords", "registry", "config", "interfaces"}
 """Never import Twisted."""
 REACTOR = {"service", "workers", "cli"}
 """May import the global reactor."""
