@@ -26,10 +26,9 @@ from twisted.python.threadpool import ThreadPool
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import render
 from mailgate.events import EventLog
-from mailgate.message.body import Spool
 from mailgate.net.waiting import spawn
-from mailgate.registry import Configuration, build
-from mailgate.runtime import CannotBind, Gateway
+from mailgate.registry import Configuration
+from mailgate.runtime import Assembler, CannotBind, LiveGateway
 
 DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
 FILE_THREADS = 8
@@ -39,7 +38,6 @@ GC_THRESHOLD = 10_000
 """Objects between two collections. Messages make few cycles: Python's 700 spends 2 % of the time to find none."""
 
 _log = Logger(namespace="mailgate")
-_events = EventLog("mailgate")
 
 
 class Options(usage.Options):
@@ -67,20 +65,22 @@ class Options(usage.Options):
 
 
 class GatewayService(Service):
-    """One running gateway as a Twisted service."""
+    """One running gateway as a Twisted service. SIGHUP asks it to reload."""
 
     name = "mailgate"
 
-    def __init__(self, gateway: Gateway, pool: ThreadPool, reactor: Any) -> None:
-        self._gateway = gateway
+    def __init__(self, gateway: LiveGateway, pool: ThreadPool, reactor: Any) -> None:
+        self.gateway = gateway
         self._pool = pool
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._hang_up)
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         try:
-            self._gateway.bind()
+            self.gateway.bind()
         except CannotBind as error:
             _log.critical("{error}", error=error)
             raise SystemExit(1) from error  # the log is where standard error goes by now
@@ -88,24 +88,21 @@ class GatewayService(Service):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._pool.start()
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self._hang_up)
-        self._starting = spawn(self._gateway.start())
+        self._starting = spawn(self.gateway.start())
         self._starting.addCallbacks(self._started, self._failed)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
         if self._starting is not None:
             self._starting.cancel()
-        stopping = spawn(self._gateway.stop())
+        stopping = spawn(self.gateway.stop())
         stopping.addErrback(lambda failure: _log.failure("stopping failed", failure))
         stopping.addBoth(lambda _: self._pool.stop())
         return stopping
 
     def _started(self, _: None) -> None:
         self._starting = None
-        gc.collect()
-        gc.freeze()
+        collect()
         gc.set_threshold(GC_THRESHOLD, 50, 50)
 
     def _failed(self, failure: Any) -> None:
@@ -117,10 +114,15 @@ class GatewayService(Service):
         self._reactor.stop()
 
     def _hang_up(self, _signal: int, _frame: Any) -> None:
-        """SIGHUP ends a process that does not handle it; nothing is reloaded in this version, and we say so."""
-        self._reactor.callFromThread(
-            _log.warn, "SIGHUP received: this version reads its configuration at start only; nothing changed"
-        )
+        self._reactor.callFromThread(self.gateway.reload)
+
+
+def collect() -> None:
+    """Find the garbage of a start, or of a configuration that was replaced, and look at what is left no more: it is there for
+    as long as its configuration is."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def makeService(options: Any) -> GatewayService:
@@ -139,16 +141,16 @@ def makeService(options: Any) -> GatewayService:
         run_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, pool, function, *args),
         random=random.SystemRandom(),
     )
-    configuration = load(options["config"], adapters)
-    return GatewayService(Gateway(configuration), pool, reactor)
+    assembler = Assembler(options["config"], adapters)
+    return GatewayService(LiveGateway(assembler, load(assembler), adapters, released=collect), pool, reactor)
 
 
-def load(path: str, adapters: Adapters) -> Configuration:
-    """The checked configuration in ``path``; warnings go to standard error too."""
-    if not os.access(path, os.R_OK):
-        print(f"error: {path}: cannot be read", file=sys.stderr)
+def load(assembler: Assembler) -> Configuration:
+    """The checked configuration to begin with; warnings go to standard error too."""
+    if not os.access(assembler.path, os.R_OK):
+        print(f"error: {assembler.path}: cannot be read", file=sys.stderr)
         raise SystemExit(2)
-    built = build(path, adapters, outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)})
+    built = assembler.assemble()
     if built.diagnostics:
         print(render(built.diagnostics, color=sys.stderr.isatty()), file=sys.stderr)
     if built.configuration is None:

@@ -60,7 +60,7 @@ class GatewayTests(SynchronousTestCase):
         async def stop() -> None:
             stopped.append(True)
 
-        first, second = (module for module in self.gateway._configuration.modules if not module.is_listener)
+        first, second = (module for module in self.gateway.configuration.modules if not module.is_listener)
         first.stop = stop  # type: ignore[method-assign]
         second.start = fails  # type: ignore[method-assign]
         self.gateway.bind()

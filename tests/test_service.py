@@ -89,10 +89,10 @@ class TwistdTests(SynchronousTestCase):
         self.assertEqual(client.getreply()[0], 421)
         self.assertIn(process.wait(), CLEAN)
 
-    def test_sighup_does_not_kill(self) -> None:
+    def test_sighup_reloads(self) -> None:
         process = self.started(self.working())
         process.signal(signal.SIGHUP)
-        self.assertTrue(process.wait_for_line("SIGHUP"))
+        self.assertTrue(process.wait_for_line("gateway.reload"))
         with smtplib.SMTP("127.0.0.1", self.port, timeout=20) as client:
             self.assertEqual(client.noop()[0], 250)
 

@@ -17,9 +17,8 @@ from twisted.logger import eventAsText, globalLogPublisher
 
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import render
-from mailgate.message.body import Spool
-from mailgate.registry import Configuration, build
-from mailgate.runtime import Gateway
+from mailgate.registry import Configuration
+from mailgate.runtime import Assembler, LiveGateway, Outcome
 
 
 class Misconfigured(AssertionError):
@@ -32,25 +31,41 @@ class WholeGateway:
     def __init__(self, text: str, adapters: Adapters, directory: str) -> None:
         self.log: list[str] = []
         self.path = Path(directory) / "mailgate.conf"
-        if "state_dir" not in text:
-            text = f"state_dir {directory}\nruntime_dir {directory}\n{text}"
-        self.path.write_text(text)
-        built = build(str(self.path), adapters, outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)})
+        self._directory = directory
+        self.write(text)
+        assembler = Assembler(str(self.path), adapters)
+        built = assembler.assemble()
         if built.configuration is None:
             raise Misconfigured(render(built.diagnostics, color=False))
-        self.configuration: Configuration = built.configuration
-        self._gateway = Gateway(self.configuration)
+        self.live = LiveGateway(assembler, built.configuration, adapters)
+
+    @property
+    def configuration(self) -> Configuration:
+        """What serves new sessions."""
+        return self.live.current.configuration
+
+    def write(self, text: str) -> None:
+        """Change the file; `reload` makes it count."""
+        if "state_dir" not in text:
+            text = f"state_dir {self._directory}\nruntime_dir {self._directory}\n{text}"
+        self.path.write_text(text)
+
+    async def reload(self, text: str | None = None, *, dry_run: bool = False) -> Outcome:
+        """Reload, with another ``text`` if one is given."""
+        if text is not None:
+            self.write(text)
+        return await self.live.reload(dry_run=dry_run)
 
     async def start(self) -> None:
         """Bind and accept."""
         globalLogPublisher.addObserver(cast(Any, self._keep))
-        self._gateway.bind()
-        await self._gateway.start()
+        self.live.bind()
+        await self.live.start()
 
     async def stop(self) -> None:
         """Stop accepting, drain, take everything down."""
         try:
-            await self._gateway.stop()
+            await self.live.stop()
         finally:
             globalLogPublisher.removeObserver(cast(Any, self._keep))
 

@@ -235,12 +235,12 @@ class Demo(SynchronousTestCase):
 
 
 class TheProcess(ProcessCase):
-    async def test_sigterm_drains_and_sighup_changes_nothing(self) -> None:
+    async def test_sigterm_drains_and_sighup_disturbs_nobody(self) -> None:
         hop = self.hop()
         gateway = self.relay(hop)
         idle, busy = await self.client(), await self.client()
         gateway.signal(signal.SIGHUP)
-        self.assertTrue(await deferToThread(gateway.wait_for_line, "SIGHUP"))
+        self.assertTrue(await deferToThread(gateway.wait_for_line, "gateway.reload"))
         self.assertEqual((await idle.command(b"NOOP"))[:3], b"250")
         await busy.say(b"MAIL FROM:<a@x.test>", b"RCPT TO:<b@y.test>", b"DATA")
         stopping = gateway.stop_beside()

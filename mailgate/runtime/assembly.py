@@ -1,0 +1,57 @@
+"""Configurations of one file, made in a thread, with what all of them share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mailgate.adapters import Adapters
+from mailgate.config.diagnostics import Diagnostic, in_order
+from mailgate.message.body import Spool
+from mailgate.pipeline.testblock import run_tests
+from mailgate.registry import Built, Configuration, build
+from mailgate.registry.effective import Change, differences, effective
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that was read again. ``configuration`` is None if it has errors or its tests fail; ``changes`` is what it does
+    differently."""
+
+    configuration: Configuration | None
+    diagnostics: tuple[Diagnostic, ...]
+    changes: tuple[Change, ...] = ()
+
+
+class Assembler:
+    """Reads the file ``path``, as often as it is asked to. All its configurations share the disk for bodies."""
+
+    def __init__(self, path: str, adapters: Adapters) -> None:
+        self.path = path
+        self._absolute = os.path.abspath(path)  # a daemon changes its directory after the start
+        self.spool = Spool(0, adapters)
+        self._adapters = adapters
+
+    def assemble(self) -> Built:
+        """The checked configuration in the file, which is read by its path as given. :raises OSError: it can't be read."""
+        return self._build(self.path)
+
+    def _build(self, path: str) -> Built:
+        return build(path, self._adapters, outfit=lambda _: {"spool": self.spool})
+
+    def read_again(self, current: Configuration) -> Candidate:
+        """What would follow ``current``: checked, its `test` blocks run. Blocking, and no business of the event loop's.
+
+        :raises OSError: the file can't be read.
+        """
+        built = self._build(self._absolute)
+        if built.configuration is None:
+            return Candidate(None, tuple(built.diagnostics))
+        diagnostics = in_order([*built.diagnostics, *run_tests(built.configuration)])
+        failed = any(diagnostic.is_error for diagnostic in diagnostics)
+        changes = differences(effective(current), effective(built.configuration))
+        return Candidate(None if failed else built.configuration, tuple(diagnostics), tuple(changes))
+
+    def adopt(self, configuration: Configuration) -> None:
+        """This one serves from now on: its global limits count."""
+        self.spool.limit = configuration.globals.body_spool_limit
