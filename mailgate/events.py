@@ -35,11 +35,12 @@ class Event(Enum):
     CONFIGURATION_RELEASED = "configuration.released"  # old: the last session of a replaced one has ended, so many are left
     LISTENER_OPEN = "listener.open"  # listener, address
     LISTENER_CLOSE = "listener.close"  # address, error: the socket could not be closed cleanly
-    SESSION_OPEN = "session.open"  # session, listener, client (debug)
-    SESSION_CLOSE = "session.close"  # session, listener, client, reason, messages
+    SESSION_OPEN = "session.open"  # session, listener, client, peer (a proxy that speaks for the client) (debug)
+    SESSION_CLOSE = "session.close"  # session, listener, client, peer, reason, messages
     SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)
     SESSION_REFUSED = "session.refused"  # listener, client, limit
     LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
+    PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none
     PROTOCOL_INJECTION = "protocol.injection"  # session, client: bytes behind STARTTLS
     MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds
     MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason

@@ -62,7 +62,7 @@ class Acceptor(Factory):
         if not limit:
             return Connection(sessions, self.address, client, self.implicit_tls)
         sessions.log_refused(self.address, client, limit)
-        if self.implicit_tls or self.lingering >= MAX_LINGERING:
+        if self.implicit_tls or sessions.trust.proxy is not None or self.lingering >= MAX_LINGERING:
             return None
         return Refusal(self)
 

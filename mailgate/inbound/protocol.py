@@ -24,12 +24,15 @@ from zope.interface import implementer
 
 from mailgate.events import Event as Log
 from mailgate.inbound.dialogue import Dialogue
+from mailgate.inbound.proxy import ProxyGate, enter_header
 from mailgate.inbound.sessions import LINGER, MINIMUM_RATE, SHUTTING_DOWN, Sessions
+from mailgate.inbound.trust import ProxySettings
 from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session
 from mailgate.net.transport import send
+from mailgate.smtp.proxy_protocol import Header, ProxyError, may_be_header
 from mailgate.smtp.reply import Reply
-from mailgate.tls.facts import tls_facts
+from mailgate.tls.facts import accepted_facts
 
 EARLY_TALKER = Reply(421, "4.7.0", "You spoke before the greeting")
 IDLE = Reply(421, "4.4.2", "Idle for too long")
@@ -42,6 +45,8 @@ _NEVER = float("inf")
 class State(Enum):
     """Where a connection stands."""
 
+    PROXY = "PROXY header"
+    """The client is not known before it has come."""
     HANDSHAKE = "TLS handshake"
     """TLS from the first byte, not finished."""
     WELCOME = "welcome"
@@ -71,9 +76,12 @@ class Connection:
         "_deadline",
         "_dialogue",
         "_expiry",
+        "_gate",
+        "_header",
         "_implicit_tls",
         "_kept",
         "_opened",
+        "_peer",
         "_reason",
         "_session",
         "_sessions",
@@ -91,7 +99,11 @@ class Connection:
         self.transport: Any = None
         self.factory: Any = None
         self._sessions = sessions
+        self._peer = client
         self._client = client
+        """The peer, or for whom it speaks."""
+        self._gate: ProxyGate | None = None
+        self._header: Header | None = None
         self._implicit_tls = implicit_tls
         self._state = State.QUIET
         self._session: Session | None = None
@@ -123,11 +135,15 @@ class Connection:
                 transport.setTcpNoDelay(True)
             except OSError:
                 pass  # a unix socket has no such option
-        if self._implicit_tls:
-            self._handshake(State.HANDSHAKE)
+        proxy = self._sessions.trust.proxy
+        if proxy is None:
+            self._secure(b"")
+        elif proxy.trusted.include(self._peer):
+            self._await_header(proxy)
+        elif proxy.required:
+            self._refuse_header("the peer is not trusted")
         else:
-            transport.registerProducer(self, True)
-            self._begin()
+            self._secure(b"")
 
     def connectionMade(self) -> None:
         """Part of IProtocol; everything is done in `makeConnection`."""
@@ -136,10 +152,14 @@ class Connection:
         if self._state is State.OPEN:
             dialogue = self._dialogue
             if dialogue is None:
+                if self._is_stray_header(data):
+                    return
                 dialogue = self._dialogue = self._make_dialogue()
             dialogue.receive(data)
         elif self._state in _EARLY:
             self._early(data)
+        elif self._state is State.PROXY:
+            self._header_came(data)
         elif self._state is State.SECURING:
             self._keep(data)
 
@@ -167,7 +187,7 @@ class Connection:
         if self._state is State.HANDSHAKE:
             self._begin()
         elif self._dialogue is not None:
-            self._dialogue.tls_started(tls_facts(self.transport.getHandle()))
+            self._dialogue.tls_started(accepted_facts(self.transport.getHandle()))
             if self._sessions.secured:
                 self._ask(State.SECURING, self._sessions.secured, self._secured)
             else:
@@ -193,7 +213,7 @@ class Connection:
 
     def drain(self) -> None:
         """The gateway stops: say goodbye as soon as no transaction is open."""
-        if self._state in _HANDSHAKING:
+        if self._state in (State.PROXY, *_HANDSHAKING):
             self.transport.abortConnection()
         elif self._state in _READING and (self._dialogue is None or self._dialogue.is_idle):
             self._hang_up(SHUTTING_DOWN, "shutdown")
@@ -263,7 +283,67 @@ class Connection:
         if self._stopped:
             self._read_on()
 
+    # the PROXY header
+
+    def _await_header(self, proxy: ProxySettings) -> None:
+        self._state = State.PROXY
+        timeout = self._sessions.settings.handshake_timeout
+        gate = self._gate = ProxyGate(proxy, self._opened, timeout, client_speaks_first=self._implicit_tls)
+        self._set_deadline(gate.deadline)
+
+    def _header_came(self, data: bytes | None = None) -> None:
+        """Some of it, or with None its deadline."""
+        gate = self._gate
+        assert gate is not None
+        try:
+            opening = gate.expire() if data is None else gate.receive(data)
+        except ProxyError as error:
+            self._refuse_header(str(error))
+            return
+        if opening is not None:
+            self._identified(opening.header, opening.rest)
+        else:
+            self._set_deadline(gate.deadline)
+
+    def _identified(self, header: Header | None, rest: bytes) -> None:
+        """It is known whose connection this is, as far as it ever will be."""
+        self._gate = None
+        self._header = header
+        if header is not None and header.client:
+            limit = self._sessions.move(self._client, header.client)
+            if limit:
+                self._sessions.log_refused(self.listener, header.client, limit)
+                self.finish(limit, at_once=True)
+                return
+            self._client = header.client
+        self._secure(rest)
+
+    def _is_stray_header(self, data: bytes) -> bool:
+        """Whether the first that comes is a header that does not count; the connection is closed then."""
+        if self._sessions.trust.proxy is None or self._header is not None or not may_be_header(data):
+            return False
+        self._refuse_header("the peer is not trusted, or it came too late")
+        return True
+
+    def _refuse_header(self, reason: str) -> None:
+        self._sessions.events.warn(Log.PROXY_REFUSED, listener=self.listener, client=self._peer, reason=reason)
+        self.finish(f"PROXY header: {reason}", at_once=True)
+
     # the beginning
+
+    def _secure(self, rest: bytes) -> None:
+        """What comes from here on is the client's own; ``rest`` has come already."""
+        if self._implicit_tls:
+            self._handshake(State.HANDSHAKE)
+            if rest:
+                self.transport.protocol.dataReceived(rest)
+            return
+        self.transport.registerProducer(self, True)
+        if rest and self._sessions.settings.reject_early_talkers:
+            self._hang_up(EARLY_TALKER, "early talker")
+        else:
+            self._kept = rest
+            self._begin()
 
     def _begin(self) -> None:
         """The transport is as it will be: take the steps, look for early talk, greet, now or after the delay."""
@@ -295,14 +375,16 @@ class Connection:
         elif self._implicit_tls:
             # A turn later at least, so that what came in one read with the end of the handshake is seen to be early.
             self._set_deadline(self._sessions.reactor.seconds() + settings.greeting_delay)
-        elif settings.reject_early_talkers and _has_input(self.transport):
-            self._hang_up(EARLY_TALKER, "early talker")
+        elif settings.reject_early_talkers and (waiting := _input(self.transport)):
+            self._early(waiting)
         elif settings.greeting_delay:
             self._set_deadline(self._opened + settings.greeting_delay)
         else:
             self._greet()
 
     def _early(self, data: bytes) -> None:
+        if self._is_stray_header(data):
+            return
         if self._sessions.settings.reject_early_talkers:
             self._hang_up(EARLY_TALKER, "early talker")
         else:
@@ -335,7 +417,7 @@ class Connection:
 
     def _make_session(self) -> Session:
         sessions = self._sessions
-        peer, host = self.transport.getPeer(), self.transport.getHost()
+        peer, host, header = self.transport.getPeer(), self.transport.getHost(), self._header
         session = Session(
             id=sessions.new_id(),
             listener=self.listener,
@@ -344,9 +426,13 @@ class Connection:
             client_port=getattr(peer, "port", 0),
             local_ip=getattr(host, "host", ""),
             local_port=getattr(host, "port", 0),
-            tls=tls_facts(self.transport.getHandle()) if self._implicit_tls else None,
+            tls=accepted_facts(self.transport.getHandle()) if self._implicit_tls else None,
         )
-        sessions.events.debug(Log.SESSION_OPEN, session=session.id, listener=self.listener, client=self._client)
+        if header is not None:
+            enter_header(session, header, self._sessions.trust.proxy)
+        sessions.events.debug(
+            Log.SESSION_OPEN, session=session.id, listener=self.listener, client=self._client, peer=self._shown_peer
+        )
         return session
 
     def _make_dialogue(self) -> Dialogue:
@@ -408,7 +494,9 @@ class Connection:
 
     def _handshake(self, state: State) -> None:
         self._state = state
-        self._set_deadline(self._sessions.reactor.seconds() + self._sessions.settings.handshake_timeout)
+        # A PROXY header and the handshake behind it have the time of one.
+        began = self._sessions.reactor.seconds() if state is State.UPGRADING else self._opened
+        self._set_deadline(began + self._sessions.settings.handshake_timeout)
         # What was written, the 220, is out or in the transport's buffer: what TLS writes comes behind it.
         self.transport.startTLS(self._sessions.tls.connection_creator())
 
@@ -425,21 +513,36 @@ class Connection:
         events = self._sessions.events
         delivered = self._dialogue.delivered if self._dialogue is not None else 0
         log = events.debug if delivered else events.info  # a message has said enough about its session
-        log(Log.SESSION_CLOSE, session=self.id, listener=self.listener, client=self._client, reason=reason, messages=delivered)
+        log(
+            Log.SESSION_CLOSE,
+            session=self.id,
+            listener=self.listener,
+            client=self._client,
+            peer=self._shown_peer,
+            reason=reason,
+            messages=delivered,
+        )
+
+    @property
+    def _shown_peer(self) -> str:
+        """For the log: whom the connection came from, where that is not its client."""
+        return "" if self._peer == self._client else self._peer or "unix"
 
 
-def _has_input(transport: Any) -> bool:
-    """Whether a client has spoken while its connection waited to be accepted."""
+def _input(transport: Any) -> bytes:
+    """The first of what a client has said while its connection waited to be accepted; it is still to be read."""
     handle = getattr(transport, "socket", None)
     if handle is None:
-        return False
+        return b""
     try:
-        return bool(handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        said: bytes = handle.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
-        return False
+        return b""
+    return said
 
 
 _ON_TIME: dict[State, Callable[[Connection], None]] = {
+    State.PROXY: Connection._header_came,
     State.HANDSHAKE: Connection._abort,
     State.WELCOME: Connection._abort,
     State.QUIET: Connection._greet,

@@ -1,22 +1,23 @@
 """What the connections of one listener share: settings, limits, and the drain.
 
 Counting begins with accept, so that handshakes and silent peers count too. Loopback is not counted per address, and neither
-is a unix socket: there the address says nothing about who it is; nor are the networks of `relay_from`, who are known. A refused
-connection costs no session, only a line and a socket that lingers for a moment; the log says once a second how many there
-were, since a flood must not become a flood of lines (RFC 5321 7.8, CWE-779).
+is a unix socket: there the address says nothing about who it is; nor are the networks of `relay_from`, who are known, nor
+proxies whose headers are believed, for whose connections the clients count whom they name. A refused connection costs no
+session, only a line and a socket that lingers for a moment; the log says once a second how many there were, since a flood
+must not become a flood of lines (RFC 5321 7.8, CWE-779).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
+from mailgate.inbound.trust import NO_TRUST, Networks, TrustSettings, within
 from mailgate.message.envelope import Session
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.server import ServerSession
@@ -47,8 +48,8 @@ class ConnectionSettings:
     reject_early_talkers: bool = True
     max_connections: int = 1000
     max_connections_per_ip: int = 100
-    uncounted: tuple[Any, ...] = ()
-    """Networks (ipaddress) whose clients are not counted per address."""
+    uncounted: Networks = ()
+    """Networks whose clients are not counted per address."""
 
 
 class TransactionLike(Protocol):
@@ -98,6 +99,7 @@ class Sessions:
         census: Census | None = None,
         welcome: Sequence[Callable[[Session], Any]] = (),
         secured: Sequence[Callable[[Session], Any]] = (),
+        trust: TrustSettings = NO_TRUST,
     ) -> None:
         self.server = server
         self.settings = settings
@@ -107,6 +109,7 @@ class Sessions:
         self.label = label
         self.welcome = tuple(welcome)
         self.secured = tuple(secured)
+        self.trust = trust
         self.events = EventLog("mailgate.inbound")
         self.accepting = False
         self.draining = False
@@ -122,6 +125,7 @@ class Sessions:
         self.census = census or Census()
         self._waiting: list[Deferred[None]] = []
         """Fire when the last connection is gone."""
+        self._uncounted: Networks = settings.uncounted + (trust.proxy.trusted.networks if trust.proxy is not None else ())
         self._unlogged_refusals = 0
         self._next_refusal_line = 0.0
 
@@ -153,31 +157,46 @@ class Sessions:
         self._open.add(connection)
         census = self.census
         census.open += 1
-        if self._is_counted(client):
-            census.per_address[client] = census.per_address.get(client, 0) + 1
+        self._count(client)
+
+    def move(self, old: str, new: str) -> str:
+        """A connection turns out to be another client's: count it there, unless that would exceed the limit, whose name it
+        gives then."""
+        if old == new:
+            return ""
+        if self.census.per_address.get(new, 0) >= self.settings.max_connections_per_ip:
+            return "max_connections_per_ip"
+        self._discount(old)
+        self._count(new)
+        return ""
 
     def remove(self, connection: Drainable, client: str) -> None:
         self._open.discard(connection)
-        census = self.census
-        census.open -= 1
-        if self._is_counted(client):
-            left = census.per_address[client] - 1
-            if left:
-                census.per_address[client] = left
-            else:
-                del census.per_address[client]
+        self.census.open -= 1
+        self._discount(client)
         if not self._open and self._waiting:
             waiting, self._waiting = self._waiting, []
             for done in waiting:
                 done.callback(None)
 
+    def _count(self, client: str) -> None:
+        if self._is_counted(client):
+            per_address = self.census.per_address
+            per_address[client] = per_address.get(client, 0) + 1
+
+    def _discount(self, client: str) -> None:
+        if self._is_counted(client):
+            per_address = self.census.per_address
+            left = per_address[client] - 1
+            if left:
+                per_address[client] = left
+            else:
+                del per_address[client]
+
     def _is_counted(self, client: str) -> bool:
         if client == "" or client.startswith("127.") or client == "::1":
             return False
-        if not self.settings.uncounted:
-            return True
-        address = ip_address(client.partition("%")[0])
-        return not any(address in network for network in self.settings.uncounted)
+        return not self._uncounted or not within(client, self._uncounted)
 
     def log_refused(self, listener: str, client: str, limit: str) -> None:
         now = self.reactor.seconds()

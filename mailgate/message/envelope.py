@@ -8,6 +8,7 @@ from typing import Any
 
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
+from mailgate.smtp.proxy_protocol import Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Session:
     """The with-keyword of Received without its S and A: SMTP, ESMTP, LMTP."""
     tls: TlsFacts | None = None
     auth_user: str = ""
+    proxy: Header | None = None
+    """What a proxy in front has said of the connection (PROXY protocol)."""
     at_end: list[Callable[[], None]] | None = None
     """What is called, once, when the connection is gone, whatever the way it ends, or another client's by XCLIENT."""
 
