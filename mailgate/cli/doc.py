@@ -88,6 +88,8 @@ def facts(directive: Directive) -> list[str]:
         found.append("may be repeated")
     if directive.inherit is not None:
         found.append("inherited from the top level")
+    if directive.dynamic is not None:
+        found.append(f"dynamic, by {', '.join(directive.dynamic.known)}")
     found.append(f"from {directive.origin}")
     return found
 

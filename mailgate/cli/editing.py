@@ -16,7 +16,9 @@ from mailgate.cli.doc import facts, usage
 from mailgate.config import load_text
 from mailgate.config.checker import arguments_syntax
 from mailgate.config.diagnostics import Diagnostic, Report, in_order
+from mailgate.config.dynamic import ELSE, IF, THEN
 from mailgate.config.expand import read_source
+from mailgate.config.expression_types import FUNCTIONS, SPECIAL_FUNCTIONS
 from mailgate.config.lexer import Kind, Token, tokenize
 from mailgate.config.line import List, Value
 from mailgate.config.parser import NAME, Node, NodeKind, parse
@@ -39,6 +41,9 @@ class Suggestion:
     kind: str
     detail: str = ""
     doc: str = ""
+
+
+_CHOICE_LINES = {IF: "if EXPRESSION then VALUE", ELSE: "else VALUE"}
 
 
 class NotPossible(Exception):
@@ -135,16 +140,22 @@ class Document:
         directives = body.block.directives if body.block is not None else {}
         for name in body.names():
             directive = directives.get(name)
+            if body.choice is not None:
+                yield Suggestion(name, "directive", _CHOICE_LINES[name], _about_directive(body.choice))
+                continue
             if directive is not None:
                 yield Suggestion(name, "directive", usage(directive), _about_directive(directive))
                 continue
             module = module_class(name if body.is_top or not body.namespace else f"{body.namespace}.{name}")
             if module is not None:
                 yield Suggestion(name, "module", (module.__doc__ or "").partition("\n")[0], _about_module(module))
-        if body.names():
+        if body.names() and body.choice is None:
             yield Suggestion("import", "directive", "import SNIPPET | PATH", "Puts a snippet, a file or files in.")
 
     def _further_words(self, row: Row, begun: str) -> Iterator[Suggestion]:
+        if row.place.choice is not None:
+            yield from _choice_words(row.node, row.place.choice)
+            return
         types: list[Value] = []
         if row.directive is not None and row.directive.type is not None and not row.modules:
             types.append(row.directive.type)
@@ -184,6 +195,10 @@ class Document:
             return word.span, f"`{named.node.name.text} {word.text[1:]}`, {named.node.span.place}"
         if row.directive is not None:
             return word.span, _about_directive(row.directive)
+        if row.place.choice is not None:
+            return word.span, _about_choice(
+                row.place.choice, self.text[word.span.start : word.span.end], offset - word.span.start
+            )
         return None
 
     # Where is it defined
@@ -268,6 +283,25 @@ def fix_of(diagnostic: Diagnostic) -> str:
 
 def _about_directive(directive: Directive) -> str:
     return f"```\n{usage(directive)}\n```\n\n{directive.doc}\n\n*{'; '.join(facts(directive))}*"
+
+
+def _choice_words(line: Node, directive: Directive) -> Iterator[Suggestion]:
+    """Behind `if`: what its condition may name, until `then`; then, and behind `else`, the words of the setting."""
+    if line.name.text == ELSE or any(word.text == THEN for word in line.arguments):
+        yield from (Suggestion(word, "value") for word in (directive.type.words if directive.type is not None else ()))
+        return
+    for variable in directive.dynamic.known.values() if directive.dynamic is not None else ():
+        yield Suggestion(variable.name, "value", str(variable.type), variable.doc)
+    yield from (Suggestion(name, "value", "", function.doc) for name, function in FUNCTIONS.items())
+    yield from (Suggestion(name, "value", "", about) for name, about in SPECIAL_FUNCTIONS.items())
+    yield from (Suggestion(word, "value") for word in (THEN, "and", "or", "not", "in", "matches"))
+
+
+def _about_choice(directive: Directive, word: str, offset: int) -> str:
+    """Of a word in the lines of a choice: the variable there, else the directive."""
+    name = next((match.group() for match in re.finditer(r"\w+", word) if match.start() <= offset <= match.end()), "")
+    variable = directive.dynamic.known.get(name) if directive.dynamic is not None else None
+    return _about_directive(directive) if variable is None else f"`{name}`: {variable.type}\n\n{variable.doc}"
 
 
 def _about_module(module: type[Module] | type[Block]) -> str:

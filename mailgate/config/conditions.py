@@ -52,7 +52,7 @@ class Written:
             pieces.append(piece)
             position += len(piece) + 1
         self.text = " ".join(pieces)
-        self.is_literal = all(word.literal for word in words)
+        self.is_literal = all(word.literal and not _of_macro(word.span) for word in words)
         """No macro and no variable of the environment had a part in it."""
 
     def span(self, start: int, end: int) -> Span:
@@ -69,6 +69,10 @@ class Written:
         if until.source is not place.source or until.via != place.via or until.start < place.start:
             return place
         return place.source.span(place.start, until.end, place.via)
+
+
+def _of_macro(span: Span) -> bool:
+    return span.via is not None and any(step.kind == "macro" for step in span.via.chain())
 
 
 def _quoted(text: str) -> str:

@@ -88,7 +88,7 @@ def outbound(stage: Stage) -> Variables:
     """What a setting sees that is decided at this stage."""
     known = {variable.name: variable for when, variables in _OUTBOUND.items() if when <= stage for variable in variables}
     later = {
-        variable.name: f"it exists {_COMES[when]}, and this is decided before"
+        variable.name: f"it is known only {_COMES[when]}, and this is decided before"
         for when, variables in _OUTBOUND.items()
         if when > stage
         for variable in variables

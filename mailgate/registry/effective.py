@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from mailgate.config.dynamic import Dynamic
 from mailgate.config.line import Args, Chosen, List, OneOf, Value
 from mailgate.config.places import SecretText
 from mailgate.config.scalars import quote
@@ -79,6 +80,9 @@ class _Reader:
         if origin is not Origin.WRITTEN and (value is None or value in ("", ())):
             return
         ordered = not directive.repeatable or directive.name not in UNORDERED
+        if isinstance(value, Dynamic):
+            yield self._dynamic(directive, value, origin, span)
+            return
         if isinstance(value, Block) and not isinstance(value, Module):
             head = self.show(directive.type, value.value) if directive.type is not None else self.arguments(value)
             yield Setting(directive.name, head, origin, span, tuple(self.block(value)), ordered)
@@ -90,6 +94,12 @@ class _Reader:
         else:
             inner = self._inside(value) if isinstance(value, Module) else None
             yield Setting(directive.name, self.show(directive.type, value), origin, span, inner, ordered)
+
+    def _dynamic(self, directive: Directive, value: Dynamic, origin: Origin, span: Span | None) -> Setting:
+        lines = [Setting(*line, origin, value.span) for line in value.lines(lambda one: self.show(directive.type, one))]
+        if len(lines) == 1:  # computed in every case
+            return Setting(directive.name, lines[0].value, origin, span)
+        return Setting(directive.name, "", origin, span, tuple(lines))
 
     def _inside(self, module: Module) -> tuple[Setting, ...] | None:
         """The block of an inline module; None for one that is referred to: its settings stand where it is named."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mailgate.config.dynamic import ELSE, IF, THEN
 from mailgate.config.lexer import Token
 from mailgate.config.line import Args, List, OneOf, Value
 from mailgate.config.parser import Node
@@ -20,11 +21,12 @@ from mailgate.registry.module import Globals, Module
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What may stand between braces: the directives of a block, or (``namespace``) inline modules. The top level has
-    both, and modules by their full names."""
+    """What may stand between braces: the directives of a block, or (``namespace``) inline modules, or the lines by which a
+    dynamic directive is chosen (``choice``). The top level has directives, and modules by their full names."""
 
     block: type[Block] | None = None
     namespace: str = ""
+    choice: Directive | None = None
 
     @property
     def is_top(self) -> bool:
@@ -32,6 +34,8 @@ class Body:
 
     def names(self) -> list[str]:
         """Every word that a line in it may begin with."""
+        if self.choice is not None:
+            return [IF, ELSE]
         names = list(self.block.directives) if self.block is not None else []
         if self.is_top:
             names += known_names()
@@ -87,6 +91,8 @@ def outline(nodes: list[Node], place: Body = TOP) -> Iterator[Row]:
 
 def read_row(node: Node, place: Body) -> Row:
     """One line against the block it stands in."""
+    if place.choice is not None:
+        return _read_choice(node, place, place.choice)
     name = node.name.text
     directive = place.block.directives.get(name) if place.block is not None else None
     if directive is not None:
@@ -96,6 +102,8 @@ def read_row(node: Node, place: Body) -> Row:
         elif directive.block is not None:
             found.arguments(directive.block.arguments)
         body = found.body or (Body(directive.block) if directive.block is not None else None)
+        if directive.dynamic is not None:
+            body = Body(choice=directive)
         return Row(node, place, directive, tuple(found.modules), tuple(found.choices), body)
     namespace = place.namespace or (place.block.members if place.block is not None else "")
     full = name if place.is_top or name.startswith(namespace + ".") else f"{namespace}.{name}"
@@ -107,6 +115,17 @@ def read_row(node: Node, place: Body) -> Row:
     found.arguments(module.arguments)
     modules = (ModuleWord(node.name, module), *found.modules)
     return Row(node, place, None, modules, tuple(found.choices), found.body or Body(module, module.members))
+
+
+def _read_choice(node: Node, place: Body, directive: Directive) -> Row:
+    """An `if` or `else` line: its value is read as the directive's."""
+    words = node.arguments
+    if node.name.text == IF:
+        words = words[next((n for n, word in enumerate(words) if word.text == THEN), len(words)) + 1 :]
+    found = _Words(words)
+    if directive.type is not None:
+        found.read(directive.type)
+    return Row(node, place, None, (), tuple(found.choices))
 
 
 class _Words:
