@@ -18,10 +18,12 @@ class Adapters:
 
     ``reactor`` gives IReactorTime, IReactorTCP, IReactorUNIX and name resolution; ``wall_time`` seconds since the epoch, for
     dates that people read (waits use ``reactor.callLater``); ``run_in_thread(function, *args)`` runs blocking file work
-    in a bounded pool and returns a Deferred of its result; ``random`` is the source of jitter, shuffles and ids.
+    in a bounded pool and returns a Deferred of its result; ``random`` is the source of jitter, shuffles and ids;
+    ``resolver`` is the `dns.resolver.Resolver` that names are asked of, None where there is no DNS (simulations).
     """
 
     reactor: Any
     wall_time: Callable[[], float]
     run_in_thread: Callable[..., Any]
     random: random.Random
+    resolver: Any = None

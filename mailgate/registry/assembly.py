@@ -43,6 +43,8 @@ class Configuration:
     instances: dict[str, Module]
     modules: list[Module]
     listeners: list[Module]
+    context: ModuleContext
+    """What every module's begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ def build(
 ) -> Built:
     """Build the configuration of a file, or of a text (a string with a line end in it) that stands ``at`` a path.
 
-    ``outfit`` gives, from the global settings, what the modules' contexts have besides: ``spool``, ``log``.
+    ``outfit`` gives, from the global settings, what the modules' contexts have besides: ``spool``, ``log``, and
+    ``adapters`` in place of those given.
 
     :raises OSError: the file itself can't be read.
     """
@@ -201,11 +204,10 @@ class _Assembly:
         settings = Globals()
         bind(settings, plain.values, plain.items)
         self.context = ModuleContext(
-            self.adapters,
-            settings.hostname or socket.gethostname(),
-            settings.state_dir,
-            settings.runtime_dir,
-            **(self.outfit(settings) if self.outfit else {}),
+            hostname=settings.hostname or socket.gethostname(),
+            state_dir=settings.state_dir,
+            runtime_dir=settings.runtime_dir,
+            **{"adapters": self.adapters, **(self.outfit(settings) if self.outfit else {})},
         )
         others = self._global_values([node for node in nodes if node.name.text in _WITH_MODULES])
         bind(settings, {**plain.values, "local_domains": others.values["local_domains"]}, (*plain.items, *others.items))
@@ -391,7 +393,8 @@ class _Assembly:
             key = instance.context.name or f"{instance.label} ({instance.span})"
             instances[key if key not in instances else f"{key} #{len(instances)}"] = instance
         modules = [made.instance for made in self.made]
-        return Configuration(settings, instances, modules, [module for module in modules if module.is_listener])
+        listeners = [module for module in modules if module.is_listener]
+        return Configuration(settings, instances, modules, listeners, self.context)
 
 
 def _provides(named: _Named, wanted: str) -> bool:

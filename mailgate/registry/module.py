@@ -10,6 +10,7 @@ from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.schema import Block, Directive, Refused
+from mailgate.registry.names import ResolverBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,5 +154,11 @@ class Globals(Block):
         doc="How long running messages may take to finish when the gateway stops.",
         origin="smtp-server",
     )
-    resolver = Refused("resolver", "names are resolved by the system")
+    resolver = Directive(
+        "resolver",
+        block=ResolverBlock,
+        block_required=True,
+        doc="The DNS servers that are asked; those of /etc/resolv.conf without it. /etc/hosts comes first for addresses.",
+        origin="smtp-server",
+    )
     log = Refused("log", "twistd chooses where the log goes")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import Diagnostic, in_order
+from mailgate.dns.service import HostnameResolver, build_resolver
 from mailgate.message.body import Spool
 from mailgate.pipeline.testblock import run_tests
-from mailgate.registry import Built, Configuration, build
+from mailgate.registry import Built, Configuration, Globals, build
 from mailgate.registry.effective import Change, differences, effective
 
 
@@ -37,7 +39,11 @@ class Assembler:
         return self._build(self.path)
 
     def _build(self, path: str) -> Built:
-        return build(path, self._adapters, outfit=lambda _: {"spool": self.spool})
+        return build(path, self._adapters, outfit=self._outfit)
+
+    def _outfit(self, settings: Globals) -> dict[str, Any]:
+        world = replace(self._adapters, resolver=build_resolver(settings.resolver, self._adapters))
+        return {"spool": self.spool, "adapters": world}
 
     def read_again(self, current: Configuration) -> Candidate:
         """What would follow ``current``: checked, its `test` blocks run. Blocking, and no business of the event loop's.
@@ -53,5 +59,8 @@ class Assembler:
         return Candidate(None if failed else built.configuration, tuple(diagnostics), tuple(changes))
 
     def adopt(self, configuration: Configuration) -> None:
-        """This one serves from now on: its global limits count."""
+        """This one serves from now on: its global limits count, and whatever connects by name asks its resolver."""
         self.spool.limit = configuration.globals.body_spool_limit
+        resolver = configuration.context.adapters.resolver if configuration.context.adapters else None
+        if resolver is not None:
+            self._adapters.reactor.installNameResolver(HostnameResolver(resolver))
