@@ -41,6 +41,11 @@ class Event(Enum):
     SESSION_REFUSED = "session.refused"  # listener, client, limit
     LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
     PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none
+    AUTH_OK = "auth.ok"  # session, client, user, mechanism
+    AUTH_FAILED = "auth.failed"  # session, client, user, mechanism, reason
+    AUTH_TROUBLE = "auth.trouble"  # session, provider or user and mechanism, error: nobody could say whether it was right
+    ACCOUNTS_RELOADED = "accounts.reloaded"  # provider, path, entries
+    ACCOUNTS_FAILED = "accounts.failed"  # provider, path, reason: the old entries stay
     PROTOCOL_INJECTION = "protocol.injection"  # session, client: bytes behind STARTTLS
     MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds
     MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason
@@ -58,6 +63,8 @@ class Event(Enum):
     TLS_LOOKUP_FAILED = "tls.lookup_failed"  # name, reason: sni_lookup can't say which certificate belongs to a name
     TABLE_RELOADED = "table.reloaded"  # table, path, entries
     TABLE_FAILED = "table.failed"  # table, path, reason
+    QUEUE_STORE = "queue.store"  # queue or file, error: results can't be recorded, deliveries pause; or recovered
+    QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
 
 

@@ -1,0 +1,120 @@
+"""Entries and recipients as text, and back: JSON with short keys, absent where a value is the default.
+
+No pickle: what is read here may have lain on a disk for a week. Every text is stored with a checksum; what does not fit its
+checksum, or does not parse, is `Damaged`. Addresses are parsed again on the way in: nothing a disk invents gets into a command.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from mailgate.queue.entry import Fate, LastTry, Origin, Standing, Waiting
+from mailgate.queue.store import Damaged
+from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, parse_address
+from mailgate.smtp.parameters import BodyType, MailParameters, RcptParameters
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+
+def checksum(*parts: bytes) -> int:
+    """Of parts that belong together; it finds damage, not malice."""
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return value
+
+
+def encode_facts(sender: Address, parameters: MailParameters, origin: Origin, priority: int) -> bytes:
+    """What an entry has besides its columns."""
+    facts: dict[str, Any] = {"from": str(sender)}
+    given = {
+        "size": parameters.size,
+        "body": parameters.body.value if parameters.body is not None else None,
+        "utf8": parameters.smtputf8,
+        "requiretls": parameters.requiretls,
+        "ret": parameters.ret,
+        "envid": parameters.envid,
+        "auth": parameters.auth,
+        "priority": priority,
+    }
+    facts.update((key, value) for key, value in given.items() if value or (key == "size" and value == 0))
+    came = {name: getattr(origin, name) for name in Origin.__dataclass_fields__ if getattr(origin, name)}
+    if came:
+        facts["origin"] = came
+    return _dumps(facts).encode()
+
+
+def decode_facts(text: bytes) -> tuple[Address, MailParameters, Origin, int]:
+    """:raises Damaged: this is not what `encode_facts` made."""
+    try:
+        facts = json.loads(text)
+        body = facts.get("body")
+        parameters = MailParameters(
+            size=facts.get("size"),
+            body=BodyType(body) if body is not None else None,
+            smtputf8=bool(facts.get("utf8", False)),
+            requiretls=bool(facts.get("requiretls", False)),
+            ret=facts.get("ret"),
+            envid=facts.get("envid"),
+            auth=facts.get("auth"),
+        )
+        return _address(facts["from"]), parameters, Origin(**facts.get("origin", {})), int(facts.get("priority", 0))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"unreadable facts: {error}") from error
+
+
+def encode_recipient(row: Waiting) -> bytes:
+    """What a recipient has besides its columns (number, destination, standing, due)."""
+    facts: dict[str, Any] = {"to": str(row.address)}
+    if row.parameters.notify:
+        facts["notify"] = sorted(row.parameters.notify)
+    if row.last is not None:
+        last = row.last
+        facts["last"] = [last.at, last.code, last.status, last.text, last.kind, last.peer, last.remote]
+    given = {
+        "orcpt": row.parameters.orcpt,
+        "was": str(row.original) if row.original is not None else None,
+        "retries": row.retries,
+        "notified": row.notified,
+        "doubt": row.in_doubt,
+        "fate": int(row.fate) if row.fate is not None else None,
+        "reason": row.reason,
+    }
+    facts.update((key, value) for key, value in given.items() if value)
+    return _dumps(facts).encode()
+
+
+def decode_recipient(number: int, destination: str, standing: int, due: float, text: bytes) -> Waiting:
+    """:raises Damaged: this is not what `encode_recipient` made."""
+    try:
+        facts = json.loads(text)
+        last, original, fate = facts.get("last"), facts.get("was"), facts.get("fate")
+        return Waiting(
+            number=number,
+            address=_address(facts["to"]),
+            destination=destination,
+            parameters=RcptParameters(frozenset(facts.get("notify", ())), facts.get("orcpt")),
+            original=_address(original) if original else None,
+            standing=Standing(standing),
+            due=due,
+            retries=int(facts.get("retries", 0)),
+            notified=int(facts.get("notified", 0)),
+            last=LastTry(*last) if last else None,
+            in_doubt=bool(facts.get("doubt", False)),
+            fate=Fate(fate) if fate is not None else None,
+            reason=facts.get("reason", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"unreadable recipient: {error}") from error
+
+
+def _address(text: str) -> Address:
+    """Lenient in what a listener accepted leniently, strict about what can't go into a command."""
+    if not text:
+        return NULL_ADDRESS
+    try:
+        return parse_address(text, strict=False)
+    except AddressError as error:
+        raise ValueError(f"`{text}` is no address") from error

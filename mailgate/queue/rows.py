@@ -1,0 +1,378 @@
+"""The statements of a queue's sqlite file: functions of a connection, called in threads, inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mailgate.queue.codec import checksum, decode_facts, decode_recipient, encode_facts, encode_recipient
+from mailgate.queue.content import Shape
+from mailgate.queue.entry import Draft, Entry, Settled, Standing, Waiting
+from mailgate.queue.store import Damaged, Line
+
+Found = list[tuple[Entry, tuple[Waiting, ...]]]
+"""Entries with those of their rows that were asked for."""
+Broken = list[tuple[int, str]]
+"""Damaged entries and what is wrong with them."""
+
+_ENTRY_COLUMNS = "token, message_id, target, arrived, body, facts, header, checksum"
+_RECIPIENT_COLUMNS = "entry, number, destination, standing, due, intent, facts, checksum"
+_ENTRY = "SELECT id, message_id, target, arrived, body, facts, header, checksum FROM entry"
+_RECIPIENT = f"SELECT {_RECIPIENT_COLUMNS} FROM recipient"
+
+
+# Accepting
+
+
+def insert_drafts(
+    connection: sqlite3.Connection, drafts: Sequence[Draft], bodies: dict[int, int], token: int, prepared: bool
+) -> list[Entry]:
+    """``bodies`` has the numbers of content that is stored already, by the identity of the body object."""
+    for body in bodies.values():
+        connection.execute("UPDATE body SET complete = 1 WHERE id = ?", (body,))
+    entries = []
+    for draft in drafts:
+        message = draft.message
+        body = bodies.get(id(message.body), 0)
+        if not body:
+            body = bodies[id(message.body)] = _insert_content(connection, draft)
+        facts = encode_facts(draft.sender, draft.parameters, draft.origin, draft.priority)
+        check = _entry_checksum(draft.message_id, draft.target, draft.arrived, facts, message.header)
+        values = (token, draft.message_id, draft.target, draft.arrived, body, facts, message.header, check)
+        inserted = connection.execute(f"INSERT INTO entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values).lastrowid
+        assert inserted is not None
+        kept = [(inserted, *_recipient_values(row, Standing.PREPARED if prepared else row.standing)) for row in draft.recipients]
+        connection.executemany(
+            f"INSERT INTO recipient ({_RECIPIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+            kept,
+        )
+        entries.append(
+            Entry(
+                inserted,
+                draft.message_id,
+                draft.target,
+                draft.sender,
+                draft.parameters,
+                draft.origin,
+                draft.arrived,
+                message.header,
+                body,
+                message.size,
+                draft.recipients,
+                draft.priority,
+            )
+        )
+    return entries
+
+
+def _insert_content(connection: sqlite3.Connection, draft: Draft) -> int:
+    message = draft.message
+    whole = message.body.data
+    assert whole is not None
+    data = whole[len(whole) - (message.size - len(message.header)) :]
+    body = message.body
+    shape = Shape(len(data), body.rest_eight_bit, body.rest_has_dots, message.ends_with_newline)
+    inserted = connection.execute(
+        "INSERT INTO body (size, flags, complete, checksum, data) VALUES (?, ?, 1, ?, ?)",
+        (shape.size, shape.pack(), checksum(data), data),
+    ).lastrowid
+    assert inserted is not None
+    return inserted
+
+
+def begin_body(connection: sqlite3.Connection, shape: Shape) -> int:
+    inserted = connection.execute(
+        "INSERT INTO body (size, flags, complete) VALUES (?, ?, 0)", (shape.size, shape.pack())
+    ).lastrowid
+    assert inserted is not None
+    return inserted
+
+
+def insert_piece(connection: sqlite3.Connection, body: int, number: int, piece: bytes) -> None:
+    values = (body, number, checksum(piece), piece)
+    connection.execute("INSERT INTO piece (body, number, checksum, data) VALUES (?, ?, ?, ?)", values)
+
+
+def commit(connection: sqlite3.Connection, entries: Sequence[int]) -> None:
+    """:raises Damaged: an entry is not there any more."""
+    for entry in entries:
+        changed = connection.execute(
+            "UPDATE recipient SET standing = ? WHERE entry = ? AND standing = ?", (Standing.WAITING, entry, Standing.PREPARED)
+        ).rowcount
+        if not changed:
+            raise Damaged(f"entry {entry} was prepared and is not there")
+
+
+# Forgetting
+
+
+def recover(connection: sqlite3.Connection) -> None:
+    """After a start: nobody heard 250 for what was only prepared, and nobody will ask for content without an entry."""
+    prepared = [entry for (entry,) in connection.execute("SELECT DISTINCT entry FROM recipient WHERE standing = 0")]
+    delete_entries(connection, prepared)
+    unused = connection.execute("SELECT id FROM body WHERE complete = 0")
+    delete_bodies(connection, [body for (body,) in unused.fetchall()])
+
+
+def forget_refused(connection: sqlite3.Connection, tokens: Sequence[int]) -> None:
+    for token in tokens:
+        found = connection.execute("SELECT id FROM entry WHERE token = ?", (token,)).fetchall()
+        delete_entries(connection, [entry for (entry,) in found])
+
+
+def delete_entries(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
+    for entry in entries:
+        body = connection.execute("SELECT body FROM entry WHERE id = ?", (entry,)).fetchone()
+        connection.execute("DELETE FROM recipient WHERE entry = ?", (entry,))
+        connection.execute("DELETE FROM history WHERE entry = ?", (entry,))
+        connection.execute("DELETE FROM entry WHERE id = ?", (entry,))
+        if body is not None:
+            _delete_unused_body(connection, body[0])
+
+
+def _delete_unused_body(connection: sqlite3.Connection, body: int) -> None:
+    if connection.execute("SELECT 1 FROM entry WHERE body = ? LIMIT 1", (body,)).fetchone() is None:
+        delete_bodies(connection, [body])
+
+
+def delete_bodies(connection: sqlite3.Connection, bodies: Iterable[int]) -> None:
+    for body in bodies:
+        connection.execute("DELETE FROM piece WHERE body = ?", (body,))
+        connection.execute("DELETE FROM body WHERE id = ?", (body,))
+
+
+def purge(connection: sqlite3.Connection, before: float) -> int:
+    found = connection.execute(
+        "SELECT entry, number FROM recipient WHERE standing = ? AND due < ?", (Standing.REMOVED, before)
+    ).fetchall()
+    connection.executemany("DELETE FROM recipient WHERE entry = ? AND number = ?", found)
+    _delete_empty(connection, {entry for entry, _ in found})
+    return len(found)
+
+
+def _delete_empty(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
+    for entry in entries:
+        if connection.execute("SELECT 1 FROM recipient WHERE entry = ? LIMIT 1", (entry,)).fetchone() is None:
+            delete_entries(connection, [entry])
+
+
+# Delivering
+
+
+def destinations(connection: sqlite3.Connection) -> list[tuple[str, float]]:
+    """By leaps through the index: as many steps as there are destinations, however many wait."""
+    found = []
+    row = connection.execute(
+        "SELECT destination, due FROM recipient WHERE standing = 1 ORDER BY destination, due LIMIT 1"
+    ).fetchone()
+    while row is not None:
+        found.append((row[0], row[1]))
+        row = connection.execute(
+            "SELECT destination, due FROM recipient WHERE standing = 1 AND destination > ? ORDER BY destination, due LIMIT 1",
+            (row[0],),
+        ).fetchone()
+    return found
+
+
+def due(
+    connection: sqlite3.Connection, destination: str, now: float, limit: int, leased: Collection[tuple[int, int]]
+) -> tuple[Found, Broken, float]:
+    """Entries with recipients that are due and not leased, the earliest first; and when the next of the others is due."""
+    chosen: dict[int, None] = {}
+    following = float("inf")
+    cursor = connection.execute(
+        "SELECT entry, number, due FROM recipient WHERE standing = 1 AND destination = ? ORDER BY due", (destination,)
+    )
+    for entry, number, at in cursor:
+        if (entry, number) in leased or entry in chosen:
+            continue
+        if at > now or len(chosen) >= limit:
+            following = max(at, now)
+            break
+        chosen[entry] = None
+    cursor.close()
+    found, damaged = _load(
+        connection,
+        chosen,
+        lambda row: row.standing is Standing.WAITING and row.destination == destination and row.due <= now,
+    )
+    return found, damaged, following
+
+
+def owed(connection: sqlite3.Connection, limit: int, leased: Collection[tuple[int, int]]) -> tuple[Found, Broken, float]:
+    """As `due`, for those whose report is owed: they are due at once."""
+    rows = connection.execute(
+        "SELECT entry, number FROM recipient WHERE standing = 3 ORDER BY due LIMIT ?", (limit + len(leased),)
+    ).fetchall()
+    chosen = dict.fromkeys(entry for entry, number in rows if (entry, number) not in leased)
+    found, damaged = _load(connection, chosen, lambda row: row.standing is Standing.OWED)
+    return found, damaged, float("inf")
+
+
+def intend(connection: sqlite3.Connection, keys: Sequence[tuple[int, int]]) -> None:
+    connection.executemany("UPDATE recipient SET intent = 1 WHERE entry = ? AND number = ?", keys)
+
+
+def settle(connection: sqlite3.Connection, entry: int, body: int, results: Sequence[Settled], now: float) -> None:
+    for result in results:
+        if result.row is None:
+            connection.execute("DELETE FROM recipient WHERE entry = ? AND number = ?", (entry, result.number))
+        else:
+            _update(connection, entry, result.row)
+    left = connection.execute("SELECT 1 FROM recipient WHERE entry = ? LIMIT 1", (entry,)).fetchone()
+    if left is None:
+        connection.execute("DELETE FROM history WHERE entry = ?", (entry,))
+        connection.execute("DELETE FROM entry WHERE id = ?", (entry,))
+        _delete_unused_body(connection, body)
+        return
+    notes = [(entry, now, result.note) for result in results if result.note]
+    connection.executemany("INSERT INTO history (entry, at, text) VALUES (?, ?, ?)", notes)
+
+
+# Operators
+
+
+def change(
+    connection: sqlite3.Connection,
+    entry: int,
+    edit: Callable[[Waiting], Waiting | None],
+    leased: Collection[int],
+    note: str,
+    now: float,
+) -> list[int]:
+    """The numbers of the rows that were changed."""
+    changed = []
+    for stored in connection.execute(f"{_RECIPIENT} WHERE entry = ?", (entry,)).fetchall():
+        row = _recipient(stored)
+        edited = edit(row) if row.number not in leased else None
+        if edited is not None:
+            _update(connection, entry, edited)
+            changed.append(row.number)
+    if changed and note:
+        connection.execute("INSERT INTO history (entry, at, text) VALUES (?, ?, ?)", (entry, now, note))
+    return changed
+
+
+def browse(connection: sqlite3.Connection, after: int, limit: int) -> tuple[list[Entry], Broken]:
+    chosen = connection.execute("SELECT id FROM entry WHERE id > ? ORDER BY id LIMIT ?", (after, limit)).fetchall()
+    found, damaged = _load(connection, [entry for (entry,) in chosen], lambda row: row.standing is not Standing.PREPARED)
+    return [entry for entry, rows in found if rows], damaged
+
+
+def find(connection: sqlite3.Connection, message_id: str) -> tuple[list[Entry], Broken]:
+    chosen = connection.execute("SELECT id FROM entry WHERE message_id = ? ORDER BY id", (message_id,)).fetchall()
+    found, damaged = _load(connection, [entry for (entry,) in chosen], lambda row: row.standing is not Standing.PREPARED)
+    return [entry for entry, rows in found if rows], damaged
+
+
+def counts(connection: sqlite3.Connection) -> dict[Standing, int]:
+    counted = dict.fromkeys(Standing, 0)
+    counted.update(
+        (Standing(standing), n)
+        for standing, n in connection.execute("SELECT standing, COUNT(*) FROM recipient GROUP BY standing")
+    )
+    return counted
+
+
+def history(connection: sqlite3.Connection, entry: int) -> list[Line]:
+    return [
+        Line(at, text) for at, text in connection.execute("SELECT at, text FROM history WHERE entry = ? ORDER BY id", (entry,))
+    ]
+
+
+def set_aside(connection: sqlite3.Connection, entry: int, why: str, now: float) -> None:
+    """Everything of the entry, as it is, into `damaged`; its content stays where it is."""
+    for table, key in (("entry", "id"), ("recipient", "entry")):
+        for stored in connection.execute(f"SELECT * FROM {table} WHERE {key} = ?", (entry,)).fetchall():
+            values = (now, f"{table} {entry}: {why}", repr(stored).encode())
+            connection.execute("INSERT INTO damaged (at, what, row) VALUES (?, ?, ?)", values)
+    connection.execute("DELETE FROM recipient WHERE entry = ?", (entry,))
+
+
+# Reading
+
+
+def read_body(connection: sqlite3.Connection, body: int) -> tuple[Shape, bytes | None]:
+    """:raises Damaged: it is not there, or not what it was."""
+    found = connection.execute("SELECT size, flags, checksum, data FROM body WHERE id = ? AND complete = 1", (body,)).fetchone()
+    if found is None:
+        raise Damaged("its content is not there")
+    size, flags, check, data = found
+    if data is not None and (len(data) != size or checksum(data) != check):
+        raise Damaged("its content is not what was written")
+    return Shape.unpack(size, flags), data
+
+
+def read_piece(connection: sqlite3.Connection, body: int, number: int) -> bytes:
+    """:raises Damaged: it is not there, or not what it was."""
+    found = connection.execute("SELECT checksum, data FROM piece WHERE body = ? AND number = ?", (body, number)).fetchone()
+    if found is None or checksum(found[1]) != found[0]:
+        raise Damaged(f"piece {number} of its content is not what was written")
+    data: bytes = found[1]
+    return data
+
+
+def _load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callable[[Waiting], bool]) -> tuple[Found, Broken]:
+    """Entries with all their rows, and those rows that are wanted; damaged ones are left out and named."""
+    found: Found = []
+    damaged: Broken = []
+    for number in entries:
+        try:
+            stored = connection.execute(f"{_ENTRY} WHERE id = ?", (number,)).fetchone()
+            if stored is None:
+                raise Damaged("the entry is not there")
+            recipients = connection.execute(f"{_RECIPIENT} WHERE entry = ? ORDER BY number", (number,)).fetchall()
+            rows = tuple(_recipient(one) for one in recipients)
+            entry = _entry(stored, rows, _size_of(connection, stored))
+        except Damaged as error:
+            damaged.append((number, str(error)))
+            continue
+        found.append((entry, tuple(row for row in rows if wanted(row))))
+    return found, damaged
+
+
+def _size_of(connection: sqlite3.Connection, stored: tuple[Any, ...]) -> int:
+    size = connection.execute("SELECT size FROM body WHERE id = ?", (stored[4],)).fetchone()
+    return len(stored[6]) + (size[0] if size is not None else 0)
+
+
+def _entry(stored: tuple[Any, ...], rows: tuple[Waiting, ...], size: int) -> Entry:
+    number, message_id, target, arrived, body, facts, header, check = stored
+    try:
+        if _entry_checksum(message_id, target, arrived, facts, header) != check:
+            raise Damaged("the entry is not what was written")
+    except (TypeError, AttributeError) as error:
+        raise Damaged("the entry is not what was written") from error
+    sender, parameters, origin, priority = decode_facts(facts)
+    return Entry(number, message_id, target, sender, parameters, origin, arrived, header, body, size, rows, priority)
+
+
+def _entry_checksum(message_id: str, target: str, arrived: float, facts: bytes, header: bytes) -> int:
+    return checksum(message_id.encode(), target.encode(), repr(float(arrived)).encode(), facts, header)
+
+
+def _recipient(stored: tuple[Any, ...]) -> Waiting:
+    _, number, destination, standing, due, intent, facts, check = stored
+    try:
+        if checksum(facts, destination.encode()) != check:
+            raise Damaged(f"recipient {number} is not what was written")
+    except (TypeError, AttributeError) as error:
+        raise Damaged(f"recipient {number} is not what was written") from error
+    row = decode_recipient(number, destination, standing, due, facts)
+    return replace(row, in_doubt=True) if intent and not row.in_doubt else row
+
+
+def _recipient_values(row: Waiting, standing: Standing) -> tuple[Any, ...]:
+    facts = encode_recipient(row)
+    return (row.number, row.destination, int(standing), row.due, facts, checksum(facts, row.destination.encode()))
+
+
+def _update(connection: sqlite3.Connection, entry: int, row: Waiting) -> None:
+    number, destination, standing, due, facts, check = _recipient_values(row, row.standing)
+    connection.execute(
+        "UPDATE recipient SET destination = ?, standing = ?, due = ?, intent = 0, facts = ?, checksum = ?"
+        " WHERE entry = ? AND number = ?",
+        (destination, standing, due, facts, check, entry, number),
+    )

@@ -1,0 +1,359 @@
+"""A queue in one sqlite file: the store of a gateway that stands alone.
+
+One process has the file, by a lock beside it; leases are kept in memory and end with the process. Writes go through `Writer`
+(group commit, one fsync for all that wait), in WAL mode with synchronous=FULL; reads have a connection of their own and see what
+is committed. Both run in the thread pool.
+
+What happens when the disk fails: nothing that was refused is delivered later. An accept whose commit failed may have reached the
+disk in spite of it, so its token is remembered and its rows are deleted when the file is opened again (`reopen`), before anything
+else is done with it.
+
+Damage is found by checksums when a row or a piece is read. The row goes to the table `damaged` with its bytes, an error to the
+log, and the queue goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from mailgate.adapters import Adapters
+from mailgate.events import Event, EventLog
+from mailgate.message.message import Message
+from mailgate.queue import rows
+from mailgate.queue.content import PIECE, Shape, StoredContent
+from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing, Waiting
+from mailgate.queue.schema import upgrade
+from mailgate.queue.store import Damaged, Line, StoreError, Unavailable
+from mailgate.queue.writer import Broken, Job, Writer, as_store_error
+
+_NEVER = float("inf")
+
+
+class SqliteStore:
+    """See the module's docstring and `store.Store`. ``path`` is the file; its directory exists or is made, for us alone."""
+
+    def __init__(self, path: str, adapters: Adapters, log: EventLog | None = None) -> None:
+        self.path = path
+        self._adapters = adapters
+        self._log = log or EventLog("mailgate.queue")
+        self._lock: int | None = None
+        self._writer: Writer | None = None
+        self._reading: sqlite3.Connection | None = None
+        self._reader_lock = threading.Lock()
+        self._leased: set[tuple[int, int]] = set()
+        self._searches = 0
+        """Searches for recipients to lease that are under way in a thread."""
+        self._saved: set[tuple[int, int]] = set()
+        """Rows saved while a search was under way: what it brings of them is old."""
+        self._refused: list[int] = []
+        """Tokens of accepts that failed in a way that may have left them on the disk."""
+        self.broken = ""
+        """Why the file can't be used now, until `reopen`."""
+
+    # Life
+
+    async def open(self) -> None:
+        connections = await self._adapters.run_in_thread(self._open)
+        self._use(*connections)
+
+    async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.drained()
+            await self._adapters.run_in_thread(self._close, writer._connection)
+        self._leased.clear()
+
+    async def reopen(self) -> None:
+        """Try a file again that failed. Leases hold on: what they deliver is still this process's."""
+        if not self.broken:
+            return
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await self._adapters.run_in_thread(self._disconnect, writer._connection)
+        refused = list(self._refused)
+        connections = await self._adapters.run_in_thread(self._connect, refused)
+        self._refused = self._refused[len(refused) :]
+        self.broken = ""
+        self._use(*connections)
+
+    def _use(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
+        self._writer = Writer(writing, self._adapters.run_in_thread, self._break)
+        self._reading = reading
+
+    def _break(self, error: BaseException) -> None:
+        self.broken = str(error)
+        self._log.error(Event.QUEUE_STORE, file=self.path, error=str(error))
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """In a thread."""
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable(f"{error.filename}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise Unavailable(f"{self.path}: another process has this queue") from error
+        try:
+            connections = self._connect([])
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+        return connections
+
+    def _connect(self, refused: Sequence[int]) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """In a thread. What was prepared, and what was refused, is forgotten."""
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # before sqlite makes it for everybody
+            writing = _connection(self.path)
+            upgrade(writing)
+            writing.execute("BEGIN IMMEDIATE")
+            rows.forget_refused(writing, refused)
+            rows.recover(writing)
+            writing.execute("COMMIT")
+            return writing, _connection(self.path)
+        except OSError as error:
+            raise Unavailable(f"{self.path}: {error.strerror}") from error
+        except sqlite3.Error as error:
+            raise Unavailable(f"{self.path}: {error}") from error
+
+    def _close(self, writing: sqlite3.Connection) -> None:
+        """In a thread."""
+        self._disconnect(writing)
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def _disconnect(self, writing: sqlite3.Connection) -> None:
+        with self._reader_lock:
+            reading, self._reading = self._reading, None
+            for connection in (reading, writing):
+                try:
+                    if connection is not None:
+                        connection.close()
+                except sqlite3.Error as error:  # a failing disk: there is nothing left to save
+                    self._log.warn(Event.QUEUE_STORE, file=self.path, error=str(error))
+
+    # Accepting
+
+    async def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> tuple[Entry, ...]:
+        contents = {id(draft.message.body): draft.message for draft in drafts}
+        bodies: dict[int, int] = {}
+        try:
+            for key, message in contents.items():
+                if message.body.data is None:
+                    bodies[key] = await self._store_pieces(message)
+            token = self._adapters.random.getrandbits(63)
+            return tuple(await self._accept(drafts, bodies, token, prepared))
+        except BaseException:
+            if bodies and not self.broken:
+                self._submit(lambda connection: rows.delete_bodies(connection, bodies.values())).when_done(_nothing)
+            raise
+
+    def _accept(self, drafts: Sequence[Draft], bodies: dict[int, int], token: int, prepared: bool) -> Awaitable[list[Entry]]:
+        def insert(connection: sqlite3.Connection) -> list[Entry]:
+            return rows.insert_drafts(connection, drafts, dict(bodies), token, prepared)
+
+        return self._accepted(self._submit(insert), token)
+
+    async def _accepted(self, inserting: Awaitable[list[Entry]], token: int) -> list[Entry]:
+        try:
+            return await inserting
+        except Broken:
+            self._refused.append(token)
+            raise
+        except BaseException:
+            if not self.broken:  # cancelled: nobody will hear 250, and the job may be on its way
+                self._submit(lambda connection: rows.forget_refused(connection, [token])).when_done(_nothing)
+            raise
+
+    async def _store_pieces(self, message: Message) -> int:
+        """Content that is not in memory, piece by piece, in transactions of their own. Nobody sees it before it is complete."""
+        start, size = len(message.header), message.size - len(message.header)
+        shape = _shape(message)
+        body: int = await self._submit(lambda connection: rows.begin_body(connection, shape))
+        try:
+            for number in range(-(-size // PIECE)):
+                reading = message.read(start + number * PIECE, PIECE)
+                piece = reading if isinstance(reading, bytes) else await reading
+                await self._submit(_piece_writer(body, number, piece))
+        except BaseException:
+            if not self.broken:
+                self._submit(lambda connection: rows.delete_bodies(connection, [body])).when_done(_nothing)
+            raise
+        return body
+
+    async def commit(self, entries: Sequence[int]) -> None:
+        await self._submit(lambda connection: rows.commit(connection, entries))
+
+    async def abort(self, entries: Sequence[int]) -> None:
+        await self._submit(lambda connection: rows.delete_entries(connection, entries))
+
+    # Delivering
+
+    async def destinations(self) -> list[tuple[str, float]]:
+        found: list[tuple[str, float]] = await self._read(rows.destinations)
+        return found
+
+    async def lease(self, destination: str, now: float, limit: int) -> tuple[list[Lease], float]:
+        leased = frozenset(self._leased)
+        leases, damaged, following = await self._search(
+            lambda connection: rows.due(connection, destination, now, limit, leased), leased
+        )
+        await self._set_aside(damaged)
+        return leases, following
+
+    async def _search(self, job: Job, leased: frozenset[tuple[int, int]]) -> tuple[list[Lease], rows.Broken, float]:
+        """Lease what a read finds, but nothing that was leased, or saved, after the read began: its rows are old news."""
+        self._searches += 1
+        try:
+            found, damaged, following = await self._read(job)
+            taken = leased | self._leased | self._saved
+        finally:
+            self._searches -= 1
+            if not self._searches:
+                self._saved.clear()
+        leases = []
+        for entry, wanted in found:
+            free = tuple(row for row in wanted if (entry.id, row.number) not in taken)
+            if free:
+                self._leased.update((entry.id, row.number) for row in free)
+                leases.append(Lease(entry, free))
+        return leases, damaged, following
+
+    def take(self, entry: Entry) -> Lease:
+        waiting = tuple(row for row in entry.recipients if row.standing is Standing.WAITING)
+        self._leased.update((entry.id, row.number) for row in waiting)
+        return Lease(entry, waiting)
+
+    async def renew(self, lease: Lease) -> Lease:
+        return lease
+
+    def drop(self, lease: Lease) -> None:
+        """End a lease with nothing changed: nobody tried."""
+        self._leased.difference_update((lease.entry.id, row.number) for row in lease.recipients)
+
+    async def intend(self, lease: Lease) -> None:
+        keys = [(lease.entry.id, row.number) for row in lease.recipients]
+        await self._submit(lambda connection: rows.intend(connection, keys))
+
+    async def settle(self, lease: Lease, results: Sequence[Settled]) -> None:
+        now = self._adapters.wall_time()
+        await self._submit(lambda connection: rows.settle(connection, lease.entry.id, lease.entry.body, results, now))
+        saved = [(lease.entry.id, result.number) for result in results]
+        self._leased.difference_update(saved)
+        self._remember_saved(saved)
+
+    def _remember_saved(self, keys: Iterable[tuple[int, int]]) -> None:
+        if self._searches:
+            self._saved.update(keys)
+
+    async def owed(self, limit: int) -> list[Lease]:
+        leased = frozenset(self._leased)
+        leases, damaged, _ = await self._search(lambda connection: rows.owed(connection, limit, leased), leased)
+        await self._set_aside(damaged)
+        return leases
+
+    async def message(self, entry: Entry) -> Message:
+        try:
+            shape, data = await self._read(lambda connection: rows.read_body(connection, entry.body))
+        except Damaged as error:
+            await self._set_aside([(entry.id, str(error))])
+            raise
+        content = StoredContent(shape, data, None if data is not None else self._fetcher(entry.body))
+        return Message(entry.header, content)  # type: ignore[arg-type]
+
+    def _fetcher(self, body: int) -> Callable[[int], Awaitable[bytes]]:
+        return lambda number: self._read(lambda connection: rows.read_piece(connection, body, number))
+
+    async def set_aside(self, entry: int, why: str) -> None:
+        """Take a damaged entry out of the queue, with its bytes."""
+        await self._set_aside([(entry, why)])
+
+    async def _set_aside(self, damaged: Iterable[tuple[int, str]]) -> None:
+        now = self._adapters.wall_time()
+        for entry, why in damaged:
+            self._log.error(Event.QUEUE_DAMAGED, file=self.path, entry=entry, error=why)
+            await self._submit(partial(rows.set_aside, entry=entry, why=why, now=now))
+
+    # For operators
+
+    async def browse(self, after: int, limit: int) -> list[Entry]:
+        entries, damaged = await self._read(lambda connection: rows.browse(connection, after, limit))
+        await self._set_aside(damaged)
+        return list(entries)
+
+    async def find(self, message_id: str) -> list[Entry]:
+        entries, damaged = await self._read(lambda connection: rows.find(connection, message_id))
+        await self._set_aside(damaged)
+        return list(entries)
+
+    async def counts(self) -> dict[Standing, int]:
+        """Recipients by standing."""
+        counted: dict[Standing, int] = await self._read(rows.counts)
+        return counted
+
+    async def history(self, entry: int) -> list[Line]:
+        lines: list[Line] = await self._read(lambda connection: rows.history(connection, entry))
+        return lines
+
+    async def change(self, entry: int, edit: Callable[[Waiting], Waiting | None], note: str) -> int:
+        leased = frozenset(number for owner, number in self._leased if owner == entry)
+        now = self._adapters.wall_time()
+        changed: list[int] = await self._submit(lambda connection: rows.change(connection, entry, edit, leased, note, now))
+        self._remember_saved((entry, number) for number in changed)
+        return len(changed)
+
+    async def purge(self, before: float) -> int:
+        purged: int = await self._submit(lambda connection: rows.purge(connection, before))
+        return purged
+
+    # Jobs
+
+    def _submit(self, job: Job) -> Any:
+        if self._writer is None:
+            raise Unavailable(self.broken or "the queue is not open")
+        return self._writer.submit(job)
+
+    async def _read(self, job: Job) -> Any:
+        return await self._adapters.run_in_thread(self._read_now, job)
+
+    def _read_now(self, job: Job) -> Any:
+        """In a thread."""
+        with self._reader_lock:
+            if self._reading is None:
+                raise Unavailable(self.broken or "the queue is not open")
+            try:
+                return job(self._reading)
+            except sqlite3.Error as error:
+                failure = as_store_error(error)
+                raise failure if isinstance(failure, StoreError) else Unavailable(str(error)) from error
+
+
+def _connection(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=10.0)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _piece_writer(body: int, number: int, piece: bytes) -> Job:
+    return lambda connection: rows.insert_piece(connection, body, number, piece)
+
+
+def _shape(message: Message) -> Shape:
+    body = message.body
+    return Shape(message.size - len(message.header), body.rest_eight_bit, body.rest_has_dots, message.ends_with_newline)
+
+
+def _nothing() -> None:
+    """Cleaning up after a failure: if that fails too, opening the file does it."""

@@ -1,0 +1,121 @@
+"""What a store of a queue promises, whatever it is made of.
+
+A store keeps entries (entry.py). Everything that changes it is durable when its awaitable fires: it survives `kill -9` and the
+loss of power. A call that fails changed nothing, or, where the disk lied about that, the store undoes it before it goes on.
+
+- Two phases: `accept` with ``prepared`` makes rows that nobody delivers; `commit` lets them go, `abort` forgets them; `open`
+  forgets what a process that died had prepared, for nobody heard 250 for it.
+- Leases: `lease` hands recipients that are due to one process. Every save names the lease; a store that several nodes share
+  refuses saves under a lease that ended (`LeaseLost`), so a slow node can't overwrite what its successor did.
+- `intend` is written before the final dot may go out. Whoever finds an open intent later knows that his delivery may be
+  the second one: that is what `Waiting.in_doubt` says.
+- A damaged entry is set aside with its bytes and logged; it never stops the rest and is never deleted.
+
+`Full` and `Unavailable` are 452 4.3.1 and 451 4.3.0 to a client; deliveries pause while results can't be recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mailgate.queue.entry import Draft, Entry, Lease, Settled, Waiting
+
+
+class StoreError(Exception):
+    """The store did not do it."""
+
+
+class Full(StoreError):
+    """No space is left: on the disk, or by our own bounds."""
+
+
+class Unavailable(StoreError):
+    """The store can't be used now: a failing disk, a database that is gone."""
+
+
+class LeaseLost(StoreError):
+    """Somebody else may have the recipients by now; nothing was saved."""
+
+
+class Damaged(StoreError):
+    """A stored row or body does not have the checksum it was written with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an entry's history: when, and what happened."""
+
+    at: float
+    text: str
+
+
+class Content(Protocol):
+    """The content behind an entry's header section, as `message.message.Message` reads a body."""
+
+    size: int
+    data: bytes | None
+
+    def read(self, offset: int, size: int) -> bytes | Awaitable[bytes]: ...
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class Store(Protocol):
+    """See the module's docstring. Awaitables fail with `StoreError`."""
+
+    def open(self) -> Awaitable[None]:
+        """Make or take over the store. :raises StoreError: somebody else has it, or it is of a later version."""
+
+    def close(self) -> Awaitable[None]:
+        """After everything that was begun; leases end."""
+
+    def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> Awaitable[tuple[Entry, ...]]:
+        """All of the drafts or none. The entries are as they lie in the store."""
+
+    def commit(self, entries: Sequence[int]) -> Awaitable[None]: ...
+
+    def abort(self, entries: Sequence[int]) -> Awaitable[None]: ...
+
+    def destinations(self) -> Awaitable[list[tuple[str, float]]]:
+        """Every destination that somebody waits for, and when the first of them is due."""
+
+    def lease(self, destination: str, now: float, limit: int) -> Awaitable[tuple[list[Lease], float]]:
+        """Up to ``limit`` recipients that are due, the earliest first, grouped by entry; and when the next one of this
+        destination will be due that is not leased (inf: none)."""
+
+    def take(self, entry: Entry) -> Lease:
+        """A lease on all WAITING recipients of an entry that was just accepted here, without asking the disk."""
+
+    def renew(self, lease: Lease) -> Awaitable[Lease]:
+        """:raises LeaseLost: too late."""
+
+    def intend(self, lease: Lease) -> Awaitable[None]:
+        """A delivery of these recipients is about to become irrevocable. :raises LeaseLost: too late."""
+
+    def settle(self, lease: Lease, results: Sequence[Settled]) -> Awaitable[None]:
+        """Record what became of the recipients, close their intents, end the lease on them. An entry without rows is gone
+        together with its body. :raises LeaseLost: too late."""
+
+    def owed(self, limit: int) -> Awaitable[list[Lease]]:
+        """Recipients whose report is owed, leased."""
+
+    def message(self, entry: Entry) -> Awaitable[Any]:
+        """The entry's `message.message.Message`; its body is held once for the caller.
+        :raises Damaged: it can't be trusted, and was set aside."""
+
+    # for operators
+
+    def browse(self, after: int, limit: int) -> Awaitable[list[Entry]]:
+        """Entries by number, with all their rows, those with a number above ``after``."""
+
+    def find(self, message_id: str) -> Awaitable[list[Entry]]: ...
+
+    def history(self, entry: int) -> Awaitable[list[Line]]: ...
+
+    def change(self, entry: int, edit: Callable[[Waiting], Waiting | None], note: str) -> Awaitable[int]:
+        """Change those rows of an entry that nobody has leased; None from ``edit`` leaves a row alone. The number changed."""
+
+    def purge(self, before: float) -> Awaitable[int]:
+        """Forget for good what was REMOVED before this time."""
