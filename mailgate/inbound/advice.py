@@ -6,15 +6,12 @@ import ipaddress
 from typing import Any
 
 from mailgate.registry import Report
-from mailgate.tls.advice import advise_keys
 
 
 def advise(listener: Any, report: Report) -> None:
     """Limits that limit nothing here, and keys that others can read."""
     for directive, why in _without_effect(listener):
         report.warning(listener.span_of(directive), f"`{directive}` has no effect here", code="W0714", hint=why)
-    if listener.tls is not None and listener.tls.word == "file":
-        advise_keys(listener.tls.value[1::2], listener.span_of("tls") or listener.span, report)
 
 
 def _without_effect(listener: Any) -> list[tuple[str, str]]:
@@ -27,6 +24,7 @@ def _without_effect(listener: Any) -> list[tuple[str, str]]:
         ("max_connections_per_ip", f"`max_connections` is {listener.max_connections}", per_ip > listener.max_connections),
         ("relay_from", "clients on unix sockets are not asked", all(one.scheme == "unix" for one in listener.endpoints)),
         ("handshake_timeout", "there is no TLS", listener.tls is None or listener.tls.word == "off"),
+        ("tls_start", "there is no tcp:// address", not any(one.scheme == "tcp" for one in listener.endpoints)),
         *(
             (
                 directive,

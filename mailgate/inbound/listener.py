@@ -19,6 +19,7 @@ from mailgate.events import Event, EventLog
 from mailgate.inbound.advice import advise
 from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions
+from mailgate.inbound.tls_settings import contexts_of
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
 from mailgate.pipeline.compile import compile_pipeline
@@ -26,10 +27,10 @@ from mailgate.pipeline.grammar import PipelineBlock
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.registry import Globals, Module, ModuleContext, Report
+from mailgate.registry.certificates import LINE as LISTENER_TLS
+from mailgate.registry.certificates import ListenerTls
 from mailgate.smtp.settings import ServerSettings
-from mailgate.tls.options import TlsError
-from mailgate.tls.pairs import KeyPair, self_signed
-from mailgate.tls.server import ServerContexts
+from mailgate.tls.live import LiveContexts
 
 _events = EventLog("mailgate.inbound")
 
@@ -62,11 +63,19 @@ class Listener(PipelineBlock, Module):
     )
     tls = Directive(
         "tls",
-        v.OneOf({"off": v.Nothing(), "self_signed": v.Nothing(), "file": v.List(v.Path(), minimum=2)}),
+        LISTENER_TLS,
+        block=ListenerTls,
         inherit=Globals.tls,
         doc="Certificates for STARTTLS and tls:// addresses: pairs of certificate and key file, chosen by the name that the"
         " client asks for, the first being the default; self_signed is made in memory, for laboratories.",
         origin="maddy",
+    )
+    tls_start = Directive(
+        "tls_start",
+        v.Boolean(),
+        default=False,
+        doc="TLS from the first byte on tcp:// addresses too (behind the PROXY header, if there is one), in place of STARTTLS.",
+        origin="smtp-server",
     )
     banner = Directive("banner", v.String(), default="", doc="Text behind our name in the greeting.", origin="smtp-server")
     helo_response = Directive(
@@ -182,7 +191,8 @@ class Listener(PipelineBlock, Module):
         super().__init__(context)
         self.hostname = self.hostname_override or context.hostname
         self._router: Router | None = None
-        self._contexts: ServerContexts | None = None
+        self._contexts: LiveContexts | None = None
+        self._watching = False
         self._sessions: Sessions | None = None
         self._census: Census | None = None
         self._ports: list[Port] = []
@@ -211,21 +221,21 @@ class Listener(PipelineBlock, Module):
     def configure(self, report: Report) -> None:
         self._router = compile_pipeline(self, report, self.context.local_domains)
         advise(self, report)
-        place = self.span_of("tls") or self.span
-        try:
-            self._contexts = self._make_contexts()
-        except TlsError as error:
-            report.error(place, str(error), code="E0720")
+        if self.tls is not None and self.tls.word != "off":
+            self._contexts = contexts_of(self, report)
             return
-        if self._contexts is None:
-            for endpoint in self.endpoints:
-                if endpoint.scheme == "tls":
-                    report.error(
-                        self.span,
-                        f"`{endpoint}` needs a certificate",
-                        code="E0721",
-                        hint="add `tls file CERTIFICATE KEY` to this block or to the top level",
-                    )
+        for endpoint in self.endpoints:
+            if self.is_tls_from_start(endpoint):
+                report.error(
+                    self.span,
+                    f"`{endpoint}` needs a certificate",
+                    code="E0721",
+                    hint="add `tls file CERTIFICATE KEY` to this block or to the top level",
+                )
+
+    def is_tls_from_start(self, endpoint: v.EndpointAddress) -> bool:
+        """Whether clients of this address begin with TLS."""
+        return endpoint.scheme == "tls" or (endpoint.scheme == "tcp" and self.tls_start)
 
     def inherit_state(self, old: Module) -> None:
         if isinstance(old, Listener) and old._sessions is not None:
@@ -253,7 +263,13 @@ class Listener(PipelineBlock, Module):
         try:
             for endpoint in self.endpoints:
                 place = (endpoint.scheme, endpoint.host, endpoint.port, endpoint.path)
-                port = Port(self._sessions, *place, str(endpoint), inherited.pop(place_of(*place), None))
+                port = Port(
+                    self._sessions,
+                    *place,
+                    str(endpoint),
+                    inherited.pop(place_of(*place), None),
+                    implicit_tls=self.is_tls_from_start(endpoint),
+                )
                 self._ports.append(port)
                 _events.debug(Event.LISTENER_OPEN, listener=self.name, address=port.address)
         except CannotBind as error:
@@ -269,9 +285,15 @@ class Listener(PipelineBlock, Module):
         """Serve from this moment on."""
         if self._sessions is None:
             raise RuntimeError("bind comes before start")
+        self._watch()
         self._sessions.accepting = True
         for port in self._ports:
             port.accept()
+
+    def _watch(self) -> None:
+        if self._contexts is not None and not self._watching and self.context.adapters is not None:
+            self._watching = True
+            self._contexts.watch(self.context.adapters)
 
     def superseded(self) -> None:
         """The ports that nobody took over are closed; the sessions go on."""
@@ -288,6 +310,9 @@ class Listener(PipelineBlock, Module):
         for waiting in self._close_ports():
             await waiting
         await self._sessions.drain(self.shutdown_timeout)
+        if self._contexts is not None and self._watching:
+            self._watching = False
+            self._contexts.stop()
 
     def _close_ports(self) -> list[Deferred[None]]:
         if self._sessions is not None:
@@ -361,13 +386,3 @@ class Listener(PipelineBlock, Module):
 
         return open_transaction
 
-    def _make_contexts(self) -> ServerContexts | None:
-        if self.tls is None or self.tls.word == "off":
-            return None
-        if self.tls.word == "self_signed":
-            return ServerContexts([self_signed([self.hostname])])
-        files = self.tls.value
-        if len(files) % 2:
-            raise TlsError("`tls file` takes pairs: the file of a certificate, then the file of its key")
-        pairs = [KeyPair.load(*files[number : number + 2]) for number in range(0, len(files), 2)]
-        return ServerContexts(pairs)

@@ -111,11 +111,13 @@ class Port:
         path: str,
         address: str,
         predecessor: Port | None = None,
+        *,
+        implicit_tls: bool = False,
     ) -> None:
         self.address = address
         self.key = place_of(scheme, host, port, path)
         self._sessions = sessions
-        self._acceptor = Acceptor(sessions, address, scheme == "tls")
+        self._acceptor = Acceptor(sessions, address, implicit_tls)
         self._ports: list[Any] = []
         self._paused: list[Any] = []
         self._predecessor = predecessor

@@ -33,6 +33,7 @@ from mailgate.net.transport import send
 from mailgate.smtp.proxy_protocol import Header, ProxyError, may_be_header
 from mailgate.smtp.reply import Reply
 from mailgate.tls.facts import accepted_facts
+from mailgate.tls.handshake import start_tls
 
 EARLY_TALKER = Reply(421, "4.7.0", "You spoke before the greeting")
 IDLE = Reply(421, "4.4.2", "Idle for too long")
@@ -498,7 +499,7 @@ class Connection:
         began = self._sessions.reactor.seconds() if state is State.UPGRADING else self._opened
         self._set_deadline(began + self._sessions.settings.handshake_timeout)
         # What was written, the 220, is out or in the transport's buffer: what TLS writes comes behind it.
-        self.transport.startTLS(self._sessions.tls.connection_creator())
+        start_tls(self.transport, self._sessions.tls)
 
     def _hang_up(self, reply: Reply, reason: str) -> None:
         """Say one last thing, out of turn, and close."""

@@ -28,7 +28,7 @@ from mailgate.registry.catalogue import LISTENERS, UNAVAILABLE, WORDS, Unavailab
 from mailgate.registry.module import Globals, Module, ModuleContext
 
 _DIRECTORIES = ("state_dir", "runtime_dir")
-_WITH_MODULES = ("local_domains",)
+_WITH_MODULES = ("local_domains", "tls")
 """Globals whose values may hold modules."""
 
 _INSTANCE_NAME = re.compile(r"[^\W\d][\w.-]*\Z")
@@ -210,7 +210,8 @@ class _Assembly:
             **{"adapters": self.adapters, **(self.outfit(settings) if self.outfit else {})},
         )
         others = self._global_values([node for node in nodes if node.name.text in _WITH_MODULES])
-        bind(settings, {**plain.values, "local_domains": others.values["local_domains"]}, (*plain.items, *others.items))
+        late = {attribute: others.values[attribute] for attribute in _WITH_MODULES}
+        bind(settings, {**plain.values, **late}, (*plain.items, *others.items))
         written = {item.directive for item in settings.items}
         self.scope.inherited = {d: getattr(settings, d.attribute) for d in Globals.directives.values() if d in written}
         self.scope.local_domains = settings.local_domains

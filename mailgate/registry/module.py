@@ -10,6 +10,8 @@ from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.schema import Block, Directive, Refused
+from mailgate.registry.certificates import LINE as LISTENER_TLS
+from mailgate.registry.certificates import ListenerTls
 from mailgate.registry.names import ResolverBlock
 
 
@@ -130,7 +132,8 @@ class Globals(Block):
     )
     tls = Directive(
         "tls",
-        v.OneOf({"off": v.Nothing(), "self_signed": v.Nothing(), "file": v.List(v.Path(), minimum=2)}),
+        LISTENER_TLS,
+        block=ListenerTls,
         doc="Certificates of the listeners that have none of their own: pairs of certificate and key file.",
         origin="maddy",
     )

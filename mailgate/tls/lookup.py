@@ -147,7 +147,8 @@ class CertificateLookup:
         known = self._known.get(name)
         made = await self._outside.run_in_thread(self._load, answer, known)
         if made is not None or known is None:
-            known = self._known[name] = _Known(answer, *made, until)
+            signature, creator = made
+            known = self._known[name] = _Known(answer, signature, creator, until)
             self._absent.pop(name, None)
             _trim(self._known)
         known.until = until

@@ -201,7 +201,7 @@ class InlineTests(AssemblyCase):
 class GlobalTests(AssemblyCase):
     def test_paths_are_relative_to_state_dir_wherever_it_stands(self) -> None:
         configuration = self.good("tls file a.pem b.pem\ntable.fake t x\nstate_dir /srv/mail\nruntime_dir /srv/run")
-        self.assertEqual(configuration.globals.tls.value, ("/srv/mail/a.pem", "/srv/mail/b.pem"))
+        self.assertEqual(configuration.globals.tls.files, ("/srv/mail/a.pem", "/srv/mail/b.pem"))
         self.assertEqual(configuration.instances["t"].path, "/srv/mail/x")
         self.assertEqual(configuration.instances["t"].context.runtime_dir, "/srv/run")
 

@@ -12,8 +12,8 @@ from mailgate.smtp.reply import Reply
 from mailgate.smtp.settings import ServerSettings
 from mailgate.testing.client import RawClient, connect
 from mailgate.testing.network import SimulatedReactor, adapters_for
+from mailgate.tls.live import LiveContexts, SitePlan
 from mailgate.tls.pairs import self_signed
-from mailgate.tls.server import ServerContexts
 
 SENDER_OK = Reply(250, "2.1.0", "Sender ok")
 RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
@@ -97,10 +97,11 @@ class Lab:
             settings or ConnectionSettings(),
             self._open,
             adapters,
-            tls=ServerContexts([self_signed(["mx.test"])]) if tls else None,
+            tls=LiveContexts(SitePlan((self_signed(["mx.test"]),))) if tls else None,
             **(steps or {}),
         )
-        self.port = Port(self.sessions, scheme, host, port, path, f"{scheme}://{path or host}")
+        address = f"{scheme}://{path or host}"
+        self.port = Port(self.sessions, scheme, host, port, path, address, implicit_tls=scheme == "tls")
         if accept:
             self.accept()
         self.address = f"unix://{path}" if scheme == "unix" else f"{scheme}://{host}:{self.port.numbers[0]}"

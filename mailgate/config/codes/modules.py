@@ -103,6 +103,29 @@ CODES = {
         bad="lmtp tls://127.0.0.1:2524 {\n    discard\n}\n",
         good="tls self_signed\nlmtp tls://127.0.0.1:2524 {\n    discard\n}\n",
     ),
+    "E0722": Entry(
+        "client certificates that nobody vouches for",
+        "`client_auth optional` and `required` verify what clients show, and `client_ca` names the file with the certificates to"
+        " trust.",
+        bad=lmtp("tls self_signed {\n    client_auth required\n}\ndiscard"),
+        good=lmtp("tls self_signed {\n    client_auth off\n}\ndiscard"),
+    ),
+    "E0723": Entry(
+        "a server name twice",
+        "Each name has one `sni` block; `file` in it takes one pair for each kind of key.",
+        needs="a certificate",
+    ),
+    "W0722": Entry(
+        "a certificate that has expired, or soon will",
+        "It ends within 14 days, so its renewal probably fails. A new one written to the same file is taken over at once, without"
+        " a reload.",
+        needs="a certificate and a date",
+    ),
+    "W0723": Entry(
+        "a certificate that is not for its name",
+        "`sni NAME` shows it to clients that ask for NAME, and those that verify it will refuse it.",
+        needs="a certificate",
+    ),
     "E0730": Entry(
         "TLS settings that contradict each other",
         "One of them asks for what another forbids. A password needs `tls require_verify`, or `auth_insecure`.",
