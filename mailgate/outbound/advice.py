@@ -11,6 +11,7 @@ from mailgate.outbound.tls_policy import TlsMode
 
 LINK_DIRECTIVES = frozenset(
     {"tls", "require_tls", "tls_verify_name", "verify_failure", "auth_insecure", "tls_client", "tls_client_cert", "tls_sni"}
+    | {"tls_protocols", "tls_ciphers", "tls_capture_peer_cert"}
 )
 """Of which it matters whether they are written."""
 
@@ -61,7 +62,7 @@ def warnings_of(address: Any, link: LinkFacts) -> Iterator[Advice]:
     if "verify_failure" in written and mode is not TlsMode.OPTIONAL_VERIFY:
         yield _idle("verify_failure", "it is for `tls optional_verify`")
     if mode is TlsMode.DISABLED and address.scheme == "tcp":
-        for directive in ("tls_client", "tls_client_cert", "tls_sni"):
+        for directive in ("tls_client", "tls_client_cert", "tls_sni", "tls_protocols", "tls_ciphers", "tls_capture_peer_cert"):
             if directive in written:
                 yield _idle(directive, "TLS is disabled")
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from OpenSSL.SSL import Error as TlsError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -29,7 +30,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.events import Event, EventLog
-from mailgate.message.envelope import TlsFacts
 from mailgate.net.transport import send
 from mailgate.net.waiting import Wait
 from mailgate.outbound.endpoint import Link
@@ -37,6 +37,8 @@ from mailgate.outbound.failure import Kind
 from mailgate.smtp.client import Answer, ClientSession, Step
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.reply_parser import Fault
+from mailgate.tls.capture import PeerFacts
+from mailgate.tls.pairs import explain
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -51,12 +53,13 @@ class Connection(Protocol):
         self.reason = ""
         self.early: Reply | None = None
         """The first reply that came while content was still being sent."""
-        self.tls: TlsFacts | None = None
-        self.in_clear = False
-        """Made without TLS after an opportunistic handshake failed."""
+        self.tls: PeerFacts | None = None
+        self.tls_error = ""
+        """Why opportunistic TLS failed at this address: this connection is made without it."""
         self.messages = 0
         self.reused = False
         self.ready_at = 0.0
+        """When it was ready for mail; 0: not yet."""
         self._log = log
         self._target = target
         self._clock = clock
@@ -239,10 +242,8 @@ class Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.trouble is None:
-            self._tell(
-                Kind.LOST if self._handshake is None else Kind.TLS,
-                "closed by the peer" if isinstance(reason.value, ConnectionDone) else reason.getErrorMessage(),
-            )
+            broken = self._handshake is not None or (isinstance(reason.value, TlsError) and not self.ready_at)
+            self._tell(Kind.TLS if broken else Kind.LOST, _why(reason))
         self._action = None
         if self._timer is not None:
             self._timer.cancel()
@@ -339,3 +340,10 @@ class Connection(Protocol):
             dir=direction,
             line=text,
         )
+
+
+def _why(reason: Failure) -> str:
+    """Why a connection is gone, for the log."""
+    if isinstance(reason.value, ConnectionDone):
+        return "closed by the peer"
+    return explain(reason.value) if isinstance(reason.value, TlsError) else reason.getErrorMessage()

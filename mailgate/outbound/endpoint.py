@@ -16,6 +16,7 @@ from typing import Any
 
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import Health, Kind
+from mailgate.outbound.tls_memory import BrokenTls
 from mailgate.outbound.tls_policy import Decision
 
 JITTER = 0.2
@@ -53,6 +54,10 @@ class Circuit:
         self.closed = True
         self.due = 0.0
         """When an open circuit may be tried again."""
+
+    def now(self) -> float:
+        """The clock's seconds."""
+        return float(self._clock.seconds())
 
     @property
     def state(self) -> State:
@@ -108,13 +113,14 @@ class Circuit:
 class Endpoint:
     """An endpoint of a target, with its health and the two ways to be connected to it."""
 
-    __slots__ = ("circuit", "link", "open_count", "requiretls_link", "settings")
+    __slots__ = ("broken_tls", "circuit", "link", "open_count", "requiretls_link", "settings")
 
     def __init__(self, settings: EndpointSettings, circuit: Circuit) -> None:
         self.settings = settings
         self.circuit = circuit
         self.open_count = 0
         """Connections that are open or being opened; the pool counts."""
+        self.broken_tls = BrokenTls(circuit.now)
         self.link = Link(self, settings.decision)
         same = settings.requiretls_decision == settings.decision
         self.requiretls_link = self.link if same else Link(self, settings.requiretls_decision)

@@ -11,8 +11,8 @@ from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.tls_policy import OnFailure, Start
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
-from mailgate.tls.facts import tls_facts
-from mailgate.tls.verification import verify_chain, verify_peer
+from mailgate.tls.capture import peer_facts
+from mailgate.tls.verification import Verdict, verify_chain, verify_peer
 
 
 class TlsFailed(AttemptFailed):
@@ -29,7 +29,7 @@ async def make_ready(connection: Connection) -> None:
     """:raises AttemptFailed: when this connection can't be used; the caller closes it."""
     decision = connection.link.decision
     settings = connection.settings
-    start = Start.NEVER if connection.in_clear else decision.start
+    start = Start.NEVER if connection.tls_error else decision.start
     if start is Start.IMPLICIT:
         await _start_tls(connection)
     await _expect(connection, Step.GREETING, 220)
@@ -44,6 +44,9 @@ async def make_ready(connection: Connection) -> None:
 async def _ask(connection: Connection, step: Step) -> Reply:
     answers = await connection.exchange(connection.ready_by)
     if connection.trouble is not None:
+        if connection.trouble is Kind.TLS and connection.tls is not None:
+            # In TLS 1.3 the server's refusal of our certificate or of the versions comes behind our own end of the handshake.
+            raise _handshake_failed(connection)
         raise AttemptFailed(connection.trouble, step, connection.reason)
     return answers[0].reply
 
@@ -87,12 +90,28 @@ async def _start_tls(connection: Connection) -> None:
     context = connection.settings.tls_context
     await connection.start_tls(context.connection_creator(decision.sni))
     if connection.trouble is not None:
-        raise TlsFailed(connection.reason, clear=decision.on_handshake is OnFailure.CLEAR)
-    peer = connection.tls_connection
-    verdict = verify_peer(peer, context, decision.names) if decision.names else verify_chain(peer, context)
+        raise _handshake_failed(connection)
+    verdict = _judge(connection)
     if not verdict.ok and decision.on_bad_peer is not OnFailure.IGNORE:
         raise TlsFailed(verdict.reason, clear=decision.on_bad_peer is OnFailure.CLEAR)
-    connection.tls = tls_facts(peer, verdict.matched_name)
+
+
+def _handshake_failed(connection: Connection) -> TlsFailed:
+    return TlsFailed(connection.reason, clear=connection.link.decision.on_handshake is OnFailure.CLEAR)
+
+
+def _judge(connection: Connection) -> Verdict:
+    """The verdict on the peer of a finished handshake; the facts are kept. Whatever goes wrong in here refuses."""
+    decision, settings = connection.link.decision, connection.settings
+    peer, context = connection.tls_connection, settings.tls_context
+    try:
+        verdict = verify_peer(peer, context, decision.names) if decision.names else verify_chain(peer, context)
+        connection.tls = peer_facts(peer, verdict, sni=decision.sni or "", capture=settings.capture_peer)
+    except Exception as error:  # nothing is awaited in here
+        raise TlsFailed(f"the peer can't be judged: {error or type(error).__name__}", clear=False) from error
+    if connection.tls.version < decision.min_version:
+        raise TlsFailed(f"{connection.tls.version} is too old: {decision.min_version} is asked for", clear=False)
+    return verdict
 
 
 async def _authenticate(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.pki import PkiError
 from mailgate.outbound.timeout_settings import TimeoutSettings, report_steps_set_twice, timeouts
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
-from mailgate.outbound.tls_settings import TlsSettings, endpoint_tls
+from mailgate.outbound.tls_settings import TlsSettings, endpoint_tls, report_tls
 from mailgate.outbound.written import Written
 from mailgate.registry import Report
 from mailgate.smtp.sasl import SaslError
@@ -52,9 +52,9 @@ class LinkDefaults:
     debug: bool
 
 
-def report_block(block: LinkSettings, report: Report) -> None:
-    """What is wrong within one block, of a target or of an endpoint, whatever else is written."""
-    report_steps_set_twice(block, report)
+def report_block(block: LinkSettings, report: Report) -> bool:
+    """What is wrong within one block, of a target or of an endpoint, whatever else is written; False if something is."""
+    return report_tls(block, report) & report_steps_set_twice(block, report)
 
 
 def endpoint_settings(
@@ -93,6 +93,7 @@ def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaul
         decision=tls.decision,
         requiretls_decision=tls.requiretls,
         tls_context=tls.context,
+        capture_peer=tls.capture,
         credentials=auth.credentials,
         timeouts=timeouts(written),
         debug=defaults.debug,

@@ -206,21 +206,25 @@ class Pool:
             if not failure.clear:
                 raise
             host = failure.host
+            link.endpoint.broken_tls.remember(host, failure.reason)
         link.endpoint.open_count += 1  # the other one is going
         self.open_count += 1
-        return await self._connect(link, connected, in_clear_to=host)
+        return await self._connect(link, connected, host)
 
-    async def _connect(self, link: Link, connected: Callable[[], None], in_clear_to: str | None = None) -> Connection:
+    async def _connect(self, link: Link, connected: Callable[[], None], host: str = "") -> Connection:
         connection = Connection(link, self._reactor, self._lost, self._log, self._label)
-        connection.in_clear = in_clear_to is not None
+        timeouts = connection.settings.timeouts
+        connection.ready_by = connection.after(timeouts.total)
         try:
-            await dial(self._reactor, connection, connection.settings.timeouts.connect, in_clear_to or "")
+            await dial(self._reactor, connection, min(timeouts.connect, timeouts.total), host)
         except BaseException:
             self._release(link)
             raise
         self._connected.add(connection)
         connected()
         host = peer_host(connection)
+        if link.decision.clear_retry:
+            connection.tls_error = link.endpoint.broken_tls.reason(host)
         try:
             await make_ready(connection)
         except TlsFailed as failure:

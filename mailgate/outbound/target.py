@@ -144,8 +144,9 @@ class Downstream(LinkSettings, Module):
         if not written:
             report.error(self.span, "no endpoint to deliver to", code="E0732", hint="`targets tcp://host`, or an `endpoint`")
         defaults = LinkDefaults(self.is_lmtp, self.default_mode, self.context.hostname, self.debug)
-        for linked in (self, *self.endpoint):
-            report_block(linked, report)
+        fine = [report_block(linked, report) for linked in (self, *self.endpoint)]
+        if not all(fine):
+            return
         for address, block in written:
             settings = endpoint_settings(address, block, self, defaults, report)
             if settings is not None:

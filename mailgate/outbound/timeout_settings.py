@@ -95,10 +95,11 @@ def _written(block: TimeoutSettings) -> Iterator[tuple[str, float]]:
             yield from ((step, seconds) for step in steps)
 
 
-def report_steps_set_twice(block: TimeoutSettings, report: Report) -> None:
-    """Whoever sets one step by two names meant one of them."""
+def report_steps_set_twice(block: TimeoutSettings, report: Report) -> bool:
+    """Whoever sets one step by two names meant one of them: False if somebody does."""
     if not block.span_of("timeouts"):
-        return
+        return True
+    fine = True
     for name, steps in _LONG_NAMES.items():
         if not block.span_of(name):
             continue
@@ -106,3 +107,5 @@ def report_steps_set_twice(block: TimeoutSettings, report: Report) -> None:
             place: Span | None = block.timeouts.span_of(step)
             if place:
                 report.error(place, f"`{step}` is set here and by `{name}`", code="E0734", hint="leave one of them out")
+                fine = False
+    return fine

@@ -56,20 +56,24 @@ class TlsClient(Module):
         use_default_ca: bool | None = None,
         certificate: KeyPair | None = None,
         authorities: tuple[str, ...] = (),
+        protocols: frozenset[str] | None = None,
+        ciphers: tuple[str, ...] = (),
     ) -> ClientContext:
         """A context with these settings; the system's authorities are trusted where none are named, unless said otherwise.
-        ``certificate`` and further ``authorities`` come from a `pki`.
+        ``certificate`` and further ``authorities`` come from a `pki`; ``protocols`` and ``ciphers``, which count where this block
+        has none, from `tls_protocols` and `tls_ciphers`.
 
         :raises TlsError: for files and options that can't be used.
         """
         pair = KeyPair.load(self.cert, self.key) if self.cert is not None and self.key is not None else certificate
         trusted = (*self.root_ca, *authorities)
         default = not trusted if use_default_ca is None else use_default_ca
-        return ClientContext(trusted, default, pair, options(self.protocols, self.ciphers, self.curves))
+        versions = parse_protocols(self.protocols) if self.protocols else protocols
+        return ClientContext(trusted, default, pair, client_options(versions, self.ciphers or ciphers, self.curves))
 
 
-def options(protocols: tuple[str, ...], ciphers: tuple[str, ...], curves: tuple[str, ...]) -> TlsOptions:
-    """:raises TlsError: for a version that does not exist."""
-    return TlsOptions(
-        parse_protocols(protocols) if protocols else CLIENT_DEFAULTS.protocols, ciphers or CLIENT_DEFAULTS.ciphers, curves
-    )
+def client_options(
+    protocols: frozenset[str] | None = None, ciphers: tuple[str, ...] = (), curves: tuple[str, ...] = ()
+) -> TlsOptions:
+    """What is not said is the default of clients."""
+    return TlsOptions(protocols or CLIENT_DEFAULTS.protocols, ciphers or CLIENT_DEFAULTS.ciphers, curves)

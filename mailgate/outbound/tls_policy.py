@@ -56,12 +56,17 @@ class Decision:
     on_bad_peer: OnFailure
     names: tuple[str, ...] = ()
     sni: str | None = None
+    min_version: str = ""
+    """A handshake of an older version is a failed one: ``TLS1.2``. "": what the context allows."""
 
     @property
     def clear_retry(self) -> bool:
         """Some failure of TLS leads back to clear text."""
         return self.allow_clear and OnFailure.CLEAR in (self.on_handshake, self.on_bad_peer)
 
+
+PROTECTED_VERSION = "TLS1.2"
+"""The oldest that RFC 9325 (BCP 195) allows, to which RFC 8689 refers."""
 
 IN_CLEAR = Decision(Start.NEVER, True, OnFailure.NEXT, OnFailure.NEXT)
 
@@ -99,7 +104,7 @@ def decide(
         allow_clear = False
         on_handshake = OnFailure.NEXT
         on_bad_peer = OnFailure.NEXT if on_bad_peer is OnFailure.CLEAR else on_bad_peer
-    return Decision(start, allow_clear, on_handshake, on_bad_peer, names, sni)
+    return Decision(start, allow_clear, on_handshake, on_bad_peer, names, sni, PROTECTED_VERSION if requiretls else "")
 
 
 class PolicyError(Exception):
@@ -120,6 +125,8 @@ class TlsWords:
     require_tls: bool = False
     sends_secret: bool = False
     """`auth` with a password."""
+    has_names: bool = True
+    """A name is verified, not the chain alone."""
     auth_insecure: bool = False
     default: TlsMode = TlsMode.OPTIONAL
     """optional for SMTP, disabled for LMTP."""
@@ -157,6 +164,9 @@ def effective_mode(words: TlsWords) -> TlsMode:
             word = "tls" if words.mode is not None else "attempt_starttls"
             text = "a password goes only over TLS with a verified name: `tls require_verify`, or `auth_insecure yes`"
             raise PolicyError(word, text)
+        if not words.has_names:
+            text = "a password goes only over TLS with a verified name: `tls_verify_name NAME`, or `auth_insecure yes`"
+            raise PolicyError("tls_verify_host", text)
     if mode is None:
         if words.scheme == "tls":
             return TlsMode.REQUIRE_VERIFY

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import idna
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
@@ -52,6 +53,7 @@ class ClientContext:
         self._anchors = anchors  # the store below points into it and does not keep it alive
         self.store: Any = anchors.get_cert_store()
         """A `crypto.X509Store` of what is trusted; with nothing in it nobody passes verification."""
+        self.trusts_anybody = use_default_ca or bool(root_ca)
 
     def connection_creator(self, sni: str | None = None) -> ClientConnectionCreator:
         """For `transport.startTLS` and `TLSMemoryBIOFactory`; ``sni`` is a host name, left out when it is an address."""
@@ -87,7 +89,7 @@ def server_name(host: str | None) -> bytes | None:
     else:
         return None
     try:
-        encoded = name.encode("ascii") if name.isascii() else name.encode("idna")
-    except UnicodeError:
+        encoded = name.encode("ascii") if name.isascii() else idna.encode(name, uts46=True)
+    except UnicodeError:  # idna's errors are of this kind
         return None
     return encoded if encoded and b"\0" not in encoded else None

@@ -64,6 +64,10 @@ class TlsOptions:
     ciphers: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
 
+    def check(self) -> None:
+        """:raises TlsError: as `apply` would."""
+        self.apply(SSL.Context(SSL.TLS_METHOD))
+
     def apply(self, context: Any) -> None:
         """Set everything on a `SSL.Context` that has made no connection yet.
 
@@ -111,6 +115,30 @@ def parse_protocols(words: Sequence[str]) -> frozenset[str]:
     if not selected:
         raise TlsError(f"`{' '.join(words)}` selects no protocol version")
     return selected
+
+
+def parse_protocol_list(text: str) -> frozenset[str]:
+    """``item *( "," item )`` with ``item = ["!"] name``: with names that stand alone exactly those, else all; less the excluded.
+
+    :raises TlsError: for an unknown name, or when nothing is left.
+    """
+    items = [item.strip() for item in text.split(",")]
+    for item in items:
+        if not item or " " in item:
+            raise TlsError(f"`{text}` is no list of protocol versions separated by commas")
+    return parse_protocols([",".join(items)])
+
+
+def missing_between(protocols: frozenset[str]) -> tuple[str, ...]:
+    """Versions left out between two that are selected: OpenSSL's clients then stop below the hole."""
+    names = list(VERSIONS)
+    places = [names.index(name) for name in protocols]
+    return tuple(name.replace("V", "v") for name in names[min(places) : max(places)] if name not in protocols)
+
+
+def cipher_words(text: str) -> tuple[str, ...]:
+    """The words of a cipher string as OpenSSL writes it: ``HIGH:!aNULL:TLS_AES_256_GCM_SHA384``."""
+    return tuple(word for word in text.replace(",", ":").replace(" ", ":").split(":") if word)
 
 
 def _version(word: str, *, may_be_gone: bool = False) -> str:

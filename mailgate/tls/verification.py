@@ -36,12 +36,19 @@ MIN_CURVE_BITS = 224
 WEAK_HASHES = frozenset({"md5", "sha1"})
 
 
+HOSTNAME_MISMATCH = 62
+IP_ADDRESS_MISMATCH = 64
+UNSPECIFIED = 1
+"""X509_V_ERR_… of OpenSSL's x509_vfy.h, for what its own path validation does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer; ``reason`` is empty when ``ok``."""
+    """The answer; ``reason`` is empty and ``code``, a number of OpenSSL's X509_V_ERR_…, is 0 when ``ok``."""
 
     ok: bool
     reason: str = ""
+    code: int = 0
     matched_name: str = ""
     """The reference name that matched: of those that were asked for, not the certificate's."""
     chain: tuple[x509.Certificate, ...] = ()
@@ -50,6 +57,10 @@ class Verdict:
 
 class _Refused(Exception):
     """Why the peer is not trusted."""
+
+    def __init__(self, reason: str, code: int = UNSPECIFIED) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 def verify_peer(connection: Any, context: ClientContext, names: Sequence[str]) -> Verdict:
@@ -77,7 +88,7 @@ def verify_chain(connection: Any, context: ClientContext) -> Verdict:
         try:
             path = crypto.X509StoreContext(context.store, leaf, others).get_verified_chain()
         except crypto.X509StoreContextError as error:
-            raise _Refused(str(error)) from error
+            raise _Refused(str(error), error.errors[0] or UNSPECIFIED) from error
         chain = tuple(certificate.to_cryptography() for certificate in path)
         _check_purpose(chain)
         _check_strength(chain)
@@ -90,9 +101,10 @@ def _closed(judge: Callable[[], Verdict], sent: Sequence[x509.Certificate]) -> V
     try:
         return judge()
     except _Refused as refusal:
-        return Verdict(False, str(refusal), chain=tuple(sent))
+        return Verdict(False, str(refusal), refusal.code, chain=tuple(sent))
     except Exception as error:  # nothing is awaited in here; a malformed certificate raises whatever it likes
-        return Verdict(False, f"the certificate can't be judged: {error or type(error).__name__}", chain=tuple(sent))
+        reason = f"the certificate can't be judged: {error or type(error).__name__}"
+        return Verdict(False, reason, UNSPECIFIED, chain=tuple(sent))
 
 
 def _check_purpose(chain: Sequence[x509.Certificate]) -> None:
@@ -136,18 +148,31 @@ def _match(verdict: Verdict, names: Sequence[str]) -> Verdict:
     for name in names:
         if any(_matches(pattern, name) for pattern in patterns):
             return Verdict(True, matched_name=name, chain=verdict.chain)
-    raise _Refused(f"the certificate is not for {' or '.join(names)}")
+    raise _Refused(f"the certificate is not for {' or '.join(names)}", _mismatch(names))
+
+
+def _mismatch(names: Sequence[str]) -> int:
+    return IP_ADDRESS_MISMATCH if all(_is_address(name) for name in names) else HOSTNAME_MISMATCH
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]").rstrip("."))
+    except ValueError:
+        return False
+    return True
 
 
 def _matches(pattern: CertificatePattern, name: str) -> bool:
     if name.startswith("."):
         return isinstance(pattern, DNSPattern) and _is_one_label_below(pattern.pattern, name)
     host = name.strip("[]").rstrip(".")
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return DNS_ID(host).verify(pattern)
-    return IPAddress_ID(host).verify(pattern)
+    if _is_address(host):
+        return IPAddress_ID(host).verify(pattern)
+    reference = DNS_ID(host)
+    if b"." not in reference.hostname and isinstance(pattern, DNSPattern) and b"*" in pattern.pattern:
+        return False  # service_identity can't split a name of one label
+    return reference.verify(pattern)
 
 
 def _is_one_label_below(presented: bytes, reference: str) -> bool:

@@ -82,6 +82,30 @@ class ValuesTest(SynchronousTestCase):
         self.assertIsNone(relay._endpoints[0].credentials)
         self.assertNotIn("secret", repr(backup))
 
+    def test_timeouts_step_by_step_and_the_endpoints_own(self) -> None:
+        relay = target(
+            """
+            target.smtp relay tcp://10.0.0.1 {
+                command_timeout 1m
+                timeouts {
+                    connect 20s
+                    data_block 30s
+                    total 2m
+                }
+                endpoint tcp://10.0.0.2 {
+                    connect_timeout 5s
+                    timeouts {
+                        greeting 7s
+                        final_dot 9m
+                    }
+                }
+            }"""
+        )
+        first, second = (settings.timeouts for settings in relay._endpoints)
+        steps = ("connect", "greeting", "tls", "ehlo", "auth", "mail_from", "rcpt_to", "data", "data_block", "final_dot", "total")
+        self.assertEqual([getattr(first, step) for step in steps], [20, 60, 60, 60, 60, 60, 60, 60, 30, 720, 120])
+        self.assertEqual([getattr(second, step) for step in steps], [5, 7, 60, 60, 60, 60, 60, 60, 30, 540, 120])
+
     def test_tls_client_by_reference_and_by_block(self) -> None:
         pair = leaf("gw.example")
         text = f"root_ca {authority().path}\ncert {pair.chain_path}\nkey {pair.key_path}\nprotocols tls1.2 tls1.3"
@@ -105,6 +129,22 @@ REFUSED = [
     ("targets tcp://10.0.0.1\ntls_client {\ncert /nowhere\n}", "belong together"),
     ("targets tcp://10.0.0.1\ntls_client {\nroot_ca /nowhere\n}", "/nowhere"),
     ("targets tcp://10.0.0.1\ntls_client {\nprotocols ssl9\n}", "ssl9"),
+    ("targets tcp://10.0.0.1\ntls_protocols TLSv1.4", "TLSv1.4"),
+    ("targets tcp://10.0.0.1\ntls_protocols TLSv1.2 TLSv1.3", "separated by commas"),
+    ("targets tcp://10.0.0.1\ntls_protocols !TLSv1,!TLSv1.1,!TLSv1.2,!TLSv1.3", "no protocol version"),
+    ("targets tcp://10.0.0.1\ntls_protocols SSLv3", "not there any more"),
+    ("targets tcp://10.0.0.1\ntls_ciphers NOTHING", "NOTHING"),
+    ("targets tcp://10.0.0.1\ntls_ciphers HIGH:!ALL", "selects no cipher"),
+    ("targets tcp://10.0.0.1\ntls_protocols TLSv1.3\ntls_client {\nprotocols tls1.2\n}", "both"),
+    ("targets tcp://10.0.0.1\ntls_ciphers HIGH\ntls_client {\nciphers HIGH\n}", "both"),
+    ("targets tcp://10.0.0.1\ntls require_verify\ntls_verify_name *.example.org", "*.example.org"),
+    ("targets tcp://10.0.0.1\ntls require_verify\ntls_verify_name \"a b\"", "a b"),
+    ("targets tcp://10.0.0.1\ntls_sni 192.0.2.1", "192.0.2.1"),
+    ("targets tcp://10.0.0.1\ntls require_verify\ntls_default_ca no", "trusts nobody"),
+    ("targets tcp://10.0.0.1\nauth plain u p\ntls_verify_host no", "verified name"),
+    ("targets tcp://10.0.0.1\nconnect_timeout 1s\ntimeouts {\nconnect 1s\n}", "`connect_timeout`"),
+    ("targets tcp://10.0.0.1\ncommand_timeout 1s\ntimeouts {\nehlo 1s\n}", "`command_timeout`"),
+    ("targets tcp://10.0.0.1\nsubmission_timeout 1s\ntimeouts {\nfinal_dot 1s\n}", "`submission_timeout`"),
     ("targets tcp://10.0.0.1\nhealth {\nbackoff 5m 5s\n}", "shorter"),
     ("targets tcp://10.0.0.1\nhealth {\nprobe 5s\n}", "not available"),
 ]
@@ -113,6 +153,7 @@ WARNED = [
     ("targets tcp://8.8.8.8", "plain text"),
     ("targets tcp://10.0.0.1\ntls require_verify\ntls_verify_host no", "any trusted certificate"),
     ("targets tcp://10.0.0.1\ntls require\nrequire_tls yes", "not verified"),
+    ("targets tcp://10.0.0.1\ntls_protocols TLSv1.1,TLSv1.3", "between two others"),
 ]
 
 

@@ -103,6 +103,12 @@ CODES = {
         bad="lmtp tls://127.0.0.1:2524 {\n    discard\n}\n",
         good="tls self_signed\nlmtp tls://127.0.0.1:2524 {\n    discard\n}\n",
     ),
+    "W0715": Entry(
+        "a hole in `tls_protocols`",
+        "OpenSSL's clients need versions without a gap between them (SSL_CTX_set_options): what is above the hole is not used.",
+        bad=_target("tls_protocols TLSv1.1,TLSv1.3"),
+        good=_target("tls_protocols TLSv1.2,TLSv1.3"),
+    ),
     "E0722": Entry(
         "client certificates that nobody vouches for",
         "`client_auth optional` and `required` verify what clients show, and `client_ca` names the file with the certificates to"
@@ -151,6 +157,13 @@ CODES = {
         bad=_target("health {", "    backoff 5m 5s", "}"),
         good=_target("health {", "    backoff 5s 5m", "}"),
     ),
+    "E0735": Entry(
+        "a value for TLS that can't be used",
+        "A list of versions or ciphers that selects nothing, or a name that no certificate could have. `.example.net` stands for any"
+        " one label below; `*` is for certificates.",
+        bad=_target("tls_verify_name *.example.net"),
+        good=_target("tls_verify_name .example.net", "tls require_verify"),
+    ),
     "E0734": Entry(
         "a timeout that is set twice",
         "`connect_timeout`, `command_timeout` and `submission_timeout` are other names for steps of `timeouts`: which of the two is"
@@ -169,6 +182,25 @@ CODES = {
         "nothing can be delivered to a next hop",
         "Said by `check --online` alone: with the settings of the target no message could be handed over there now.",
         needs="a network",
+    ),
+    "E0750": Entry(
+        "a limit without effect",
+        "Where the block is used nothing is counted by this scope: clients, their networks and their names are known to listeners"
+        " only, and users only where they can log in.",
+        bad=lmtp("limits {\n    user rate 100 1h\n}\ndiscard"),
+        good=lmtp("limits {\n    ip rate 100 1h\n}\ndiscard"),
+    ),
+    "E0751": Entry(
+        "a limit is given twice",
+        "Two lines of one block say something else about the same scope and kind: which of them is meant is not to be seen.",
+        bad=lmtp("limits {\n    ip rate 20 1m\n    ip rate 30 1m\n}\ndiscard"),
+        good=lmtp("limits {\n    ip rate 20 1m\n    ip concurrency 5\n}\ndiscard"),
+    ),
+    "E0752": Entry(
+        "`limits` without a line",
+        "An empty block limits nothing, which is not what its author meant.",
+        bad=lmtp("limits {\n}\ndiscard"),
+        good=lmtp("limits {\n    all concurrency 50\n}\ndiscard"),
     ),
     "E0799": Entry(
         "a module failed to read its configuration",
