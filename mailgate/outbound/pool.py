@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -140,6 +140,13 @@ class Pool:
             await within(self._closed, CLOSING_TIME, self._reactor)
         except DeadlineExceeded:
             self.abort()
+
+    def keep_none(self) -> None:
+        """Idle connections say QUIT now, the others when they are given back; new ones may still be opened."""
+        self._settings = replace(self._settings, max_idle=0)
+        for link in self._links:
+            for connection in tuple(link.idle):
+                self._retire(connection)
 
     def abort(self) -> None:
         """Close everything at once."""

@@ -21,10 +21,12 @@ from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
 from mailgate.outbound.endpoint_settings import EndpointSettings
+from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.link_settings import LinkDefaults, LinkSettings, endpoint_settings, report_block
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.outbound.tls_policy import TlsMode
 from mailgate.registry import Globals, Module, ModuleContext, Report
+from mailgate.registry.fingerprint import fingerprint
 
 _LATER = "is not there yet in this version"
 
@@ -117,6 +119,9 @@ class Downstream(LinkSettings, Module):
         self._log = context.log or EventLog("mailgate.outbound")
         self._endpoints: list[EndpointSettings] = []
         self._hops: NextHops | None = None
+        self._told: Any = None
+        self._inherited: Estate | None = None
+        self._share: Share | None = None
 
     # ITarget
 
@@ -153,28 +158,21 @@ class Downstream(LinkSettings, Module):
                 self._endpoints.append(settings)
         for found in pool_warnings(self):
             report.warning(self.span_of(found.directive), found.message, code=found.code, hint=found.hint)
+        self._told = (self.context.hostname, self.label, fingerprint(self, PER_DELIVERY))
         backoff, most = self.health.backoff
         if most < backoff:
             report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
 
+    def inherit_state(self, old: Module) -> None:
+        if isinstance(old, Downstream) and old._share is not None:
+            self._inherited = old._share.estate
+
     async def start(self) -> None:
         adapters = self.context.adapters
         assert adapters is not None
-        backoff, most = self.health.backoff
-        health = HealthSettings(self.health.failures, backoff, most)
-        endpoints = []
-        for settings in self._endpoints:
-            heard = self._reporter(settings.label)
-            endpoints.append(Endpoint(settings, Circuit(health, adapters.reactor, adapters.random, heard)))
-        pool_settings = PoolSettings(
-            max_connections=self.max_connections,
-            max_connections_per_endpoint=self.max_connections_per_endpoint or 0,
-            max_idle=self.max_idle,
-            idle_timeout=self.idle_timeout,
-            max_age=self.max_age,
-            max_messages=self.max_messages,
-            lease_timeout=self.lease_timeout,
-        )
+        inherited, self._inherited = self._inherited, None
+        estate = inherited if inherited is not None and inherited.told == self._told else self._make_estate(inherited)
+        self._share = Share(estate)
         self._hops = NextHops(
             DeliverySettings(
                 label=self.label,
@@ -185,21 +183,53 @@ class Downstream(LinkSettings, Module):
                 fallback_delay=self.fallback_delay,
                 chunking=self.chunking,
             ),
-            endpoints,
-            Pool(pool_settings, endpoints, adapters.reactor, self._log, self.label),
+            estate.endpoints,
+            estate.pool,
             adapters.reactor,
             self._log,
         )
 
+    def superseded(self) -> None:
+        if self._share is not None:
+            self._share.superseded()
+
     async def stop(self) -> None:
-        if self._hops is not None:
-            await self._hops.pool.close()
+        if self._share is not None:
+            share, self._share = self._share, None
+            await share.release()
 
-    def _reporter(self, endpoint: str) -> Callable[[bool, str, float], None]:
-        def changed(is_up: bool, reason: str, retry_in: float) -> None:
-            if is_up:
-                self._log.info(Event.ENDPOINT_UP, target=self.label, endpoint=endpoint)
-            else:
-                self._log.warn(Event.ENDPOINT_DOWN, target=self.label, endpoint=endpoint, reason=reason, retry_in=retry_in)
+    def _make_estate(self, inherited: Estate | None) -> Estate:
+        adapters = self.context.adapters
+        assert adapters is not None
+        backoff, most = self.health.backoff
+        health = HealthSettings(self.health.failures, backoff, most)
+        endpoints = []
+        for settings in self._endpoints:
+            circuit = inherited.circuit(settings.label, health) if inherited is not None else None
+            if circuit is None:
+                heard = _reporter(self._log, self.label, settings.label)
+                circuit = Circuit(health, adapters.reactor, adapters.random, heard)
+            endpoints.append(Endpoint(settings, circuit))
+        pool_settings = PoolSettings(
+            max_connections=self.max_connections,
+            max_connections_per_endpoint=self.max_connections_per_endpoint or 0,
+            max_idle=self.max_idle,
+            idle_timeout=self.idle_timeout,
+            max_age=self.max_age,
+            max_messages=self.max_messages,
+            lease_timeout=self.lease_timeout,
+        )
+        pool = Pool(pool_settings, endpoints, adapters.reactor, self._log, self.label)
+        return Estate(self._told, health, endpoints, pool)
 
-        return changed
+
+def _reporter(log: EventLog, target: str, endpoint: str) -> Callable[[bool, str, float], None]:
+    """It outlives the target that made it: the health of an endpoint goes on over reloads."""
+
+    def changed(is_up: bool, reason: str, retry_in: float) -> None:
+        if is_up:
+            log.info(Event.ENDPOINT_UP, target=target, endpoint=endpoint)
+        else:
+            log.warn(Event.ENDPOINT_DOWN, target=target, endpoint=endpoint, reason=reason, retry_in=retry_in)
+
+    return changed
