@@ -19,7 +19,8 @@ class Adapters:
     ``reactor`` gives IReactorTime, IReactorTCP, IReactorUNIX and name resolution; ``wall_time`` seconds since the epoch, for
     dates that people read (waits use ``reactor.callLater``); ``run_in_thread(function, *args)`` runs blocking file work
     in a bounded pool and returns a Deferred of its result; ``random`` is the source of jitter, shuffles and ids;
-    ``resolver`` is the `dns.resolver.Resolver` that names are asked of, None where there is no DNS (simulations).
+    ``resolver`` is the `dns.resolver.Resolver` that names are asked of, None where there is no DNS (simulations);
+    ``hash_in_thread`` is a `run_in_thread` of its own for hashes of passwords, None where the other does.
     """
 
     reactor: Any
@@ -27,3 +28,4 @@ class Adapters:
     run_in_thread: Callable[..., Any]
     random: random.Random
     resolver: Any = None
+    hash_in_thread: Callable[..., Any] | None = None

@@ -17,18 +17,21 @@ It is made with the first byte from the client, so a connection that says nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError
 
 from mailgate.events import Event as Log
+from mailgate.inbound.identity import become, client_address, log_fields, own_facts
 from mailgate.inbound.sessions import Sessions
+from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session
 from mailgate.net.waiting import Wait, start
 from mailgate.smtp.events import (
     Aborted,
+    Auth,
     Closed,
     CloseReason,
     Content,
@@ -40,7 +43,11 @@ from mailgate.smtp.events import (
     Mail,
     Rcpt,
     StartTls,
+    XClient,
+    XForward,
 )
+from mailgate.smtp.extensions import NEEDS_BINDING, NEEDS_CERTIFICATE, NEEDS_TLS
+from mailgate.smtp import replies
 from mailgate.smtp.reply import MailError, Reply, reply_for
 from mailgate.smtp.server import ServerSession
 
@@ -56,8 +63,14 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None:
         """Send what the engine has to say."""
 
+    def readdress(self, client: str) -> Reply | None:
+        """The connection is this address's from here on; a reply if it has too many already."""
+
     def start_tls(self) -> None:
         """Begin the handshake behind what was written; `Dialogue.tls_started` follows."""
+
+    def channel_bindings(self) -> Mapping[str, bytes]:
+        """Data of the channel bindings of our TLS on it by their names; none without."""
 
     def finish(self, reason: str, *, at_once: bool = False) -> None:
         """Everything is said. ``at_once``: the client has nothing more to say either."""
@@ -84,6 +97,8 @@ class Dialogue:
         "_accepted",
         "_engine",
         "_failed",
+        "_login",
+        "_own",
         "_rest",
         "_sessions",
         "_transaction",
@@ -116,9 +131,14 @@ class Dialogue:
         self._accepted = 0
         self._failed: Reply | None = None
         """What the end of the content will be answered, come what may: something failed while it came."""
+        self._login: Any = None
+        """The `authentication.Login` that is under way."""
+        self._own: Session | None = None
+        """The session as it was before XCLIENT."""
         self._waiting: Any = None
         self._rest: list[Event] = []
-        self._engine = ServerSession(sessions.server, tls=session.tls is not None, greeted=True)  # by `Sessions.greeting`
+        tls = session.tls is not None
+        self._engine = ServerSession(sessions.server_for(session.client_ip), tls=tls, lacking=self._lacking(), greeted=True)  # by `Sessions.greeting`
 
     # called by the connection
 
@@ -151,9 +171,12 @@ class Dialogue:
         return self._waiting is not None or self._engine.wants_pause
 
     def tls_started(self, facts: Any) -> None:
-        self._engine.tls_started()
-        self.session.tls = facts
-        self.session.helo = ""
+        session = self.session
+        session.tls = facts
+        session.helo = session.auth_user = session.auth_mechanism = ""
+        session.credentials = None
+        self._login = None
+        self._engine.tls_started(lacking=self._lacking())
 
     def close(self, reply: Reply, reason: str) -> None:
         """Say one last thing, out of turn."""
@@ -293,7 +316,8 @@ class Dialogue:
     # handlers: one for each event, answering None, a reply, or something to wait for
 
     def _hello(self, event: Hello) -> None:
-        self.session.helo = event.name
+        said = self.session.xclient.get("HELO") if self.session.xclient is not None else None
+        self.session.helo = said or event.name
         self.session.protocol = _PROTOCOLS[event.verb]
 
     def _mail(self, event: Mail) -> Any:
@@ -316,6 +340,9 @@ class Dialogue:
     def _rcpt_answered(self, reply: Reply) -> Sequence[Event]:
         if reply.code // 100 == 2:
             self._accepted += 1
+        return self._engine.reply(reply)
+
+    def _answered(self, reply: Reply) -> Sequence[Event]:
         return self._engine.reply(reply)
 
     def _data(self, event: Data) -> Any:
@@ -352,6 +379,45 @@ class Dialogue:
     def _aborted(self, event: Aborted) -> None:
         self.drop("reset")
 
+    def _lacking(self) -> frozenset[str]:
+        """The mechanisms that this connection can't have."""
+        tls = self.session.tls
+        if tls is None or self._sessions.logins is None:
+            return NEEDS_TLS
+        unnamed = frozenset() if tls.peer_fingerprint else NEEDS_CERTIFICATE
+        return unnamed | (frozenset() if self._wire.channel_bindings() else NEEDS_BINDING)
+
+    def _auth(self, event: Auth) -> Any:
+        if event.initial:
+            self._login = self._sessions.logins.begin(self.session, event.mechanism, self._wire.channel_bindings)
+        return self._login.step(event.response)
+
+    def _xclient(self, event: XClient) -> Any:
+        """The client is judged as the first one was."""
+        session, identity = self.session, event.identity
+        if self._own is None:
+            self._own = own_facts(session)
+        refusal = self._wire.readdress(client_address(self._own, identity))
+        if refusal is not None:
+            return refusal
+        give_back(session)
+        become(session, self._own, identity)
+        self.refusal = None
+        self._login = None
+        self._sessions.events.info(Log.SESSION_XCLIENT, session=session.id, peer=self._own.client_ip, **log_fields(identity))
+        steps = self._sessions.steps_for(session)
+        return self._welcome_again(steps) if steps else replies.OK
+
+    async def _welcome_again(self, steps: Sequence[Step]) -> Reply:
+        refusal = await Welcome(self._sessions, self.session).take(steps)
+        return replies.OK if refusal is None else refusal
+
+    def _xforward(self, event: XForward) -> None:
+        session, identity = self.session, event.identity
+        session.xforward = identity if identity.values else None
+        if session.xforward is not None:
+            self._sessions.events.info(Log.SESSION_XFORWARD, session=session.id, client=session.client_ip, **log_fields(identity))
+
     def _starttls(self, event: StartTls) -> None:
         self._flush()
         self._wire.start_tls()
@@ -374,6 +440,9 @@ _STEPS: dict[type, tuple[Callable[[Dialogue, Any], Any], Callable[[Dialogue, Any
     Mail: (Dialogue._mail, Dialogue._mail_answered),
     Rcpt: (Dialogue._rcpt, Dialogue._rcpt_answered),
     Data: (Dialogue._data, Dialogue._data_answered),
+    Auth: (Dialogue._auth, Dialogue._answered),
+    XClient: (Dialogue._xclient, Dialogue._answered),
+    XForward: (Dialogue._xforward, None),
     Content: (Dialogue._content, None),
     ContentEnd: (Dialogue._content_end, Dialogue._content_answered),
     ContentRefused: (Dialogue._content_refused, None),

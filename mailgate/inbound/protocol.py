@@ -14,7 +14,7 @@ One class carries thousands of idle connections, hence the slots.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -25,13 +25,14 @@ from zope.interface import implementer
 from mailgate.events import Event as Log
 from mailgate.inbound.dialogue import Dialogue
 from mailgate.inbound.proxy import ProxyGate, enter_header
-from mailgate.inbound.sessions import LINGER, MINIMUM_RATE, SHUTTING_DOWN, Sessions
+from mailgate.inbound.sessions import LINGER, MINIMUM_RATE, SHUTTING_DOWN, TOO_MANY, Sessions
 from mailgate.inbound.trust import ProxySettings
 from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session
 from mailgate.net.transport import send
 from mailgate.smtp.proxy_protocol import Header, ProxyError, may_be_header
 from mailgate.smtp.reply import Reply
+from mailgate.tls.bindings import channel_bindings
 from mailgate.tls.facts import accepted_facts
 from mailgate.tls.handshake import start_tls
 
@@ -229,6 +230,17 @@ class Connection:
     def write(self, data: bytes) -> None:
         send(self.transport, data)
 
+    def channel_bindings(self) -> Mapping[str, bytes]:
+        return channel_bindings(self.transport.getHandle(), server=True) if self.transport.TLS else {}
+
+    def readdress(self, client: str) -> Reply | None:
+        limit = self._sessions.move(self._client, client)
+        if limit:
+            self._sessions.log_refused(self.listener, client, limit)
+            return TOO_MANY
+        self._client = client
+        return None
+
     def start_tls(self) -> None:
         self.transport.unregisterProducer()  # a handshake that fails closes at once, whoever waits to say more
         self._blocked = False
@@ -359,8 +371,8 @@ class Connection:
         self._deadline = _NEVER  # `welcome.PATIENCE` holds
         if self._session is None:
             self._session = self._make_session()
-        self._welcome = Welcome(self._sessions, self._session, done)
-        self._welcome.begin(steps)
+        self._welcome = Welcome(self._sessions, self._session)
+        self._welcome.begin(steps, done)
 
     def _stop_welcome(self) -> None:
         welcome, self._welcome = self._welcome, None

@@ -10,7 +10,7 @@ must not become a flood of lines (RFC 5321 7.8, CWE-779).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -84,6 +84,7 @@ class Sessions:
     """All connections of one listener, whatever port they came by; ``census`` is that of the listener's predecessor.
 
     ``open_transaction(session, message_id)`` begins a transaction; ``tls`` makes server connections, None without certificates.
+    ``logins`` are the `authentication.Logins` of AUTH, None where nobody can log in.
     ``welcome`` is what is asked about a client before its greeting, ``secured`` once TLS is on (see `inbound.welcome`).
     """
 
@@ -100,6 +101,7 @@ class Sessions:
         welcome: Sequence[Callable[[Session], Any]] = (),
         secured: Sequence[Callable[[Session], Any]] = (),
         trust: TrustSettings = NO_TRUST,
+        logins: Any = None,
     ) -> None:
         self.server = server
         self.settings = settings
@@ -110,6 +112,9 @@ class Sessions:
         self.welcome = tuple(welcome)
         self.secured = tuple(secured)
         self.trust = trust
+        self._servers: dict[tuple[bool, bool], ServerSettings] = {(False, False): server}
+        """The engine's settings by what the peer may do; one object for each, which replies are remembered by."""
+        self.logins = logins
         self.events = EventLog("mailgate.inbound")
         self.accepting = False
         self.draining = False
@@ -128,6 +133,25 @@ class Sessions:
         self._uncounted: Networks = settings.uncounted + (trust.proxy.trusted.networks if trust.proxy is not None else ())
         self._unlogged_refusals = 0
         self._next_refusal_line = 0.0
+
+    def server_for(self, peer: str) -> ServerSettings:
+        """The engine's settings for one peer: whether it may speak for others."""
+        trust = self.trust
+        if trust.xclient is None and trust.xforward is None:
+            return self.server
+        powers = (
+            trust.xclient is not None and trust.xclient.include(peer),
+            trust.xforward is not None and trust.xforward.include(peer),
+        )
+        settings = self._servers.get(powers)
+        if settings is None:
+            settings = self._servers[powers] = replace(self.server, xclient=powers[0], xforward=powers[1])
+        return settings
+
+    def steps_for(self, session: Session) -> tuple[Callable[[Session], Any], ...]:
+        """What is asked of a client that XCLIENT has named."""
+        logins = self.logins.steps if self.logins is not None and session.auth_user else ()
+        return (*self.welcome, *(self.secured if session.tls is not None else ()), *logins)
 
     def __len__(self) -> int:
         return len(self._open)

@@ -9,6 +9,7 @@ from typing import Any
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
 from mailgate.smtp.proxy_protocol import Header
+from mailgate.smtp.xclient import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,23 @@ class Session:
     local_ip: str = ""
     local_port: int = 0
     client_name: str = ""
-    """Verified reverse name, "" if unknown."""
+    """The name of the client's address, verified unless the listener says `reverse_lookup yes`; "" if unknown."""
     helo: str = ""
     protocol: str = "SMTP"
     """The with-keyword of Received without its S and A: SMTP, ESMTP, LMTP."""
     tls: TlsFacts | None = None
     auth_user: str = ""
+    """Who has logged in; "" if nobody."""
+    auth_mechanism: str = ""
+    """How: ``PLAIN``, ``SCRAM-SHA-256``, …; "" where a trusted client said so (XCLIENT LOGIN)."""
+    credentials: tuple[str, Any] | None = None
+    """User and password (a `SecretText`) of the login, only where a target with `auth forward` may need them."""
     proxy: Header | None = None
     """What a proxy in front has said of the connection (PROXY protocol)."""
+    xclient: Identity | None = None
+    """What a trusted client has said of the one for whom it speaks; the fields above are that one's then."""
+    xforward: Identity | None = None
+    """What a trusted client has said of where the next message comes from. For the log and for next hops, never for access."""
     at_end: list[Callable[[], None]] | None = None
     """What is called, once, when the connection is gone, whatever the way it ends, or another client's by XCLIENT."""
 
@@ -96,3 +106,5 @@ class Envelope:
     attempt: Attempt = FIRST_ATTEMPT
     extra: dict[str, Any] = field(default_factory=dict)
     """Values that checks leave for each other."""
+    on_attempt: Callable[[Any], None] | None = None
+    """Hears of every try to deliver it: an `outbound.record.AttemptRecord`."""

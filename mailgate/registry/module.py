@@ -30,6 +30,7 @@ class ModuleContext:
     name: str = ""
     label: str = ""
     spool: Any = None
+    guard: Any = None
     log: Any = None
     local_domains: LocalDomains = NOTHING_LOCAL
 

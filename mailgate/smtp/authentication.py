@@ -33,8 +33,8 @@ class AuthDialogue(Dialogue):
     __slots__ = (
         "_auth_failures",
         "_authenticated",
-        "_certificate",
         "_exchange",
+        "_lacking",
         "_locked",
         "_plain_lines",
         "_plain_settings",
@@ -42,11 +42,11 @@ class AuthDialogue(Dialogue):
         "_unauthenticated",
     )
 
-    def __init__(self, settings: ServerSettings, *, tls: bool, certificate: bool, greeted: bool) -> None:
+    def __init__(self, settings: ServerSettings, *, tls: bool, lacking: frozenset[str], greeted: bool) -> None:
         super().__init__(settings, greeted=greeted)
         self._tls = tls
-        self._certificate = certificate
-        """The client has shown a certificate that was verified: EXTERNAL may be used."""
+        self._lacking = lacking
+        """Mechanisms that can't be used on this connection."""
         self._auth_failures = 0
         self._unauthenticated = 0
         """Commands before a login, where one is required."""
@@ -87,7 +87,7 @@ class AuthDialogue(Dialogue):
             self._say(replies.BAD_AUTH)
         else:
             mechanism = words[0].decode("latin-1").upper()
-            if mechanism in extensions.mechanisms(self._settings, self._tls, self._certificate):
+            if mechanism in extensions.mechanisms(self._settings, self._lacking):
                 self._ask(Auth(mechanism, words[1] if len(words) == 2 else None, initial=True))
             else:
                 self._say(replies.UNKNOWN_MECHANISM)
@@ -103,6 +103,9 @@ class AuthDialogue(Dialogue):
     def _auth_answered(self, question: Auth, reply: Reply) -> None:
         self._exchange = question.mechanism if reply.code == 334 else ""
         self._set_authenticated(reply.code == 235)
+        if reply.code == 334:  # one line, whatever its length, and with its space when it is empty (RFC 4954 4)
+            self._output.append(b"334 %s\r\n" % reply.text.encode("ascii"))
+            return
         if reply.code != 535:
             self._say(reply)
             return

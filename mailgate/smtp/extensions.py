@@ -20,36 +20,37 @@ class Extension:
     command it lives by, if it has one that an operator might disable."""
 
     offered: Callable[[ServerSettings, bool], bool] = lambda settings, tls: True
-    argument: Callable[[ServerSettings, bool, bool], str] = lambda settings, tls, certificate: ""
+    argument: Callable[[ServerSettings, frozenset[str]], str] = lambda settings, lacking: ""
     command: str = ""
 
 
-_NEEDS_TLS = frozenset({"SCRAM-SHA-256-PLUS", "EXTERNAL"})
-_NEEDS_CERTIFICATE = frozenset({"EXTERNAL"})
+NEEDS_CERTIFICATE = frozenset({"EXTERNAL"})
+NEEDS_BINDING = frozenset({"SCRAM-SHA-256-PLUS"})
+NEEDS_TLS = NEEDS_CERTIFICATE | NEEDS_BINDING
+"""SASL mechanisms that a connection in clear lacks; one with TLS may lack some too."""
 
 
 @lru_cache(maxsize=256)
-def mechanisms(settings: ServerSettings, tls: bool, certificate: bool) -> tuple[str, ...]:
-    """The SASL mechanisms that a client may use now: channel bindings need TLS, EXTERNAL a verified certificate."""
-    unusable = (frozenset() if tls else _NEEDS_TLS) | (frozenset() if certificate else _NEEDS_CERTIFICATE)
-    return tuple(mechanism for mechanism in settings.auth_mechanisms if mechanism not in unusable)
+def mechanisms(settings: ServerSettings, lacking: frozenset[str]) -> tuple[str, ...]:
+    """The SASL mechanisms that a client may use on a connection that lacks some."""
+    return tuple(mechanism for mechanism in settings.auth_mechanisms if mechanism not in lacking)
 
 
 EXTENSIONS: Mapping[str, Extension] = {
     "PIPELINING": Extension(),
-    "SIZE": Extension(argument=lambda settings, *_: str(settings.max_message_size) if settings.announce_size else ""),
+    "SIZE": Extension(argument=lambda settings, lacking: str(settings.max_message_size) if settings.announce_size else ""),
     "8BITMIME": Extension(),
     "SMTPUTF8": Extension(),
     "ENHANCEDSTATUSCODES": Extension(),
     "CHUNKING": Extension(command="BDAT"),
     "BINARYMIME": Extension(command="BDAT"),
     "DSN": Extension(lambda settings, tls: settings.dsn),
-    "LIMITS": Extension(argument=lambda settings, *_: f"RCPTMAX={settings.max_recipients}"),
+    "LIMITS": Extension(argument=lambda settings, lacking: f"RCPTMAX={settings.max_recipients}"),
     "STARTTLS": Extension(lambda settings, tls: settings.starttls and not tls, command="STARTTLS"),
     "REQUIRETLS": Extension(lambda settings, tls: settings.requiretls and tls),
     "AUTH": Extension(
         lambda settings, tls: bool(settings.auth_mechanisms) and (tls or settings.insecure_auth),
-        argument=lambda settings, tls, certificate: " ".join(mechanisms(settings, tls, certificate)),
+        argument=lambda settings, lacking: " ".join(mechanisms(settings, lacking)),
         command="AUTH",
     ),
 }
@@ -73,22 +74,24 @@ def accepted(settings: ServerSettings, tls: bool) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def announcement(settings: ServerSettings, tls: bool, certificate: bool = False) -> tuple[str, ...]:
+def announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str] = NEEDS_TLS) -> tuple[str, ...]:
     """The keyword lines of the EHLO reply. AUTH is left out where the client can use none of its mechanisms."""
     available = offered(settings, tls) - settings.hide
-    if not mechanisms(settings, tls, certificate):
+    if not mechanisms(settings, lacking):
         available -= {"AUTH"}
     return tuple(
-        f"{keyword} {extension.argument(settings, tls, certificate)}".rstrip()
+        f"{keyword} {extension.argument(settings, lacking)}".rstrip()
         for keyword, extension in EXTENSIONS.items()
         if keyword in available
     )
 
 
-def hello_reply(settings: ServerSettings, tls: bool, client: str, *, extended: bool, certificate: bool = False) -> Reply:
+def hello_reply(
+    settings: ServerSettings, tls: bool, client: str, *, extended: bool, lacking: frozenset[str] = NEEDS_TLS
+) -> Reply:
     """250 to EHLO and LHLO with the announcement, to HELO without."""
     greeting = _fill_in(settings.helo_response, settings.hostname, client)
-    return Reply(250, "", "\n".join((greeting, *announcement(settings, tls, certificate))) if extended else greeting)
+    return Reply(250, "", "\n".join((greeting, *announcement(settings, tls, lacking))) if extended else greeting)
 
 
 def _fill_in(template: str, *values: str) -> str:

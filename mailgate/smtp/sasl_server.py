@@ -49,6 +49,11 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal(Challenge):
+    """Says in the mechanism's own words that it was wrong; whatever the client answers, the exchange has failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckPassword:
     """Whose password is it? Answer: `Identity` or None."""
 
@@ -178,7 +183,7 @@ def xoauth2(scene: Scene) -> Exchange:
     user, token = match.groups()
     proved = _proved((yield CheckToken(user, token)), user) if _fit(user) else None
     if proved is None:
-        yield Challenge(json.dumps({"status": "401", "schemes": "bearer", "scope": ""}).encode())
+        yield Refusal(json.dumps({"status": "401", "schemes": "bearer", "scope": ""}).encode())
     return proved
 
 
@@ -193,7 +198,7 @@ def oauthbearer(scene: Scene) -> Exchange:
     bearer = _BEARER.fullmatch(pairs.get("auth", ""))
     proved = _proved((yield CheckToken(user, bearer[1])), user) if bearer and _fit(user or "-") else None
     if proved is None:
-        yield Challenge(json.dumps({"status": "invalid_token"}).encode())
+        yield Refusal(json.dumps({"status": "invalid_token"}).encode())
     return proved
 
 

@@ -83,8 +83,15 @@ class ServerSession(AuthDialogue):
         "_recipients",
     )
 
-    def __init__(self, settings: ServerSettings, *, tls: bool = False, certificate: bool = False, greeted: bool = False) -> None:
-        super().__init__(settings, tls=tls, certificate=certificate, greeted=greeted)
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        tls: bool = False,
+        lacking: frozenset[str] = extensions.NEEDS_TLS,
+        greeted: bool = False,
+    ) -> None:
+        super().__init__(settings, tls=tls, lacking=lacking, greeted=greeted)
         self._forget()
 
     def _forget(self) -> None:
@@ -120,12 +127,12 @@ class ServerSession(AuthDialogue):
         self._answer_content(answers)
         return self._run() if self._buffer or self._events else []
 
-    def tls_started(self, *, certificate: bool = False) -> None:
-        """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten. ``certificate``: the
-        client has shown one, and it was verified."""
+    def tls_started(self, *, lacking: frozenset[str] = extensions.NEEDS_TLS) -> None:
+        """The handshake that `StartTls` asked for is done: all that was said in clear is forgotten. ``lacking``: the SASL
+        mechanisms that need something which it has not brought (a certificate, a channel binding)."""
         self._handshaking = False
         self._tls = True
-        self._certificate = certificate
+        self._lacking = lacking
         self._forget()
 
     @property
@@ -246,8 +253,8 @@ class ServerSession(AuthDialogue):
         self._extended = verb != "HELO"
         self._content_unwanted = False
         self._accepted = extensions.accepted(self._settings, self._tls) if self._extended else frozenset()
-        settings, tls, certificate = self._settings, self._tls, self._certificate
-        self._write(extensions.hello_reply(settings, tls, name, extended=self._extended, certificate=certificate))
+        settings, tls, lacking = self._settings, self._tls, self._lacking
+        self._write(extensions.hello_reply(settings, tls, name, extended=self._extended, lacking=lacking))
         self._events.append(Hello(verb, name, self._extended))
 
     def _ehlo(self, argument: bytes) -> None:
