@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IReactorFDSet
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -39,6 +40,14 @@ def build_resolver(block: ResolverBlock | None, adapters: Adapters) -> Resolver:
         cache = block.cache
     transport = Transport(servers, adapters.reactor, adapters.random, schedule)
     return Resolver(transport, adapters.reactor.seconds, cache=cache, hosts=read_hosts())
+
+
+def with_names(block: ResolverBlock | None, adapters: Adapters) -> Adapters:
+    """The outside world with a resolver: the one it has, or the block's. A reactor that reads no sockets, as a simulated one,
+    has its own names."""
+    if adapters.resolver is not None or not IReactorFDSet.providedBy(adapters.reactor):
+        return adapters
+    return replace(adapters, resolver=build_resolver(block, adapters))
 
 
 @implementer(IHostResolution)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import Diagnostic, in_order
-from mailgate.dns.service import HostnameResolver, build_resolver
+from mailgate.dns.service import HostnameResolver, with_names
 from mailgate.message.body import Spool
 from mailgate.pipeline.testblock import run_tests
 from mailgate.registry import Built, Configuration, Globals, build
@@ -42,8 +42,7 @@ class Assembler:
         return build(path, self._adapters, outfit=self._outfit)
 
     def _outfit(self, settings: Globals) -> dict[str, Any]:
-        world = replace(self._adapters, resolver=build_resolver(settings.resolver, self._adapters))
-        return {"spool": self.spool, "adapters": world}
+        return {"spool": self.spool, "adapters": with_names(settings.resolver, self._adapters)}
 
     def read_again(self, current: Configuration) -> Candidate:
         """What would follow ``current``: checked, its `test` blocks run. Blocking, and no business of the event loop's.

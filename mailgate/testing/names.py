@@ -29,12 +29,17 @@ import dns.rrset
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
+from mailgate.dns.failure import Bogus, ServerFailure, Timeout
 from mailgate.dns.resolver import Resolver
 from mailgate.dns.system import NO_HOSTS, Hosts
-from mailgate.dns.txdnspython import Schedule, Server, Transport
+from mailgate.dns.txdnspython import Reply, Schedule, Server, Transport
+from mailgate.dns.wire import Question, decode
+from mailgate.net.waiting import Wait
 
 NEGATIVE_TTL = 60
 DEFAULT_SCHEDULE = Schedule()
+SILENCE = 5.0
+"""Seconds after which `MemoryNames` gives up where nothing comes."""
 
 
 class Action(Enum):
@@ -79,41 +84,15 @@ class Asked:
     edns: bool
 
 
-class NameServer:
-    """See the module's docstring. ``secure`` sets AD in its answers."""
+class Zone:
+    """What is known, and what was asked. ``secure`` sets AD in the answers."""
 
-    def __init__(
-        self, reactor: Any, host: str = "127.0.0.1", *, tcp: bool = True, secure: bool = False, delay: float = 0.0
-    ) -> None:
-        self.host = host
+    def __init__(self, *, secure: bool = False) -> None:
         self.secure = secure
-        self.delay = delay
         self.queries: list[Asked] = []
-        self._reactor = reactor
         self._records: dict[tuple[str, str], dns.rrset.RRset] = {}
         self._names: set[str] = set()
         self._scripts: dict[tuple[str, str], list[Action]] = {}
-        self._ports: list[Any] = []
-        self._pending: set[Any] = set()
-        self.port = self._listen(tcp)
-
-    def _listen(self, tcp: bool) -> int:
-        for _ in range(20):
-            datagrams = self._reactor.listenUDP(0, _Datagrams(self), interface=self.host)
-            port: int = datagrams.getHost().port
-            self._ports = [datagrams]
-            if not tcp:
-                return port
-            factory = Factory.forProtocol(_Stream)
-            factory.noisy = False
-            factory.server = self  # type: ignore[attr-defined]
-            try:
-                self._ports.append(self._reactor.listenTCP(port, factory, interface=self.host))
-            except CannotListenError:
-                datagrams.stopListening()
-                continue
-            return port
-        raise RuntimeError("no port is free for both UDP and TCP")
 
     def add(self, name: str, kind: str, *records: str, ttl: int = 300) -> None:
         """Records in the form of a zone file; names in them end in a dot."""
@@ -130,27 +109,6 @@ class NameServer:
     def asked(self, name: str, kind: str = "") -> int:
         """How often it was asked."""
         return sum(query.name == name.lower() and kind in ("", query.kind) for query in self.queries)
-
-    @property
-    def server(self) -> Server:
-        return Server(self.host, self.port, trusted=self.secure)
-
-    def resolver(
-        self, random: Random, *, schedule: Schedule = DEFAULT_SCHEDULE, cache: int = 1 << 20, hosts: Hosts = NO_HOSTS
-    ) -> Resolver:
-        """A resolver that asks this server alone."""
-        transport = Transport([self.server], self._reactor, random, schedule)
-        return Resolver(transport, self._reactor.seconds, cache=cache, hosts=hosts)
-
-    async def stop(self) -> None:
-        for call in self._pending:
-            if call.active():
-                call.cancel()
-        ports, self._ports = self._ports, []
-        for port in ports:
-            await port.stopListening()
-
-    # inside
 
     def respond(self, wire: bytes, by: str, port: int) -> list[bytes]:
         """The datagrams that answer one."""
@@ -208,12 +166,97 @@ class NameServer:
             soa = f"ns.example. hostmaster.example. 1 7200 3600 604800 {NEGATIVE_TTL}"
             response.authority.append(dns.rrset.from_text(".", 3600, "IN", "SOA", soa))
 
+
+class NameServer(Zone):
+    """See the module's docstring; a `Zone` on sockets. Every answer comes ``delay`` seconds late."""
+
+    def __init__(
+        self, reactor: Any, host: str = "127.0.0.1", *, tcp: bool = True, secure: bool = False, delay: float = 0.0
+    ) -> None:
+        super().__init__(secure=secure)
+        self.host = host
+        self.delay = delay
+        self._reactor = reactor
+        self._ports: list[Any] = []
+        self._pending: set[Any] = set()
+        self.port = self._listen(tcp)
+
+    def _listen(self, tcp: bool) -> int:
+        for _ in range(20):
+            datagrams = self._reactor.listenUDP(0, _Datagrams(self), interface=self.host)
+            port: int = datagrams.getHost().port
+            self._ports = [datagrams]
+            if not tcp:
+                return port
+            factory = Factory.forProtocol(_Stream)
+            factory.noisy = False
+            factory.server = self  # type: ignore[attr-defined]
+            try:
+                self._ports.append(self._reactor.listenTCP(port, factory, interface=self.host))
+            except CannotListenError:
+                datagrams.stopListening()
+                continue
+            return port
+        raise RuntimeError("no port is free for both UDP and TCP")
+
+    @property
+    def server(self) -> Server:
+        return Server(self.host, self.port, trusted=self.secure)
+
+    def resolver(
+        self, random: Random, *, schedule: Schedule = DEFAULT_SCHEDULE, cache: int = 1 << 20, hosts: Hosts = NO_HOSTS
+    ) -> Resolver:
+        """A resolver that asks this server alone."""
+        transport = Transport([self.server], self._reactor, random, schedule)
+        return Resolver(transport, self._reactor.seconds, cache=cache, hosts=hosts)
+
+    async def stop(self) -> None:
+        for call in self._pending:
+            if call.active():
+                call.cancel()
+        ports, self._ports = self._ports, []
+        for port in ports:
+            await port.stopListening()
+
+    # inside
+
     def later(self, send: Any, wires: list[bytes]) -> None:
         for wire in wires:
             if self.delay:
                 self._pending.add(self._reactor.callLater(self.delay, send, wire))
             else:
                 send(wire)
+
+
+class MemoryNames(Zone):
+    """A `Zone` without sockets, for simulated reactors: give it to a `Resolver` in place of a transport."""
+
+    def __init__(self, reactor: Any, *, secure: bool = True, latency: float = 0.01) -> None:
+        super().__init__(secure=secure)
+        self._reactor = reactor
+        self._latency = latency
+
+    def resolver(self, *, cache: int = 1 << 20, hosts: Hosts = NO_HOSTS) -> Resolver:
+        return Resolver(self, self._reactor.seconds, cache=cache, hosts=hosts)
+
+    def ask(self, question: Question) -> Wait[Reply]:
+        waiting: Wait[Reply] = Wait()
+        wires = self.respond(question.encode(1), "memory", 0)
+        self._reactor.callLater(self._latency if wires else SILENCE, self._answer, waiting, question, wires)
+        return waiting
+
+    def _answer(self, waiting: Wait[Reply], question: Question, wires: list[bytes]) -> None:
+        if waiting.done:
+            return
+        if not wires:
+            waiting.fail(Timeout(question.text, question.kind, "no answer"))
+            return
+        response = decode(wires[-1], question, 1)
+        if response.rcode in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            waiting.fire(Reply(response, Server("127.0.0.1", trusted=True)))
+        else:
+            kind = Bogus if response.bogus else ServerFailure
+            waiting.fail(kind(question.text, question.kind, dns.rcode.to_text(dns.rcode.Rcode.make(response.rcode))))
 
 
 def _wrong(wire: bytes, count: int) -> list[bytes]:
