@@ -40,6 +40,8 @@ class Event(Enum):
     SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)
     SESSION_REFUSED = "session.refused"  # listener, client, limit
     LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
+    SESSION_XCLIENT = "session.xclient"  # session, peer, and what it said of its client: name, addr, port, helo, login, …
+    SESSION_XFORWARD = "session.xforward"  # session, client, and what it said of the next message: name, addr, helo, ident, …
     PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none
     AUTH_OK = "auth.ok"  # session, client, user, mechanism
     AUTH_FAILED = "auth.failed"  # session, client, user, mechanism, reason
@@ -52,7 +54,9 @@ class Event(Enum):
     RECIPIENT_REFUSED = "recipient.refused"  # message, session, from, to, reply, where (file:line), reason
     SENDER_REFUSED = "sender.refused"  # message, session, from, reply, where, reason
     MESSAGE_DISCARDED = "message.discarded"  # message, to, where
-    DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, tls, seconds
+    DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, mx, remote, local, reused,
+    # tls, cipher, verified (the name that matched, chain, no), verify_error, peer_cert, peer_key, peer_chain, tls_error, timings,
+    # dsn, seconds: one try, however it ended
     DELIVERY_LATE = "delivery.late"  # message, target, reply: the answer came after the client had gone
     POSSIBLE_DUPLICATE = "delivery.possible_duplicate"  # message, target, endpoint, recipients, reason
     ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in

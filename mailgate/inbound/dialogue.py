@@ -29,6 +29,7 @@ from mailgate.inbound.sessions import Sessions
 from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session
 from mailgate.net.waiting import Wait, start
+from mailgate.smtp import replies
 from mailgate.smtp.events import (
     Aborted,
     Auth,
@@ -47,7 +48,6 @@ from mailgate.smtp.events import (
     XForward,
 )
 from mailgate.smtp.extensions import NEEDS_BINDING, NEEDS_CERTIFICATE, NEEDS_TLS
-from mailgate.smtp import replies
 from mailgate.smtp.reply import MailError, Reply, reply_for
 from mailgate.smtp.server import ServerSession
 
@@ -137,8 +137,9 @@ class Dialogue:
         """The session as it was before XCLIENT."""
         self._waiting: Any = None
         self._rest: list[Event] = []
+        settings = sessions.server_for(session.client_ip)
         tls = session.tls is not None
-        self._engine = ServerSession(sessions.server_for(session.client_ip), tls=tls, lacking=self._lacking(), greeted=True)  # by `Sessions.greeting`
+        self._engine = ServerSession(settings, tls=tls, lacking=self._lacking(), greeted=True)  # by `Sessions.greeting`
 
     # called by the connection
 
@@ -193,10 +194,13 @@ class Dialogue:
     def drop(self, reason: str) -> None:
         """The transaction, if there is one, will not be finished."""
         self.content_since = -1.0
-        self._waiting = None
+        waiting, self._waiting = self._waiting, None
         self._rest = []
         transaction, self._transaction = self._transaction, None
-        if transaction is not None:
+        if transaction is None:
+            if waiting is not None:
+                waiting.cancel()  # a login, or the steps of XCLIENT
+        else:
             try:
                 transaction.abort(reason)
             except Exception as error:

@@ -32,24 +32,25 @@ PATIENCE = 120.0
 
 
 class Welcome:
-    """One row of steps for one session. ``done(reply)`` hears of the end, at once if no step must be waited for, never after
-    `cancel`."""
+    """One row of steps for one session. `begin` has ``done(reply)`` hear of the end, at once if no step must be waited for, never
+    after `cancel`."""
 
     __slots__ = ("_done", "_session", "_sessions", "_waiting")
 
-    def __init__(self, sessions: Sessions, session: Session, done: Callable[[Reply | None], None]) -> None:
+    def __init__(self, sessions: Sessions, session: Session) -> None:
         self._sessions = sessions
         self._session = session
-        self._done = done
+        self._done: Callable[[Reply | None], None] | None = None
         self._waiting: Wait[Reply | None] | None = None
 
-    def begin(self, steps: Iterable[Step]) -> None:
+    def begin(self, steps: Iterable[Step], done: Callable[[Reply | None], None]) -> None:
         answer = start(self.take(steps))
         if isinstance(answer, Wait):
             self._waiting = answer
+            self._done = done
             answer.when_done(self._go_on)
         else:
-            self._done(answer)
+            done(answer)
 
     async def take(self, steps: Iterable[Step]) -> Reply | None:
         """The first refusal; a failure is one."""
@@ -78,7 +79,7 @@ class Welcome:
 
     def _go_on(self) -> None:
         waiting, self._waiting = self._waiting, None
-        if waiting is not None:
+        if waiting is not None and self._done is not None:
             self._done(waiting.result())
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import replies
-from mailgate.smtp.events import Auth, Closed, CloseReason, ContentEnd, Data, Event, Mail, Rcpt
+from mailgate.smtp.events import Auth, Closed, CloseReason, ContentEnd, Data, Event, Mail, Rcpt, XClient
 from mailgate.smtp.framing import ChunkFraming, DataFraming
 from mailgate.smtp.reply import Reply, default_enhanced
 from mailgate.smtp.settings import ServerSettings
@@ -23,7 +23,7 @@ READ_AHEAD = 1 << 16
 RECIPIENT_OVERSHOOT = 1000
 """RCPTs answered 452 since the last delivered message before we close: a client that has more sends another transaction."""
 
-Question: TypeAlias = Mail | Rcpt | Data | ContentEnd | Auth
+Question: TypeAlias = Mail | Rcpt | Data | ContentEnd | Auth | XClient
 
 Transfer: TypeAlias = DataFraming | ChunkFraming
 """Content that is on its way: one DATA, or one BDAT."""
@@ -83,8 +83,7 @@ class Dialogue(ABC):
         if self._closed:
             return []
         self._greeted = True
-        protocol = "LMTP" if self._settings.lmtp else "ESMTP"
-        self._write(Reply(220, "", f"{self._settings.hostname} {protocol} {self._settings.banner}".rstrip()))
+        self._write(self._greeting())
         return self._run()
 
     def receive(self, data: bytes) -> list[Event]:
@@ -218,6 +217,10 @@ class Dialogue(ABC):
         self._events.append(question)
 
     # Output
+
+    def _greeting(self) -> Reply:
+        protocol = "LMTP" if self._settings.lmtp else "ESMTP"
+        return Reply(220, "", f"{self._settings.hostname} {protocol} {self._settings.banner}".rstrip())
 
     def _write(self, reply: Reply) -> None:
         self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import MailParameters, RcptParameters
 from mailgate.smtp.reply import Reply
+from mailgate.smtp.xclient import Identity
 
 
 class CloseReason(Enum):
@@ -124,10 +125,28 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True)
+class XClient:
+    """Question: from here on the connection is another client's. 2yz makes it so, login by LOGIN included, and is said as a new
+    greeting; a refusal closes."""
+
+    identity: Identity
+    """Everything that XCLIENT has said of this client."""
+
+
+@dataclass(frozen=True, slots=True)
+class XForward:
+    """Notification: where the next message comes from, for the log; with nothing in it, no more."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """Write `output` and close. An open transaction is aborted with it; no further event comes."""
 
     reason: CloseReason
 
 
-Event: TypeAlias = Hello | Mail | Rcpt | Data | Content | ContentEnd | ContentRefused | Aborted | StartTls | Auth | Closed
+Event: TypeAlias = (
+    Hello | Mail | Rcpt | Data | Content | ContentEnd | ContentRefused | Aborted | StartTls | Auth | XClient | XForward | Closed
+)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mailgate.smtp import xclient
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.settings import ServerSettings
 
@@ -53,6 +54,8 @@ EXTENSIONS: Mapping[str, Extension] = {
         argument=lambda settings, lacking: " ".join(mechanisms(settings, lacking)),
         command="AUTH",
     ),
+    "XCLIENT": Extension(lambda settings, tls: settings.xclient, argument=lambda *_: " ".join(xclient.XCLIENT)),
+    "XFORWARD": Extension(lambda settings, tls: settings.xforward, argument=lambda *_: " ".join(xclient.XFORWARD)),
 }
 """In the order of the announcement."""
 

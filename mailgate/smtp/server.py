@@ -28,7 +28,6 @@ from collections.abc import Mapping, Sequence
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
 from mailgate.smtp.address import Address
-from mailgate.smtp.authentication import AuthDialogue
 from mailgate.smtp.command import Command, Phase
 from mailgate.smtp.dialogue import ENHANCED_CLASSES, Transfer, checked
 from mailgate.smtp.events import (
@@ -44,6 +43,7 @@ from mailgate.smtp.events import (
     Mail,
     Rcpt,
     StartTls,
+    XClient,
 )
 from mailgate.smtp.framing import ChunkFraming, ContentFilter, DataFraming
 from mailgate.smtp.parameters import (
@@ -56,6 +56,7 @@ from mailgate.smtp.parameters import (
 )
 from mailgate.smtp.reply import MailError, Reply
 from mailgate.smtp.settings import ServerSettings
+from mailgate.smtp.trusted import TrustedDialogue
 
 __all__ = ["Phase", "ServerSession", "ServerSettings"]
 
@@ -70,7 +71,7 @@ _READY = (Phase.RECIPIENTS,)
 _TAKING_CHUNKS = (Phase.RECIPIENTS, Phase.CHUNKS)
 
 
-class ServerSession(AuthDialogue):
+class ServerSession(TrustedDialogue):
     """One inbound SMTP or LMTP connection."""
 
     __slots__ = (
@@ -79,7 +80,6 @@ class ServerSession(AuthDialogue):
         "_extended",
         "_filter",
         "_parameters",
-        "_phase",
         "_recipients",
     )
 
@@ -107,9 +107,11 @@ class ServerSession(AuthDialogue):
     def _end_transaction(self) -> None:
         if self._phase > Phase.GREETED:
             self._phase = Phase.GREETED
+            self._served = True
         self._parameters = NO_MAIL_PARAMETERS
         self._utf8 = False
         self._recipients = 0
+        self._forget_forwarded()
         self._filter: ContentFilter | None = None
         self._chunk: grammar.Chunk | None = None
 
@@ -270,6 +272,8 @@ class ServerSession(AuthDialogue):
         if self._phase > Phase.GREETED:
             self._events.append(Aborted())
             self._end_transaction()
+        else:
+            self._forget_forwarded()
 
     def _rset(self, argument: bytes) -> None:
         self._abort()
@@ -286,9 +290,6 @@ class ServerSession(AuthDialogue):
 
     def _not_implemented(self, argument: bytes) -> None:
         self._say(replies.NOT_IMPLEMENTED)
-
-    def _not_allowed(self, argument: bytes) -> None:
-        self._say(replies.NOT_ALLOWED)
 
     def _quit(self, argument: bytes) -> None:
         self._close(CloseReason.QUIT)
@@ -465,8 +466,8 @@ COMMANDS: Mapping[bytes, Command] = {
         Command("QUIT", ServerSession._quit, bare=True),
         Command("STARTTLS", ServerSession._starttls, (Phase.GREETED,), "A transaction is open", bare=True),
         Command("AUTH", ServerSession._auth, (Phase.GREETED,), "A transaction is open"),
-        Command("XCLIENT", ServerSession._not_allowed, idle=True),
-        Command("XFORWARD", ServerSession._not_allowed, idle=True),
+        Command("XCLIENT", ServerSession._xclient, idle=True),
+        Command("XFORWARD", ServerSession._xforward, idle=True),
     )
 }
 
@@ -476,4 +477,5 @@ ServerSession._answers = {
     Data: ServerSession._data_answered,
     ContentEnd: ServerSession._content_answered,
     Auth: ServerSession._auth_answered,
+    XClient: ServerSession._xclient_answered,
 }

@@ -59,6 +59,10 @@ class ServerSettings:
     """RFC 8689 is offered once TLS is on: only where the way out enforces it."""
     auth_mechanisms: tuple[str, ...] = ()
     """SASL mechanisms offered; without any, AUTH is not implemented."""
+    xclient: bool = False
+    """This client may give XCLIENT. Like the next one not of the listener but of the peer: `dataclasses.replace`."""
+    xforward: bool = False
+    """This client may give XFORWARD."""
     insecure_auth: bool = False
     """AUTH in clear."""
     auth_required: bool = False
