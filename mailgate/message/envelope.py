@@ -82,8 +82,18 @@ class Attempt:
     """Where this delivery stands in a message's life; the variables of dynamic settings (configuration.md)."""
 
     retry_num: int = 0
+    notify_num: int = 0
+    expires_in: float | None = None
+    """Seconds; None without a queue."""
+    queue_age: float = 0.0
+    last_status: str = ""
+    """``temporary``, ``unknown``; "" before there was one."""
     last_error: str = ""
+    """A class of failure, of `config.dynamic_variables.LAST_ERRORS`."""
     last_code: int = 0
+    priority: int = 0
+    source: str = "client"
+    """``client``, ``dsn`` or ``report``."""
     queued: bool = False
     """True when a queue delivers: the whole message is here, and the time budget is the queue's."""
 
