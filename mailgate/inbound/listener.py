@@ -17,6 +17,7 @@ from mailgate.config import values as v
 from mailgate.config.schema import Argument, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.inbound.advice import advise
+from mailgate.inbound.client_names import NamesBlock
 from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions
 from mailgate.inbound.tls_settings import contexts_of
@@ -38,7 +39,7 @@ KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCOD
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
-class Listener(PipelineBlock, Module):
+class Listener(NamesBlock, PipelineBlock, Module):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
@@ -259,6 +260,7 @@ class Listener(PipelineBlock, Module):
             tls=self._contexts,
             label=self.label,
             census=self._census,
+            welcome=self.name_steps(adapters),
         )
         try:
             for endpoint in self.endpoints:
