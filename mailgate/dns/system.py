@@ -63,7 +63,7 @@ def parse_hosts(text: str) -> Hosts:
         if len(words) < 2 or not _is_address(words[0]):
             continue
         address = words[0] if "%" in words[0] else str(ipaddress.ip_address(words[0]))
-        names.setdefault(address, words[1])
+        names.setdefault(address, words[1].removesuffix("."))
         for name in words[1:]:
             known = addresses.setdefault(name.lower().removesuffix("."), [])
             if address not in known:
