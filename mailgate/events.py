@@ -68,6 +68,12 @@ class Event(Enum):
     TABLE_RELOADED = "table.reloaded"  # table, path, entries
     TABLE_FAILED = "table.failed"  # table, path, reason
     QUEUE_STORE = "queue.store"  # queue or file, error: results can't be recorded, deliveries pause; or recovered
+    QUEUE_RETRY = "queue.retry"  # message, queue, to, reply, kind (class of failure), retry (attempts so far), retry_in
+    QUEUE_HELD = "queue.held"  # queue, message, reason
+    QUEUE_DESTINATION_DOWN = "queue.destination_down"  # queue, destination, reason, retry_in: all who wait for it wait
+    QUEUE_SCHEDULE = "queue.schedule"  # queue, message, error: a dynamic setting had no value, the default schedule holds
+    UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
+    REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
 

@@ -20,6 +20,7 @@ from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.outcome import handed_up
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.race import Race
+from mailgate.outbound.record import AttemptRecord, ConnectionFacts, log_attempt, worst
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
 
@@ -49,7 +50,18 @@ class NextHops:
 class Attempts:
     """Of one delivery; `begin` starts anew with each client command."""
 
-    __slots__ = ("_answer", "_envelope", "_failure", "_hops", "_selection", "_started", "deadline", "endpoint")
+    __slots__ = (
+        "_answer",
+        "_envelope",
+        "_failure",
+        "_hops",
+        "_selection",
+        "_started",
+        "deadline",
+        "endpoint",
+        "refused",
+        "relayed",
+    )
 
     def __init__(self, hops: NextHops, envelope: Envelope) -> None:
         self._hops = hops
@@ -61,6 +73,10 @@ class Attempts:
         self._failure: Reply | None = None
         self.endpoint = ""
         """Label of the endpoint that was heard of last."""
+        self.refused: list[tuple[Recipient, Reply]] = []
+        """Recipients it did not take, of the transaction that is open."""
+        self.relayed = False
+        """DSN parameters were left out, since this next hop does not announce them."""
 
     def begin(self, now: float) -> None:
         self._started = now
@@ -97,13 +113,14 @@ class Attempts:
         """The dialogue failed: for the endpoint's health, for the log, and not again within this command."""
         endpoint = connection.link.endpoint
         endpoint.circuit.failed(failure.kind, failure.reason)
-        self.record_failure(endpoint, failure, connection)
+        failure.facts = connection.facts()
+        self.record_failure(endpoint, failure)
         self._select().tried.add(endpoint)
 
     def answered(self, connection: Connection, step: Step, reply: Reply) -> None:
         """It answered 4yz, and another one is asked."""
         self._answer = handed_up(reply)
-        self.record(connection.link.endpoint, step, connection, reply=reply)
+        self.record(connection.link.endpoint, step, connection.facts(), reply=reply)
         self._select().tried.add(connection.link.endpoint)
 
     @property
@@ -125,9 +142,27 @@ class Attempts:
             self._selection = Selection(self._hops.endpoints)
         return self._selection
 
-    def record_failure(self, endpoint: Endpoint, failure: AttemptFailed, connection: Connection | None = None) -> None:
+    def record_failure(self, endpoint: Endpoint, failure: AttemptFailed) -> None:
         self._failure = failure.kind.reply
-        self.record(endpoint, failure.stage, connection, failure.answer, failure.reason)
+        self.record(endpoint, failure.stage, failure.facts, failure.answer, failure.reason)
+
+    def concluded(
+        self, connection: Connection, results: Sequence[tuple[Recipient, Reply]], unknown: Sequence[Recipient] = ()
+    ) -> None:
+        """The final dot went out: what was said to it, and of whom nothing."""
+        reply = worst([reply for _, reply in results])
+        error = "" if reply is not None else connection.reason or "no reply that says whether it was taken"
+        self.record(connection.link.endpoint, Step.DOT, connection.facts(), reply, error, (*self.refused, *results), unknown)
+
+    def ended(self, connection: Connection, step: Step, reply: Reply) -> None:
+        """It refused the message before the final dot."""
+        self.record(connection.link.endpoint, step, connection.facts(), reply, results=self.refused)
+
+    def given_up(self, connection: Connection) -> None:
+        """The transaction goes no further; worth a line if that is because of what the next hop said."""
+        if self.refused:
+            reply = worst([reply for _, reply in self.refused])
+            self.record(connection.link.endpoint, Step.RCPT, connection.facts(), reply, results=self.refused)
 
     def unknown(self, endpoint: Endpoint, recipients: Sequence[Recipient], reason: str) -> None:
         """The final dot went out and nobody knows what became of it."""
@@ -155,18 +190,32 @@ class Attempts:
             )
 
     def record(
-        self, endpoint: Endpoint, stage: str, connection: Connection | None, reply: Reply | None = None, error: str = ""
+        self,
+        endpoint: Endpoint,
+        stage: str,
+        connection: ConnectionFacts,
+        reply: Reply | None = None,
+        error: str = "",
+        results: Sequence[tuple[Recipient, Reply]] = (),
+        unknown: Sequence[Recipient] = (),
     ) -> None:
+        """One try is over."""
         hops = self._hops
         self.endpoint = endpoint.settings.label
-        hops.log.info(
-            Event.DELIVERY_ATTEMPT,
+        record = AttemptRecord(
             message=self._envelope.id,
             target=hops.settings.label,
             endpoint=self.endpoint,
             stage=str(stage),
             reply=reply,
-            error="" if reply is not None else error,
-            tls=connection.tls.version if connection is not None and connection.tls is not None else "",
+            error=error,
             seconds=hops.clock.seconds() - self._started,
+            connection=connection,
+            results=tuple((str(recipient.address), answer) for recipient, answer in results),
+            unknown=tuple(str(recipient.address) for recipient in unknown),
+            relayed=self.relayed,
         )
+        self.refused = []
+        log_attempt(hops.log, record)
+        if self._envelope.on_attempt is not None:
+            self._envelope.on_attempt(record)

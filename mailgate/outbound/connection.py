@@ -34,6 +34,7 @@ from mailgate.net.transport import send
 from mailgate.net.waiting import Wait
 from mailgate.outbound.endpoint import Link
 from mailgate.outbound.failure import Kind
+from mailgate.outbound.record import ConnectionFacts
 from mailgate.smtp.client import Answer, ClientSession, Step
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.reply_parser import Fault
@@ -54,6 +55,10 @@ class Connection(Protocol):
         self.early: Reply | None = None
         """The first reply that came while content was still being sent."""
         self.tls: PeerFacts | None = None
+        self.local = self.remote = ""
+        """Addresses of both ends, for the record."""
+        self.timings: list[tuple[str, float]] = []
+        """Seconds of each step since the connection was dialled, or since the transaction that is open began."""
         self.tls_error = ""
         """Why opportunistic TLS failed at this address: this connection is made without it."""
         self.messages = 0
@@ -73,6 +78,8 @@ class Connection(Protocol):
         self._timer: Any = None
         self._timer_at = inf
         self._deadline = 0.0
+        self._asked: Step = Step.GREETING
+        self._asked_at = 0.0
         self._limit = inf
         self.ready_by = inf
         """The time by which it is to be ready for mail."""
@@ -103,7 +110,9 @@ class Connection(Protocol):
 
     def _expect(self, step: Step) -> None:
         """The next answer is to this step."""
-        deadline = self._clock.seconds() + self.settings.timeouts.by_step[step]
+        self._asked = step
+        self._asked_at = now = self._clock.seconds()
+        deadline = now + self.settings.timeouts.by_step[step]
         if deadline > self._limit:
             deadline = self._limit
         self._action = self._timed_out
@@ -130,9 +139,11 @@ class Connection(Protocol):
             return
         if session.pending:
             if answers and self._waiter is not None and session.pending[0] is not Step.DOT:
+                self._note_time()
                 self._expect(session.pending[0])
             self.flush()
         elif self._waiter is not None:
+            self._note_time()
             then, self._then = self._then, None
             limit = None if then is None else then(self._answers)
             if limit is None:
@@ -142,6 +153,16 @@ class Connection(Protocol):
                 self._limit = limit
                 self._expect(session.pending[0])
                 self.flush()
+
+    def _note_time(self) -> None:
+        self.timings.append((self._asked, self._clock.seconds() - self._asked_at))
+
+    def facts(self) -> ConnectionFacts:
+        """For the record of an attempt, with the timings since the last one."""
+        timings = tuple(self.timings)
+        self.timings.clear()
+        name = self.settings.hostname
+        return ConnectionFacts(self.local, self.remote, name, self.reused, self.tls, self.tls_error, timings)
 
     def _unasked(self, answer: Answer) -> None:
         if answer.step is Step.IDLE:
@@ -213,6 +234,7 @@ class Connection(Protocol):
         """Handshake as a client. Fires when it is over; ``trouble`` says how it went."""
         handshake: Wait[None] = Wait(self._forget_handshake)
         self._handshake = handshake
+        self._asked_at = self._clock.seconds()
         self.arm(min(self.after(self.settings.timeouts.tls), self.ready_by), self._timed_out)
         self.transport.startTLS(creator)  # type: ignore[union-attr]
         return handshake
@@ -221,6 +243,7 @@ class Connection(Protocol):
         self._action = None
         handshake, self._handshake = self._handshake, None
         if handshake is not None:
+            self.timings.append(("tls", self._clock.seconds() - self._asked_at))
             self.session.tls_started()
             handshake.fire(None)
 
@@ -236,6 +259,8 @@ class Connection(Protocol):
     # Life
 
     def connectionMade(self) -> None:
+        self.local = _address(self.transport.getHost())  # type: ignore[union-attr]
+        self.remote = _address(self.transport.getPeer())  # type: ignore[union-attr]
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None and self.settings.scheme != "unix":
             set_no_delay(True)
@@ -340,6 +365,15 @@ class Connection(Protocol):
             dir=direction,
             line=text,
         )
+
+
+def _address(address: Any) -> str:
+    """As records write it."""
+    host = getattr(address, "host", None)
+    if host is None:
+        name = getattr(address, "name", None) or b""
+        return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 def _why(reason: Failure) -> str:

@@ -164,6 +164,8 @@ class Delivery:
         self._aborted = True
         if self._waiting is not None:
             self._waiting.cancel()
+        if self._connection is not None:
+            self._attempts.given_up(self._connection)
         self._give_back()
 
     # The envelope
@@ -201,6 +203,8 @@ class Delivery:
         """MAIL and RCPT. A transaction that is open is RSET first, which adds an answer in front."""
         session = connection.session
         self._connection = connection
+        if connection.reused:
+            connection.timings.clear()
         sender = self._envelope.sender
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
@@ -258,6 +262,7 @@ class Delivery:
         reply = answers[0].reply
         if reply.code // 100 != 2:
             self._judge(connection, Step.MAIL, reply, movable=True)
+            self._attempts.ended(connection, Step.MAIL, reply)
             self._give_back()
             raise Refused(handed_up(reply))
         if len(answers) <= len(recipients):
@@ -273,6 +278,7 @@ class Delivery:
         self._judge(connection, Step.RCPT, reply, movable=not self._wire)
         if recipient is not new:
             self._lost.append(recipient)
+        self._attempts.refused.append((recipient, reply))
         return handed_up(reply)
 
     def _judge(self, connection: Connection, step: Step, reply: Reply, *, movable: bool) -> None:
@@ -392,6 +398,7 @@ class Delivery:
     def _content_refused(self, connection: Connection, step: Step, reply: Reply) -> list[Reply]:
         """A reply to DATA that is not 354, to a chunk that is not 250, or one in the middle of the content."""
         self._judge(connection, step, reply, movable=True)
+        self._attempts.ended(connection, step, reply)
         self._give_back()
         return self._for_all([handed_up(reply)] * len(self._wire))
 
@@ -404,12 +411,12 @@ class Delivery:
             reason = connection.reason or "no reply that says whether it was taken"
             endpoint.circuit.failed(connection.trouble or Kind.GARBAGE, reason)
             connection.abort(reason)
-            self._attempts.unknown(endpoint, wire[len(wire) - result.unknown :], reason)
+            known = len(wire) - result.unknown
+            self._attempts.concluded(connection, list(zip(wire[:known], result.replies, strict=False)), wire[known:])
+            self._attempts.unknown(endpoint, wire[known:], reason)
             return result.replies
         connection.messages += 1
-        for reply in result.replies:
-            if reply.code // 100 != 2:
-                self._attempts.record(endpoint, Step.DOT, connection, reply=reply)
+        self._attempts.concluded(connection, list(zip(wire, result.replies, strict=True)))
         if result.closing:
             endpoint.circuit.failed(Kind.CLOSING)
             connection.quit()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from mailgate.outbound.record import NOT_CONNECTED
 from mailgate.smtp.reply import Reply
 
 
@@ -50,6 +51,8 @@ class AttemptFailed(Exception):
         self.stage = stage
         self.reason = reason
         self.answer = answer
+        self.facts = NOT_CONNECTED
+        """The connection it happened on, for the record."""
 
 
 class Moved(Exception):

@@ -221,12 +221,14 @@ class Pool:
     async def _connect(self, link: Link, connected: Callable[[], None], host: str = "") -> Connection:
         connection = Connection(link, self._reactor, self._lost, self._log, self._label)
         timeouts = connection.settings.timeouts
-        connection.ready_by = connection.after(timeouts.total)
+        begun = self._reactor.seconds()
+        connection.ready_by = begun + timeouts.total
         try:
             await dial(self._reactor, connection, min(timeouts.connect, timeouts.total), host)
         except BaseException:
             self._release(link)
             raise
+        connection.timings.append(("connect", self._reactor.seconds() - begun))
         self._connected.add(connection)
         connected()
         host = peer_host(connection)
@@ -236,7 +238,12 @@ class Pool:
             await make_ready(connection)
         except TlsFailed as failure:
             failure.host = host
+            failure.facts = connection.facts()
             connection.abort(failure.reason)
+            raise
+        except AttemptFailed as failure:
+            failure.facts = connection.facts()
+            connection.quit()
             raise
         except BaseException:
             connection.quit()

@@ -305,13 +305,23 @@ class _Peer(Protocol):
 
     def _starttls(self, argument: bytes) -> None:
         said = self._step(Step.STARTTLS, argument, b"220 2.0.0 Go ahead\r\n")
-        if said[:3] != b"220" or self._silent or self._hop.tls is None:
+        if said[:3] != b"220" or self._silent:
+            return
+        if self._hop.tls is None:
+            self._take = self._take_handshake
             return
         self.record.behind_starttls = bytes(self._buffer)
         self._buffer.clear()
         self._current = None
         self.record.tls = True
         cast(Any, self.transport).startTLS(self._hop.tls, self)
+
+    def _take_handshake(self) -> bool:
+        if self._buffer:
+            self._buffer.clear()
+            self._step(Step.HANDSHAKE, b"", b"")
+            self._silent = True
+        return False
 
     def _auth(self, argument: bytes) -> None:
         mechanism, _, initial = argument.partition(b" ")

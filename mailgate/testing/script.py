@@ -15,6 +15,8 @@ class Step(Enum):
     BANNER = "banner"
     HELLO = "hello"
     STARTTLS = "starttls"
+    HANDSHAKE = "handshake"
+    """The first octets behind a STARTTLS that was answered 220 where there is no TLS: nothing else happens any more."""
     AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"
