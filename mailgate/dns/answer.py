@@ -72,10 +72,13 @@ def follow(response: Response, name: dns.name.Name, rdtype: int, seen: set[dns.n
 
     :raises Loop: see `MAX_ALIASES`.
     """
+    records = response.records
+    if records and all(record.rdtype == rdtype and record.owner is name for record in records):  # no alias, as nearly always
+        return Step(Status.FOUND, name, tuple(record.data for record in records), min(record.ttl for record in records))
     found: dict[dns.name.Name, list[Any]] = {}
     aliases: dict[dns.name.Name, tuple[dns.name.Name, int]] = {}
     ttls: dict[dns.name.Name, int] = {}
-    for record in response.records:
+    for record in records:
         if record.rdtype == rdtype:
             found.setdefault(record.owner, []).append(record.data)
             ttls[record.owner] = min(record.ttl, ttls.get(record.owner, record.ttl))

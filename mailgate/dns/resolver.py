@@ -38,7 +38,7 @@ from mailgate.dns.cache import Cache, lifetime
 from mailgate.dns.failure import DnsFailure, ServerFailure
 from mailgate.dns.system import NO_HOSTS, Hosts
 from mailgate.dns.txdnspython import Reply
-from mailgate.dns.wire import Question
+from mailgate.dns.wire import Question, kind_of
 from mailgate.net.waiting import Wait, start
 
 A, AAAA, PTR, MX, TXT, SRV, TLSA = (
@@ -105,7 +105,7 @@ class Resolver:
         if flight is None:
             parsed = parse_name(asked)
             if parsed is None:
-                return Answer(asked, RdataType.make(rdtype).name, Status.NXDOMAIN, canonical=asked)
+                return Answer(asked, kind_of(rdtype), Status.NXDOMAIN, canonical=asked)
             flight = _Flight(self, key)
             self._flights[key] = flight
             flight.take_off(self._find(asked, parsed, rdtype))
@@ -211,10 +211,11 @@ class Resolver:
             return Addresses(lower, Status.NXDOMAIN, canonical=lower)
         return None
 
-    async def _find(self, asked: str, name: dns.name.Name, rdtype: int) -> Answer:
+    async def _find(self, asked: str, parsed: dns.name.Name, rdtype: int) -> Answer:
         """Ask, following aliases that a response leaves open."""
-        kind = RdataType.make(rdtype).name
+        kind = kind_of(rdtype)
         seen: set[dns.name.Name] = set()
+        name = parsed
         secure, more, size, ttl = True, False, 0, float("inf")
         while True:
             reply: Reply = await self._transport.ask(Question(name, rdtype))
@@ -236,7 +237,7 @@ class Resolver:
         if rdtype == MX:
             records = tuple(sorted(records, key=lambda record: record.preference))
         expires = self._seconds() + lifetime(step.status, ttl)
-        canonical = name.to_text(omit_final_dot=True).lower()
+        canonical = asked if name is parsed else name.to_text(omit_final_dot=True).lower()
         return Answer(asked, kind, step.status, records, canonical, secure, expires, more, size)
 
     def _landed(self, key: tuple[str, int], result: Answer | Exception) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import dns.exception
 import dns.name
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
+import dns.wire
 from dns.rdatatype import RdataType
 
 IN = dns.rdataclass.IN
@@ -55,17 +56,34 @@ class Malformed(Exception):
     """The response to the question, and no message."""
 
 
+@cache
+def kind_of(rdtype: int) -> str:
+    """``MX``"""
+    return dns.rdatatype.to_text(RdataType.make(rdtype))
+
+
+@cache
+def _class_of(rdtype: int) -> Any:
+    return dns.rdata.get_rdata_class(IN, RdataType.make(rdtype))  # type: ignore[no-untyped-call]
+
+
 class Question:
     """One name and type, ready to be sent."""
 
-    __slots__ = ("kind", "name", "rdtype", "text", "wire")
+    __slots__ = ("name", "rdtype", "wire")
 
     def __init__(self, name: dns.name.Name, rdtype: int) -> None:
         self.name = name
         self.rdtype = rdtype
-        self.text = name.to_text(omit_final_dot=True)
-        self.kind = dns.rdatatype.to_text(RdataType.make(rdtype))
         self.wire: bytes = name.to_wire() + struct.pack("!HH", rdtype, IN)  # type: ignore[operator]
+
+    @property
+    def text(self) -> str:
+        return self.name.to_text(omit_final_dot=True)
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.rdtype)
 
     def encode(self, ident: int, *, edns: bool = True) -> bytes:
         header = _HEADER.pack(ident, RD | AD, 1, 0, 0, 1 if edns else 0)
@@ -142,7 +160,7 @@ def decode(wire: bytes, question: Question, ident: int) -> Response:
         return response
     try:
         _read(wire, position, (answers, authorities, additionals), question, response)
-    except (struct.error, IndexError, ValueError, dns.exception.DNSException) as error:
+    except Exception as error:  # whatever dnspython's classes stumble over
         raise Malformed(str(error) or type(error).__name__) from error
     return response
 
@@ -169,14 +187,20 @@ def _read(wire: bytes, position: int, counts: tuple[int, int, int], question: Qu
                 if len(records) == MAX_RECORDS:
                     response.more = True
                     continue
-                rdata = dns.rdata.from_wire(IN, RdataType.make(rdtype), wire, data, length)
+                rdata = _rdata(wire, rdtype, data, length)
                 records.append(Record(_owner(wire, start, question), rdtype, 0 if ttl >> 31 else ttl, rdata))
             elif section == 1 and rdtype == SOA:
-                soa: Any = dns.rdata.from_wire(IN, RdataType.SOA, wire, data, length)
-                response.negative_ttl = min(0 if ttl >> 31 else ttl, soa.minimum)
+                response.negative_ttl = min(0 if ttl >> 31 else ttl, _rdata(wire, SOA, data, length).minimum)
             elif section == 1 and rdtype == NS:
                 response.delegates = True
     response.records = tuple(records)
+
+
+def _rdata(wire: bytes, rdtype: int, position: int, length: int) -> Any:
+    """What `dns.rdata.from_wire` gives, without finding the class anew."""
+    parser = dns.wire.Parser(wire, position)
+    with parser.restrict_to(length):
+        return _class_of(rdtype).from_wire_parser(IN, rdtype, parser, None)
 
 
 def _skip_name(wire: bytes, position: int) -> int:
