@@ -74,8 +74,7 @@ class _Accepting:
     def prepare(self, message: Any) -> list[Reply]:
         return self.send(message)
 
-    def commit(self) -> list[Reply]:
-        return self.send(None)
+    async def commit(self, recipients: Sequence[Recipient]) -> None: ...
 
     def abort(self) -> None: ...
 

@@ -96,7 +96,7 @@ class Plan:
         self.key = (self.target, self.body_modifiers, self.envelope)  # one envelope for each sender: Routing._with_sender
         if self.target is not None:
             finality = self.target.finality
-            self.is_irrevocable = finality is not Finality.DISCARD
+            self.is_irrevocable = finality is Finality.TRANSACTION or finality is Finality.RECIPIENT
             self.final_answer = (self.key, self.recipient) if finality is Finality.RECIPIENT else self.key
 
 

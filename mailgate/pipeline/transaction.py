@@ -18,8 +18,8 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, DeferredList
@@ -43,6 +43,7 @@ from mailgate.pipeline.answers import (
     with_id,
 )
 from mailgate.pipeline.grammar import Split
+from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
 from mailgate.smtp.address import Address
@@ -75,6 +76,10 @@ class TransactionSettings:
     """Of one body; what is larger goes to the spool."""
     defer_sender_reject: bool = True
     """Refusals of the sender are given at RCPT: the log then knows who was written to."""
+    prepare: Callable[[bytes, str, str, float], bytes] | None = None
+    """`message.preparation.prepare`, for submission."""
+    hide_client: bool = False
+    """Received does not say where the client is."""
 
 
 class _Delivery:
@@ -298,6 +303,8 @@ class Transaction:
             deliveries = list(self._deliveries.values())
             if len(deliveries) == 1:
                 await self._send(deliveries[0], message)
+            elif any(is_two_phase(delivery) for delivery in deliveries):
+                await self._send_in_phases(deliveries, message)
             elif deliveries:
                 await self._send_all(deliveries, message)
             final = [(one.name, self._replies_for(one, refused)) for one in self._accepted]
@@ -325,9 +332,14 @@ class Transaction:
         section = sendable(body.header, settings.hostname, settings.max_received)
         if section is None:
             raise MailError(TOO_MANY_HOPS, "max_received")
+        when = settings.adapters.wall_time()
+        if settings.prepare is not None:
+            section = settings.prepare(section, self.id, settings.hostname, when)
+        if settings.hide_client:
+            session = replace(session, helo="", client_ip="", client_name="")
         only = self._accepted[0].name if len(self._accepted) == 1 else ""
         utf8 = self._envelope.parameters.smtputf8
-        trace = received(session, settings.hostname, self.id, only, settings.adapters.wall_time(), utf8=utf8)
+        trace = received(session, settings.hostname, self.id, only, when, utf8=utf8)
         return trace + section
 
     async def _judge_content(self, message: Message) -> dict[_Accepted, MailError]:
@@ -359,11 +371,27 @@ class Transaction:
             if not sent:
                 failure.raiseException()  # a cancellation: nothing else gets out of _send
 
+    async def _send_in_phases(self, deliveries: list[_Delivery], message: Message) -> None:
+        """Some of them can be taken back: see phases.py."""
+        phases = TwoPhases(
+            self.id,
+            deliveries,
+            lambda some: self._send_all(some, message),
+            lambda one: self._modified(one, message),
+            lambda error: self._refusal(error).reply,
+        )
+        await phases.run(self._accepted, per_recipient=self._settings.per_recipient)
+
+    async def _modified(self, delivery: _Delivery, message: Message) -> Message:
+        for modifier in delivery.body_modifiers:
+            modified = modifier.body(message)
+            message = modified if isinstance(modified, Message) else await modified
+        return message
+
     async def _send(self, delivery: _Delivery, message: Message) -> None:
         try:
-            for modifier in delivery.body_modifiers:
-                modified = modifier.body(message)
-                message = modified if isinstance(modified, Message) else await modified
+            if delivery.body_modifiers:
+                message = await self._modified(delivery, message)
             replies = delivery.delivery.send(message)
             if not isinstance(replies, list):
                 replies = list(await replies)

@@ -201,6 +201,22 @@ def due(
     return found, damaged, following
 
 
+def overdue(
+    connection: sqlite3.Connection, destination: str, arrived_before: float, after: int, limit: int
+) -> tuple[Found, Broken, float]:
+    chosen = connection.execute(
+        "SELECT DISTINCT entry.id FROM recipient JOIN entry ON entry.id = recipient.entry"
+        " WHERE standing = 1 AND destination = ? AND arrived <= ? AND entry.id > ? ORDER BY entry.id LIMIT ?",
+        (destination, arrived_before, after, limit),
+    ).fetchall()
+    found, damaged = _load(
+        connection,
+        [entry for (entry,) in chosen],
+        lambda row: row.standing is Standing.WAITING and row.destination == destination,
+    )
+    return found, damaged, float("inf")
+
+
 def owed(connection: sqlite3.Connection, limit: int, leased: Collection[tuple[int, int]]) -> tuple[Found, Broken, float]:
     """As `due`, for those whose report is owed: they are due at once."""
     rows = connection.execute(

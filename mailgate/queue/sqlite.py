@@ -230,10 +230,17 @@ class SqliteStore:
                 leases.append(Lease(entry, free))
         return leases, damaged, following
 
-    def take(self, entry: Entry) -> Lease:
-        waiting = tuple(row for row in entry.recipients if row.standing is Standing.WAITING)
+    def take(self, entry: Entry, destination: str) -> Lease:
+        waiting = tuple(row for row in entry.recipients if row.destination == destination and row.standing is Standing.WAITING)
         self._leased.update((entry.id, row.number) for row in waiting)
         return Lease(entry, waiting)
+
+    async def overdue(self, destination: str, arrived_before: float, after: int, limit: int) -> list[Lease]:
+        leases, damaged, _ = await self._search(
+            lambda connection: rows.overdue(connection, destination, arrived_before, after, limit), frozenset(self._leased)
+        )
+        await self._set_aside(damaged)
+        return leases
 
     async def renew(self, lease: Lease) -> Lease:
         return lease

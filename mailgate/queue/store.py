@@ -85,8 +85,18 @@ class Store(Protocol):
         """Up to ``limit`` recipients that are due, the earliest first, grouped by entry; and when the next one of this
         destination will be due that is not leased (inf: none)."""
 
-    def take(self, entry: Entry) -> Lease:
-        """A lease on all WAITING recipients of an entry that was just accepted here, without asking the disk."""
+    def take(self, entry: Entry, destination: str) -> Lease:
+        """A lease on the WAITING recipients of an entry that was just accepted here, without asking the disk."""
+
+    def drop(self, lease: Lease) -> None:
+        """End a lease with nothing changed: nobody was tried."""
+
+    def reopen(self) -> Awaitable[None]:
+        """Try a store again that failed. :raises StoreError: it still does."""
+
+    def overdue(self, destination: str, arrived_before: float, after: int, limit: int) -> Awaitable[list[Lease]]:
+        """Recipients of one destination that wait, of entries that arrived before a time and have a number above ``after``,
+        in the order of the numbers, leased."""
 
     def renew(self, lease: Lease) -> Awaitable[Lease]:
         """:raises LeaseLost: too late."""

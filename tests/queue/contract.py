@@ -119,9 +119,10 @@ class StoreContract:
     async def test_a_fresh_entry_is_leased_without_asking_the_disk(self: Any) -> None:
         store = await self.make_store()
         (entry,) = await store.accept([await self.world.draft("m1", "b@one.test", "c@two.test")])
-        lease = store.take(entry)
-        self.assertEqual([row.number for row in lease.recipients], [0, 1])
-        self.assertEqual(await self.lease_all(store), [])
+        lease = store.take(entry, "two.test")
+        self.assertEqual([row.number for row in lease.recipients], [1])
+        self.assertEqual(await self.lease_all(store, "two.test"), [])
+        self.assertEqual(len(await self.lease_all(store)), 1)
         await self.stop_store(store)
 
     async def test_destinations_and_when_each_is_due(self: Any) -> None:

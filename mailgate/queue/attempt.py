@@ -1,0 +1,157 @@
+"""One attempt at the recipients of a lease: a delivery like any other, with an intent written before it can become irrevocable.
+
+The target sees what the client's transaction would have shown it: the envelope, the session the message came by, and where the
+message stands in its life (`message.envelope.Attempt`), so that dynamic settings can tell a first attempt from a fifth. Whatever
+goes wrong here is a reply; only the store's own trouble, and a cancellation, come out as exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+
+from mailgate.adapters import Adapters
+from mailgate.events import Event, EventLog
+from mailgate.interfaces import Finality
+from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
+from mailgate.message.message import Message
+from mailgate.outbound.failure import UNKNOWN_OUTCOME, Kind
+from mailgate.queue.entry import Entry, Fate, LastTry, Lease, Origin, Waiting
+from mailgate.queue.schedule import RETRY_AT_ONCE, Class, class_of
+from mailgate.queue.store import StoreError
+from mailgate.smtp.reply import Reply, reply_for
+
+NO_ANSWER = Reply(451, "4.3.0", "No answer of the next hop")
+
+_OURS = frozenset(kind.reply for kind in Kind) | {NO_ANSWER, UNKNOWN_OUTCOME}
+"""Replies that we make, where no next hop said anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one recipient heard."""
+
+    reply: Reply
+    peer: str = ""
+    remote: bool = True
+    """The reply is a next hop's."""
+    unknown: bool = False
+    """It may have been delivered: the answer to the final dot is missing."""
+    fate: Fate | None = None
+    reports_itself: bool = False
+    """The next hop took over the duty to report success (RFC 3461 5.2.2)."""
+
+    @property
+    def kind(self) -> Class | None:
+        """The class of a temporary failure."""
+        return None if self.reply.is_success or self.reply.is_permanent else class_of(self.reply)
+
+    @property
+    def heard(self) -> bool:
+        """Somebody at the destination answered."""
+        return self.remote
+
+    def last(self, now: float) -> LastTry:
+        kind = self.kind
+        return LastTry(
+            now, self.reply.code, self.reply.enhanced, self.reply.text, kind.value if kind else "", self.peer, self.remote
+        )
+
+
+async def try_lease(store: Any, lease: Lease, message: Message, target: Any, adapters: Adapters, log: EventLog) -> list[Outcome]:
+    """One outcome per recipient of the lease, in its order.
+
+    :raises StoreError: nothing was delivered, because the intent could not be written down."""
+    entry = lease.entry
+    envelope = _envelope(entry, lease.recipients, message, adapters.wall_time())
+    if any(row.in_doubt for row in lease.recipients):
+        log.warn(
+            Event.POSSIBLE_DUPLICATE,
+            message=entry.message_id,
+            target=target.label,
+            recipients=", ".join(f"<{row.address}>" for row in lease.recipients if row.in_doubt),
+            reason="an earlier delivery has no recorded answer",
+        )
+    delivery: Any = None
+    replies: dict[int, Reply] = {}
+    try:
+        delivery = target.open(envelope)
+        accepted = await _offer(delivery, envelope, lease.recipients, replies)
+        if accepted:
+            await store.intend(replace(lease, recipients=tuple(accepted)))
+            answers = delivery.send(message)
+            answers = answers if isinstance(answers, list) else await answers
+            replies.update((row.number, answer) for row, answer in zip(accepted, answers, strict=False))
+            for row in accepted[len(answers) :]:
+                replies[row.number] = NO_ANSWER
+        else:
+            delivery.abort()
+    except BaseException as error:
+        if delivery is not None:
+            delivery.abort()
+        if isinstance(error, CancelledError) or not isinstance(error, Exception) or isinstance(error, StoreError):
+            raise
+        incident = f"{adapters.random.getrandbits(32):08x}"
+        log.incident(incident, error, message=entry.message_id, target=target.label)
+        answer = reply_for(error, incident)
+        replies = {row.number: replies.get(row.number, answer) for row in lease.recipients}
+        replies = {number: answer if reply.is_success else reply for number, reply in replies.items()}
+    return [_outcome(replies.get(row.number, NO_ANSWER), delivery, target) for row in lease.recipients]
+
+
+async def _offer(delivery: Any, envelope: Envelope, rows: Sequence[Waiting], replies: dict[int, Reply]) -> list[Waiting]:
+    accepted = []
+    for row in rows:
+        recipient = Recipient(row.address, row.parameters, row.original)
+        answer = delivery.rcpt(recipient)
+        reply = answer if isinstance(answer, Reply) else await answer
+        replies[row.number] = reply
+        if reply.is_success:
+            accepted.append(row)
+            envelope.recipients.append(recipient)
+    return accepted
+
+
+def _envelope(entry: Entry, rows: Sequence[Waiting], message: Message, now: float) -> Envelope:
+    """What the target is opened with: of several recipients the one that was tried least speaks for all."""
+    row = min(rows, key=lambda one: one.retries)
+    last = row.last
+    attempt = Attempt(
+        retry_num=row.retries,
+        last_error=last.kind if last is not None else "",
+        last_code=last.code if last is not None else 0,
+        queued=True,
+    )
+    parameters = replace(entry.parameters, size=message.size)
+    return Envelope(entry.message_id, entry.sender, session_of(entry.origin), parameters, attempt=attempt)
+
+
+def session_of(origin: Origin) -> Session:
+    """The session a message came by, as far as it was kept."""
+    return Session(
+        id=origin.session,
+        listener=origin.listener,
+        hostname="",
+        client_ip=origin.client_ip,
+        client_name=origin.client_name,
+        helo=origin.helo,
+        protocol=origin.protocol or "SMTP",
+        auth_user=origin.auth_user,
+    )
+
+
+def _outcome(reply: Reply, delivery: Any, target: Any) -> Outcome:
+    if reply is Kind.LEASE.reply:
+        return Outcome(RETRY_AT_ONCE, remote=False)
+    fate = Fate.DELIVERED if reply.is_success and target.finality is Finality.RECIPIENT else None
+    return Outcome(
+        reply,
+        peer=getattr(delivery, "peer", ""),
+        remote=reply not in _OURS,
+        unknown=reply is UNKNOWN_OUTCOME,
+        fate=fate,
+        reports_itself=bool(getattr(delivery, "dsn_passed_on", False)),
+    )

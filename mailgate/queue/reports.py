@@ -1,0 +1,150 @@
+"""Which reports are due, and how they leave (RFC 3461 5.2, RFC 3464).
+
+A report is a message like any other: null reverse-path, to the reverse-path of the message it is about, through the queue's
+`bounce` pipeline. What was asked for with NOTIFY is obeyed; without it failures and delays are told. Nothing is told to the null
+reverse-path, so no report answers a report.
+
+`Reporter.report` gives the reply of the pipeline. Temporary: it is made again later (the rows stay OWED). Permanent, or no
+pipeline at all: one log line `undeliverable`, and that was it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+
+from mailgate.adapters import Adapters
+from mailgate.events import Event, EventLog
+from mailgate.message.dsn import RecipientReport, StatusReport, compose
+from mailgate.queue.entry import Entry, Fate, Waiting
+from mailgate.queue.store import StoreError
+from mailgate.smtp.address import Address
+from mailgate.smtp.reply import Reply, reply_for
+
+MAX_RETURNED = 1 << 20
+"""Octets up to which a whole message is returned where RET=FULL asks for it; of larger ones the header section."""
+NO_PIPELINE = Reply(550, "5.4.0", "No way for reports is configured")
+
+_WANTED = {Fate.FAILED: "FAILURE", Fate.RELAYED: "SUCCESS", Fate.DELIVERED: "SUCCESS", Fate.EXPANDED: "SUCCESS"}
+_ACTIONS = {Fate.FAILED: "failed", Fate.RELAYED: "relayed", Fate.DELIVERED: "delivered", Fate.EXPANDED: "expanded"}
+_SUCCESS_STATUS = {Fate.DELIVERED: "2.0.0", Fate.RELAYED: "2.0.0", Fate.EXPANDED: "2.0.0"}
+
+Submit = Callable[[Address, bytes, bool], Awaitable[Reply]]
+"""Send this message from <> to one address; the flag says that it needs SMTPUTF8."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    hostname: str
+    from_address: str = ""
+    texts: Mapping[str, str] | None = None
+    expire: Callable[[Entry, Waiting], Any] | None = None
+
+
+class Reporter:
+    """Makes the reports of one queue; ``submit`` is None where no `bounce` is configured."""
+
+    def __init__(self, settings: ReportSettings, submit: Submit | None, adapters: Adapters, log: EventLog | None = None) -> None:
+        self._settings = settings
+        self._submit = submit
+        self._adapters = adapters
+        self._log = log or EventLog("mailgate.queue")
+
+    def wants(self, entry: Entry, row: Waiting, fate: Fate) -> bool:
+        """Whether the sender is told of this end."""
+        if self._submit is None or entry.sender.is_null:
+            return False
+        notify = row.parameters.notify
+        return _WANTED[fate] in notify if notify else fate is Fate.FAILED
+
+    def wants_delay(self, entry: Entry, row: Waiting) -> bool:
+        notify = row.parameters.notify
+        return self._submit is not None and not entry.sender.is_null and (not notify or "DELAY" in notify)
+
+    async def delayed(self, entry: Entry, row: Waiting, store: Any) -> bool:
+        """Tell the sender that a recipient still waits; false when that failed, to be tried at the next occasion."""
+        reply = await self._send(entry, [self._about(entry, row, "delayed")], store, full=False)
+        return reply.is_success
+
+    async def report(self, entry: Entry, rows: Sequence[Waiting], store: Any) -> Reply:
+        """Tell the sender what became of these; the answer is the pipeline's."""
+        about = [self._about(entry, row, _ACTIONS[row.fate or Fate.FAILED]) for row in rows]
+        full = entry.parameters.ret == "FULL" and any(one.action == "failed" for one in about)
+        return await self._send(entry, about, store, full=full)
+
+    def _about(self, entry: Entry, row: Waiting, action: str) -> RecipientReport:
+        last = row.last
+        success = row.fate is not None and row.fate is not Fate.FAILED
+        status = "2.0.0" if success else _status(last.status if last is not None else "", action)
+        return RecipientReport(
+            final=row.address,
+            action=action,
+            status=status,
+            original=row.parameters.orcpt or (f"rfc822;{row.original}" if row.original is not None else ""),
+            diagnostic=last.text if last is not None else "",
+            code=last.code if last is not None else 0,
+            remote=last.remote if last is not None else False,
+            remote_mta=last.peer if last is not None else "",
+            last_attempt=last.at if last is not None else 0.0,
+        )
+
+    async def _send(self, entry: Entry, about: Sequence[RecipientReport], store: Any, *, full: bool) -> Reply:
+        if self._submit is None:
+            return NO_PIPELINE
+        try:
+            returned, full = await self._returned(entry, store, full)
+            report = self._status_report(entry, about, returned, full)
+            utf8 = not entry.sender.is_ascii or any(not one.final.is_ascii for one in about) or not entry.header.isascii()
+            reply = await self._submit(entry.sender, compose(report), utf8)
+        except (CancelledError, StoreError):
+            raise
+        except Exception as error:
+            incident = f"{self._adapters.random.getrandbits(32):08x}"
+            self._log.incident(incident, error, message=entry.message_id)
+            reply = reply_for(error, incident)
+        actions = ",".join(dict.fromkeys(one.action for one in about))
+        self._log.info(Event.REPORT_SENT, message=entry.message_id, to=f"<{entry.sender}>", action=actions, reply=reply)
+        return reply
+
+    def _status_report(self, entry: Entry, about: Sequence[RecipientReport], returned: bytes, full: bool) -> StatusReport:
+        return StatusReport(
+            hostname=self._settings.hostname,
+            sender=entry.sender,
+            message_id=entry.message_id,
+            recipients=about,
+            arrived=entry.arrived,
+            now=self._adapters.wall_time(),
+            boundary=f"report-{self._adapters.random.getrandbits(96):024x}",
+            own_id=f"{self._adapters.random.getrandbits(64):016x}",
+            envid=entry.parameters.envid or "",
+            received_from=entry.origin.helo,
+            returned=returned,
+            full=full,
+            texts=self._settings.texts,
+            from_address=self._settings.from_address,
+        )
+
+    async def _returned(self, entry: Entry, store: Any, full: bool) -> tuple[bytes, bool]:
+        if not full or entry.size > MAX_RETURNED:
+            return entry.header, False
+        message = await store.message(entry)
+        try:
+            content = message.data()
+            if content is None:
+                reading = message.read(0, message.size)
+                content = reading if isinstance(reading, bytes) else await reading
+            return content, True
+        finally:
+            message.body.release()
+
+
+def _status(status: str, action: str) -> str:
+    """A recipient that failed has a permanent status, one that waits a temporary one (RFC 3464 2.3.4): an expired one failed."""
+    if not status:
+        return "5.0.0" if action == "failed" else "4.0.0"
+    if action == "failed" and status.startswith("4."):
+        return "5.4.7" if status.startswith(("4.4.", "4.0.", "4.3.")) else f"5{status[1:]}"
+    return status

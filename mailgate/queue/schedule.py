@@ -1,0 +1,195 @@
+"""When an attempt is made again, when its sender hears of the delay, and when it is given up: pure functions of a recipient.
+
+`judge` makes the next row of a recipient from its last one and the reply it got. The rules (docs/queue.md):
+
+- 2yz: done. 5yz: failed for good. Anything else is tried again.
+- The n-th retry comes after the n-th step of ``retry``, the last step repeats; each is spread by 10 %, so that what failed
+  together does not come back together. A peer that says "try again in 300 seconds" is believed, up to an hour.
+- The class of the failure (`class_of`) bends the step: greylisting is over after minutes, so its first retries come sooner; a
+  peer that limits our rate gets at least `RATE_PAUSE`.
+- Waiting for a limit of our own (a connection, a rate) is no attempt: it comes back soon, and nothing is counted.
+- A recipient is given up when it is older than ``expire`` and this attempt was a real one. So a clock that jumps expires nothing
+  by itself: somebody was asked, now, and said no.
+- The k-th report of delay is due when the recipient is older than the k-th step of ``notify`` and an attempt has just failed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from mailgate.queue.entry import Fate, LastTry, Standing, Waiting
+from mailgate.smtp.reply import Reply
+
+RETRY = (120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0)
+NOTIFY = (86400.0, 3 * 86400.0)
+EXPIRE = 5 * 86400.0
+
+SPREAD = 0.1
+BELIEVED = 3600.0
+"""Seconds up to which a peer's own idea of when to come again is followed."""
+GREYLIST_STEPS = (60.0, 300.0, 600.0)
+"""What greylisting asks for: minutes, then the usual schedule."""
+RATE_PAUSE = 300.0
+LOCAL_PAUSE = 10.0
+"""After a limit of our own."""
+RETRY_AT_ONCE = Reply(451, "4.3.2", "Waiting for a limit of this gateway")
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_LATER = re.compile(
+    r"(?:try(?:ing)?|retry|come back|again|wait|delayed|expires?)\b[^0-9]{0,40}?(\d{1,6})\s*(s|m|h)(?:ec|in|ou?r)?", re.IGNORECASE
+)
+
+
+class Class(Enum):
+    """Classes of temporary failure (docs/delivery.md); the value stands in rows and logs."""
+
+    CONNECTION = "connection"
+    TLS = "tls"
+    DNS = "dns"
+    AUTH = "auth"
+    MAILBOX = "mailbox"
+    GREYLIST = "greylist"
+    RATE = "rate"
+    SYSTEM = "system"
+    LOCAL = "local"
+    """A limit of our own: not an attempt."""
+
+
+_BY_STATUS = (
+    ("4.4.3", Class.DNS),
+    ("4.4.4", Class.DNS),
+    ("4.4.", Class.CONNECTION),
+    ("4.7.1", Class.GREYLIST),
+    ("4.7.4", Class.TLS),
+    ("4.7.5", Class.TLS),
+    ("4.7.8", Class.AUTH),
+    ("4.7.0", Class.RATE),
+    ("4.2.", Class.MAILBOX),
+    ("4.3.", Class.SYSTEM),
+)
+"""By the beginning of the enhanced code, the longest first."""
+_DESTINATION = frozenset({Class.CONNECTION, Class.TLS, Class.DNS, Class.AUTH})
+"""What says something about the way there, and so about every message to the same destination."""
+
+
+def class_of(reply: Reply) -> Class:
+    """What a temporary reply is about."""
+    if reply is RETRY_AT_ONCE:
+        return Class.LOCAL
+    status = reply.enhanced
+    if reply.code == 450 and not status.startswith(("4.2.", "4.4.")):
+        return Class.GREYLIST
+    if reply.code == 421:
+        return Class.RATE if not status.startswith(("4.4.", "4.3.")) else Class.CONNECTION
+    for beginning, kind in _BY_STATUS:
+        if status == beginning or (beginning.endswith(".") and status.startswith(beginning)):
+            return kind
+    return Class.SYSTEM
+
+
+def concerns_destination(kind: Class) -> bool:
+    """Whether others who wait for the same destination need not be tried now."""
+    return kind in _DESTINATION
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The schedule of one message, as its settings say it now. Seconds."""
+
+    retry: tuple[float, ...] = RETRY
+    notify: tuple[float, ...] = NOTIFY
+    expire: float = EXPIRE
+
+    @property
+    def quiet(self) -> float:
+        """The age before which nobody hears of a recipient that just waits."""
+        return min((*self.notify, self.expire))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a recipient. ``row`` is None when nothing is left to do; ``notify`` asks for a report of delay."""
+
+    row: Waiting | None
+    kind: Class | None = None
+    fate: Fate | None = None
+    expired: bool = False
+    notify: bool = False
+
+
+def judge(
+    row: Waiting,
+    reply: Reply,
+    plan: Plan,
+    *,
+    arrived: float,
+    now: float,
+    chance: random.Random,
+    peer: str = "",
+    remote: bool = True,
+) -> Verdict:
+    """What one reply makes of one recipient."""
+    if reply.is_success:
+        return Verdict(None, fate=Fate.RELAYED)
+    kind = None if reply.is_permanent else class_of(reply)
+    if kind is Class.LOCAL:
+        return Verdict(replace(row, due=now + _spread(LOCAL_PAUSE, chance)), kind)
+    last = LastTry(now, reply.code, reply.enhanced, reply.text, kind.value if kind is not None else "", peer, remote)
+    tried = replace(row, retries=row.retries + 1, last=last)
+    if kind is None:
+        return Verdict(replace(tried, standing=Standing.OWED, fate=Fate.FAILED, due=now), None, Fate.FAILED)
+    age = now - arrived
+    if age >= plan.expire:
+        return Verdict(replace(tried, standing=Standing.OWED, fate=Fate.FAILED, due=now), kind, Fate.FAILED, expired=True)
+    due = now + pause(tried.retries, kind, reply.text, plan.retry, chance)
+    # The last attempt comes when the time is over, not one step later: its sender should hear of it.
+    due = min(due, max(arrived + plan.expire, now + plan.retry[0]))
+    return Verdict(replace(tried, due=due), kind, notify=_is_late(row, age, plan.notify))
+
+
+def judge_unasked(row: Waiting, last: LastTry, plan: Plan, *, arrived: float, now: float) -> Verdict | None:
+    """What it means for a recipient that its destination was asked, for another one, and could not be reached; None: nothing.
+
+    It was no attempt of its own, so nothing is counted; but neither does it wait for ever in a long line."""
+    age = now - arrived
+    if age >= plan.expire:
+        return Verdict(
+            replace(row, standing=Standing.OWED, fate=Fate.FAILED, due=now, last=last), None, Fate.FAILED, expired=True
+        )
+    if _is_late(row, age, plan.notify):
+        return Verdict(replace(row, last=last), None, notify=True)
+    return None
+
+
+def pause(attempts: int, kind: Class, text: str, steps: Sequence[float], chance: random.Random) -> float:
+    """Seconds until the next attempt, after so many."""
+    told = told_to_wait(text)
+    if told is not None:
+        return told + _spread(1.0, chance)
+    step = steps[min(attempts, len(steps)) - 1]
+    if kind is Class.GREYLIST and attempts <= len(GREYLIST_STEPS):
+        step = min(step, GREYLIST_STEPS[attempts - 1])
+    elif kind is Class.RATE:
+        step = max(step, RATE_PAUSE)
+    return _spread(step, chance)
+
+
+def told_to_wait(text: str) -> float | None:
+    """The seconds that a reply asks us to wait, if it does and they are believable."""
+    found = _LATER.search(text)
+    if found is None:
+        return None
+    seconds = int(found.group(1)) * _UNITS[found.group(2).lower()]
+    return seconds if 1 <= seconds <= BELIEVED else None
+
+
+def _is_late(row: Waiting, age: float, notify: Sequence[float]) -> bool:
+    return row.notified < len(notify) and age >= notify[row.notified]
+
+
+def _spread(seconds: float, chance: random.Random) -> float:
+    return seconds * (1 + SPREAD * (2 * chance.random() - 1))
