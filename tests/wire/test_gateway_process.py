@@ -14,7 +14,9 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mailgate.net.waiting import spawn
 from mailgate.testing.client import RawClient, connect
+from mailgate.testing.names import NameServer
 from mailgate.testing.nexthop import DROP, NextHop, Step, say
 from mailgate.testing.script import Script
 from tests.support.certificates import authority, leaf
@@ -320,3 +322,20 @@ class RefusingToStart(SynchronousTestCase):
         )
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("workers", done.stdout + done.stderr)
+
+
+class WhatItAsksNameServers(ProcessCase):
+    async def test_next_hops_are_found_by_the_resolver_of_the_file(self) -> None:
+        names = NameServer(self.reactor)
+        self.addCleanup(lambda: spawn(names.stop()))
+        hop = self.hop()
+        names.add("store1.example.org", "A", "127.0.0.1")
+        self.start(
+            f"resolver {{\n servers 127.0.0.1:{names.port}\n timeout 2s\n}}\n"
+            f"smtp tcp://127.0.0.1:{self.smtp} {{\n"
+            f" deliver_to smtp tcp://store1.example.org:{hop.port} {{\n tls disabled\n}}\n}}\n"
+        )
+        client = await self.client()
+        self.assertEqual(codes(await self.deliver(client, b"one@y.test"))[-1], b"250")
+        self.assertEqual(names.asked("store1.example.org", "A"), 1)
+        check_hop(hop, 1)
