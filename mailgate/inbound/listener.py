@@ -16,10 +16,11 @@ from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.schema import Argument, Directive, Refused
 from mailgate.events import Event, EventLog
+from mailgate.inbound.admission import AdmissionBlock
 from mailgate.inbound.advice import advise
 from mailgate.inbound.client_names import NamesBlock
 from mailgate.inbound.ports import CannotBind, Port, place_of
-from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions
+from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions, TransactionLike
 from mailgate.inbound.tls_settings import contexts_of
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
@@ -39,7 +40,7 @@ KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCOD
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
-class Listener(NamesBlock, PipelineBlock, Module):
+class Listener(AdmissionBlock, NamesBlock, PipelineBlock, Module):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
@@ -186,7 +187,6 @@ class Listener(NamesBlock, PipelineBlock, Module):
     )
     auth = Refused("auth", "authentication of clients is not there yet")
     proxy_protocol = Refused("proxy_protocol", "the PROXY protocol is not there yet")
-    limits = Refused("limits", "rate limits are not there yet; there are max_connections and max_connections_per_ip")
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
@@ -222,6 +222,7 @@ class Listener(NamesBlock, PipelineBlock, Module):
     def configure(self, report: Report) -> None:
         self._router = compile_pipeline(self, report, self.context.local_domains)
         advise(self, report)
+        self.check_admission(report)
         if self.tls is not None and self.tls.word != "off":
             self._contexts = contexts_of(self, report)
             return
@@ -241,6 +242,7 @@ class Listener(NamesBlock, PipelineBlock, Module):
     def inherit_state(self, old: Module) -> None:
         if isinstance(old, Listener) and old._sessions is not None:
             self._census = old._sessions.census
+            self.inherit_admission(old)
 
     def bind(self, predecessors: dict[Any, Port] | None = None) -> None:
         """Open every address of the block, or none. ``predecessors``: ports that are open already, by their keys; those that
@@ -260,7 +262,7 @@ class Listener(NamesBlock, PipelineBlock, Module):
             tls=self._contexts,
             label=self.label,
             census=self._census,
-            welcome=self.name_steps(adapters),
+            welcome=[*self.admission_steps(self.label), *self.name_steps(adapters)],
         )
         try:
             for endpoint in self.endpoints:
@@ -379,12 +381,12 @@ class Listener(NamesBlock, PipelineBlock, Module):
             defer_sender_reject=self.defer_sender_reject,
         )
 
-    def _transaction_opener(self, adapters: Adapters) -> Callable[[Session, str], Transaction]:
+    def _transaction_opener(self, adapters: Adapters) -> Callable[[Session, str], TransactionLike]:
         settings = self.transaction_settings(adapters, self.context.spool)
         router = self.router
 
         def open_transaction(session: Session, message_id: str) -> Transaction:
             return Transaction(router, session, settings, message_id)
 
-        return open_transaction
+        return self.under_limits(open_transaction, self.label)
 

@@ -97,7 +97,12 @@ class LimitsBlock(Module):
             report.error(self.span, "`limits` limits nothing", code="E0752", hint="such as `ip rate 20 1m`")
 
     def inherit_state(self, old: Module) -> None:
-        if isinstance(old, LimitsBlock):
+        if self.context.name and isinstance(old, LimitsBlock):
+            self._before = old._limits
+
+    def inherit_inline(self, old: Any) -> None:
+        """The same for a block without a name, by its owner, who knows what its predecessor had: a block, or None."""
+        if not self.context.name and isinstance(old, LimitsBlock) and not old.context.name:
             self._before = old._limits
 
     def check_place(self, place: str, effective: Collection[Scope], span: Span | None, report: Report) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
 from mailgate.outbound.pool import Pool
 
-PER_DELIVERY = frozenset({"hold_timeout", "fallback_delay", "chunking", "failover"})
+PER_DELIVERY = frozenset({"hold_timeout", "fallback_delay", "chunking", "failover", "limits"})
 """Directives of a target that say nothing about its connections."""
 
 

@@ -22,6 +22,7 @@ from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
+from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
 from mailgate.outbound.link_settings import LinkDefaults, LinkSettings, endpoint_settings, report_block
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.outbound.tls_policy import TlsMode
@@ -59,7 +60,7 @@ class Failover(Block):
 
 
 @implementer(ITarget)
-class Downstream(LinkSettings, Module):
+class Downstream(LinkSettings, LimitsDirective, Module):
     """The base of target.smtp and target.lmtp."""
 
     finality: ClassVar[Finality] = Finality.TRANSACTION
@@ -106,7 +107,6 @@ class Downstream(LinkSettings, Module):
         doc="Log the dialogue with the next hop, without passwords and content.",
         origin="maddy",
     )
-    limits = Refused("limits", "limits of a target " + _LATER)
     weight = Refused("weight", "only `balance ordered` is there, which has no weights")
 
     # Declared by the two kinds of target, each with its own port.
@@ -119,16 +119,18 @@ class Downstream(LinkSettings, Module):
         self._log = context.log or EventLog("mailgate.outbound")
         self._endpoints: list[EndpointSettings] = []
         self._hops: NextHops | None = None
+        self._gates: Gates | None = None
         self._told: Any = None
         self._inherited: Estate | None = None
         self._share: Share | None = None
 
     # ITarget
 
-    def open(self, envelope: Envelope) -> Delivery:
+    def open(self, envelope: Envelope) -> Delivery | LimitedDelivery:
         """See `ITarget`."""
         assert self._hops is not None, "a target that was not started"
-        return Delivery(self._hops, envelope)
+        delivery = Delivery(self._hops, envelope)
+        return delivery if self._gates is None else LimitedDelivery(self._gates, envelope, delivery)
 
     @property
     def endpoint_labels(self) -> tuple[str, ...]:
@@ -144,6 +146,7 @@ class Downstream(LinkSettings, Module):
 
     def configure(self, report: Report) -> None:
         """Make the settings of every endpoint, in the order in which they are tried."""
+        self.check_limits(report)
         written = [(address, self) for address in (*self.targets, *self.inline_targets)]
         written += [(block.value, block) for block in self.endpoint]
         if not written:
@@ -164,6 +167,8 @@ class Downstream(LinkSettings, Module):
             report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
 
     def inherit_state(self, old: Module) -> None:
+        if isinstance(old, Downstream):
+            self.inherit_limits(old)
         if isinstance(old, Downstream) and old._share is not None:
             self._inherited = old._share.estate
 
@@ -173,6 +178,7 @@ class Downstream(LinkSettings, Module):
         inherited, self._inherited = self._inherited, None
         estate = inherited if inherited is not None and inherited.told == self._told else self._make_estate(inherited)
         self._share = Share(estate)
+        self._gates = self.make_gates(self.label, self.lease_timeout)
         self._hops = NextHops(
             DeliverySettings(
                 label=self.label,

@@ -18,6 +18,7 @@ WORDS = {
     "msgpipeline": "mailgate.pipeline.module",
     "checks": "mailgate.registry.module",
     "modifiers": "mailgate.registry.module",
+    "limits": "mailgate.limits.block",
     "test": "mailgate.pipeline.testblock",
     "tls_client": "mailgate.outbound.tls_client",
     "pki": "mailgate.outbound.pki",
@@ -31,7 +32,6 @@ UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
         "submission": "it needs authentication",
-        "limits": "limits by address and rate are not there",
         "mx_auth": "it needs direct delivery to MX hosts",
         "source_address": "targets choose no source address yet",
         "target.queue": "there is no durable queue",

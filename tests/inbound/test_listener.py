@@ -48,6 +48,8 @@ ON_THE_WIRE: list[tuple[str, list[bytes], bytes]] = [
     ("tls off", [HELLO, b"STARTTLS"], b"502 5.5.1"),
     ("tls self_signed", [HELLO], b"STARTTLS"),
     ("tls self_signed", [HELLO, b"STARTTLS"], b"220 2.0.0"),
+    ("refuse_clients 127.0.0.0/8", [], b"554 5.7.1 Access denied"),
+    ("limits {\n source rate 1 1h\n}", [HELLO, MAIL, b"RSET", MAIL], b"450 4.7.0"),
 ]
 
 WRONG_AT_LOAD: list[tuple[str, str]] = [
