@@ -50,7 +50,7 @@ CODES = {
     "E0408": Entry(
         "a word that this version does not have",
         "The language knows the word, this version of mailgate does not have it yet. The note says why, or what to use.",
-        bad=lmtp("proxy_protocol {\n    trust 10.0.0.1\n}\ndiscard"),
+        bad=lmtp("copy_to &archive\ndiscard"),
         good=lmtp("discard"),
     ),
 }
