@@ -22,6 +22,7 @@ from mailgate.inbound.client_names import NamesBlock
 from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions, TransactionLike
 from mailgate.inbound.tls_settings import contexts_of
+from mailgate.inbound.trust import TrustDirectives
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
 from mailgate.pipeline.compile import compile_pipeline
@@ -40,7 +41,7 @@ KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCOD
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
-class Listener(AdmissionBlock, NamesBlock, PipelineBlock, Module):
+class Listener(AdmissionBlock, NamesBlock, TrustDirectives, PipelineBlock, Module):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
@@ -186,7 +187,6 @@ class Listener(AdmissionBlock, NamesBlock, PipelineBlock, Module):
         origin="maddy",
     )
     auth = Refused("auth", "authentication of clients is not there yet")
-    proxy_protocol = Refused("proxy_protocol", "the PROXY protocol is not there yet")
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
@@ -262,6 +262,7 @@ class Listener(AdmissionBlock, NamesBlock, PipelineBlock, Module):
             tls=self._contexts,
             label=self.label,
             census=self._census,
+            trust=self.trust_settings,
             welcome=[*self.admission_steps(self.label), *self.name_steps(adapters)],
         )
         try:

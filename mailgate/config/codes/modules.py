@@ -121,6 +121,12 @@ CODES = {
         "Each name has one `sni` block; `file` in it takes one pair for each kind of key.",
         needs="a certificate",
     ),
+    "W0724": Entry(
+        "everybody is believed",
+        "Whoever may send a PROXY header, XCLIENT or XFORWARD can pass for any client, your own network and users included.",
+        bad=lmtp("xclient {\n        trust 0.0.0.0/0\n    }\ndiscard"),
+        good=lmtp("xclient {\n        trust 10.0.0.7\n    }\ndiscard"),
+    ),
     "W0722": Entry(
         "a certificate that has expired, or soon will",
         "It ends within 14 days, so its renewal probably fails. A new one written to the same file is taken over at once, without"
