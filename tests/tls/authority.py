@@ -18,6 +18,7 @@ from OpenSSL import SSL
 from mailgate.tls.pairs import KeyPair
 
 NOW = datetime.now(UTC)
+_SIGNS_CERTIFICATES = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 
 
 class Authority:
@@ -30,6 +31,9 @@ class Authority:
         builder = _builder(self.name, parent.name if parent else self.name, self.key).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
+        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+        if parent is not None:
+            builder = builder.add_extension(_issued_by(parent), critical=False)
         if usage:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         self.certificate = builder.sign((parent or self).key, hashes.SHA256())
@@ -50,7 +54,7 @@ class Authority:
     ) -> KeyPair:
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        builder = _builder(subject, self.name, key, begins, ends)
+        builder = _builder(subject, self.name, key, begins, ends).add_extension(_issued_by(self), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if usage:
@@ -80,7 +84,12 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW + begins)
         .not_valid_after(NOW + ends)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _issued_by(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
 
 
 def dns(name: str) -> x509.GeneralName:
