@@ -20,14 +20,15 @@ syntax keyword mailgateDirective max_command_length max_connections max_connecti
 syntax keyword mailgateDirective max_connections_per_ip max_errors max_header_count max_header_size max_idle
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
 syntax keyword mailgateDirective max_rejected_recipients modify network nul on_split optional_step private_key
-syntax keyword mailgateDirective protocols quit rcpt rcpt_to read_timeout refuse_clients reject relay_from
-syntax keyword mailgateDirective reload_interval require_tls reroute resolver reverse_lookup
-syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir servers session_timeout
-syntax keyword mailgateDirective shutdown_timeout smtp_max_line_length sni sni_lookup source source_in
-syntax keyword mailgateDirective state_dir step strict_addresses strict_line_endings submission_timeout
-syntax keyword mailgateDirective targets tempfail timeout timeouts tls tls_capture_peer_cert tls_ciphers
-syntax keyword mailgateDirective tls_client tls_client_cert tls_default_ca tls_protocols tls_sni tls_start
-syntax keyword mailgateDirective tls_verify_host tls_verify_name total trusted user verify_failure
+syntax keyword mailgateDirective protocols proxy_protocol quit rcpt rcpt_to read_timeout refuse_clients reject
+syntax keyword mailgateDirective relay_from reload_interval require_tls required reroute resolver
+syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir servers
+syntax keyword mailgateDirective session_timeout shutdown_timeout smtp_max_line_length sni sni_lookup source
+syntax keyword mailgateDirective source_in state_dir step strict_addresses strict_line_endings
+syntax keyword mailgateDirective submission_timeout targets tempfail timeout timeouts tls
+syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
+syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name total trust
+syntax keyword mailgateDirective trusted user verify_failure xclient xforward
 syntax keyword mailgateModule chain checks email_localpart email_with_domain identity lmtp maildir modifiers
 syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender msgpipeline pki regexp replace_rcpt
 syntax keyword mailgateModule replace_sender smtp static table.chain table.email_localpart
@@ -36,7 +37,7 @@ syntax keyword mailgateModule target.lmtp target.maildir target.smtp test
 syntax keyword mailgateValue 8BITMIME BDAT BINARYMIME CHUNKING ENHANCEDSTATUSCODES EXPN HELP LIMITS PIPELINING
 syntax keyword mailgateValue SIZE SMTPUTF8 STARTTLS VRFY accept allow clear defer disabled external false
 syntax keyword mailgateValue ignore login next no normalize off on optional optional_verify ordered plain
-syntax keyword mailgateValue require require_verify required self_signed strip true verify yes
+syntax keyword mailgateValue require require_verify self_signed strip true verify yes
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
