@@ -33,6 +33,7 @@ class Event(Enum):
     CONFIGURATION_CHANGED = "configuration.changed"  # where (the blocks around it), old, new
     CONFIGURATION_ERROR = "configuration.error"  # place (file:line:column), code, error
     CONFIGURATION_RELEASED = "configuration.released"  # old: the last session of a replaced one has ended, so many are left
+    CONTROL_UNAVAILABLE = "control.unavailable"  # reason: the gateway runs without its control socket
     LISTENER_OPEN = "listener.open"  # listener, address
     LISTENER_CLOSE = "listener.close"  # address, error: the socket could not be closed cleanly
     SESSION_OPEN = "session.open"  # session, listener, client, peer (a proxy that speaks for the client) (debug)

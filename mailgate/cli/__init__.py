@@ -1,6 +1,6 @@
 """The `mailgate` command: one file per subcommand.
 
-Exit status: 0 fine, 1 problem found, 2 usage or the named file can't be read.
+Exit status: 0 fine, 1 problem found, 2 usage or the named file can't be read, 3 no gateway answers, 75 try again later.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from mailgate.cli.config import config
 from mailgate.cli.doc import doc
 from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
+from mailgate.cli.health import health, status
 from mailgate.cli.help import help_command
 from mailgate.cli.lsp import lsp
+from mailgate.cli.reload import reload_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,5 +39,8 @@ main.add_command(config)
 main.add_command(doc)
 main.add_command(explain)
 main.add_command(fmt)
+main.add_command(health)
 main.add_command(help_command)
 main.add_command(lsp)
+main.add_command(reload_command)
+main.add_command(status)

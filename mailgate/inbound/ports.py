@@ -15,9 +15,7 @@ A unix socket whose file was left behind is removed, but only when nobody listen
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import stat
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -29,6 +27,7 @@ from twisted.python.failure import Failure
 from mailgate.events import Event
 from mailgate.inbound.protocol import Connection
 from mailgate.inbound.sessions import LINGER, Sessions
+from mailgate.net.unix import remove_stale
 
 BACKLOG = 1024
 """Connections that wait to be accepted: a burst while we start or are busy must not be lost to a full queue."""
@@ -201,7 +200,7 @@ class Port:
 
     def _listen_unix(self, path: str) -> Any:
         try:
-            _remove_stale(path)
+            remove_stale(path)
             return self._sessions.reactor.listenUNIX(path, self._acceptor, BACKLOG)
         except CannotListenError as error:
             raise self._error(error.socketError) from error.socketError
@@ -236,22 +235,3 @@ def _ipv6_only(port: int) -> socket.socket:
         opened.close()
         raise
     return opened
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:
-            pass  # a full queue: somebody is there
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -20,6 +20,7 @@ WORDS = {
     "modifiers": "mailgate.registry.module",
     "limits": "mailgate.limits.block",
     "test": "mailgate.pipeline.testblock",
+    "admin": "mailgate.admin.settings",
     "tls_client": "mailgate.outbound.tls_client",
     "pki": "mailgate.outbound.pki",
 }

@@ -9,7 +9,8 @@ from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
-from mailgate.config.schema import Block, Directive, Refused
+from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
+from mailgate.registry.administration import ControlBlock
 from mailgate.registry.certificates import LINE as LISTENER_TLS
 from mailgate.registry.certificates import ListenerTls
 from mailgate.registry.names import ResolverBlock
@@ -157,6 +158,12 @@ class Globals(Block):
         default=180.0,
         doc="How long running messages may take to finish when the gateway stops.",
         origin="smtp-server",
+    )
+    control = Directive(
+        "control",
+        block=ControlBlock,
+        default=DEFAULTS,
+        doc="The control socket, `control.sock` in runtime_dir: who may use it. It is there without this line, too.",
     )
     resolver = Directive(
         "resolver",

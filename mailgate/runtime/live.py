@@ -125,6 +125,10 @@ class LiveGateway:
         assembler.adopt(configuration)
 
     @property
+    def state(self) -> str:
+        return "serving" if self.ready else "draining" if self._stopping else "starting"
+
+    @property
     def session_count(self) -> int:
         return sum(gateway.session_count for gateway in (*self.old, self.current))
 

@@ -9,13 +9,13 @@ Codes are stable: one that is out of use is not used again.
 
 from __future__ import annotations
 
-from mailgate.config.codes import directives, modules, pipelines, syntax, values
+from mailgate.config.codes import administration, directives, modules, pipelines, syntax, values
 from mailgate.config.codes.entry import Entry
 
 __all__ = ["CODES", "Entry"]
 
 CODES: dict[str, Entry] = {
     code: entry
-    for part in (syntax.CODES, directives.CODES, values.CODES, modules.CODES, pipelines.CODES)
+    for part in (administration.CODES, syntax.CODES, directives.CODES, values.CODES, modules.CODES, pipelines.CODES)
     for code, entry in part.items()
 }

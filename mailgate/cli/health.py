@@ -1,0 +1,65 @@
+"""`mailgate status` and `mailgate health`: is it there, does it take mail, what is it doing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from mailgate.cli.common import config_option
+from mailgate.cli.daemon import TEMPORARY, Daemon, socket_option, token_option
+
+FORMAT_VERSION = 1
+
+
+@click.command()
+@config_option
+@socket_option
+@token_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(path: str, socket_path: str | None, token_file: str | None, as_json: bool) -> None:
+    """Show what the running gateway is doing.
+
+    Exit status: 0 it serves, 75 it starts or drains, 2 the file can't be read, 3 no gateway answers.
+    """
+    reply = Daemon(path, socket_path, token_file).get("/v1/status")
+    body = reply.body
+    if as_json:
+        click.echo(json.dumps({"version": FORMAT_VERSION, "status": body}, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(_lines(body)))
+    sys.exit(0 if body["state"] == "serving" else TEMPORARY)
+
+
+def _lines(body: dict[str, Any]) -> list[str]:
+    lines = [
+        f"mailgate {body['version']}, pid {body['pid']}: {body['state']}, since {body['started'] or 'now'}",
+        f"configuration {body['configuration']}, generation {body['generation']}, in force since {body['reloaded'] or 'now'}",
+        f"{body['sessions']} sessions",
+    ]
+    if body["old_configurations"]:
+        lines.append(f"{body['old_configurations']} older configurations still have sessions")
+    last = body["last_reload"]
+    if last is not None and last["reason"]:
+        lines.append(f"last reload {last['verdict']}: {last['reason']}")
+    lines += [f"  {one['kind']} {' '.join(one['addresses'])}: {one['sessions']} sessions" for one in body["listeners"]]
+    return lines
+
+
+@click.command()
+@config_option
+@socket_option
+@click.option("--live", "what", flag_value="live", help="Does it answer at all?")
+@click.option("--ready", "what", flag_value="ready", default=True, help="Does it take mail? (default)")
+def health(path: str, socket_path: str | None, what: str) -> None:
+    """Ask whether the running gateway is well, by exit status.
+
+    Exit status: 0 yes, 75 not ready (it starts or drains), 2 the file can't be read, 3 no gateway answers.
+    """
+    reply = Daemon(path, socket_path).get(f"/health/{what}")
+    if reply.status != 200:
+        click.echo(f"not ready: {reply.body.get('state', reply.status)}")
+        sys.exit(TEMPORARY)
+    click.echo(what)
