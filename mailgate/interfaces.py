@@ -67,13 +67,16 @@ class IDelivery(Interface):
 
 
 class ITwoPhaseDelivery(IDelivery):
-    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` then ``commit``."""
+    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` and ``commit`` in one step."""
 
     def prepare(message: Any) -> Any:
-        """Make it durable. Awaitable list of replies as for `send`; nothing is delivered before `commit`."""
+        """Make it durable. Maybe awaitable list of replies as for `send`; nothing is delivered before `commit`, and what was
+        not committed is forgotten by `abort`, or at the next start."""
 
-    def commit() -> Any:
-        """Let it go. Awaitable list of replies as for `send`."""
+    def commit(recipients: Any) -> Any:
+        """Let it go, for these of the accepted recipients; the others are forgotten. Awaitable of None.
+
+        :raises Exception: (or fails) nothing was let go."""
 
 
 class ITable(Interface):
@@ -166,30 +169,46 @@ class Account:
 
 
 class IAuthenticator(Interface):
-    """Knows users. ``proofs`` says what it can judge, and so which mechanisms a listener can offer; only the methods for these
-    are called, with names that have no control characters. Each is maybe awaitable.
+    """Knows users. ``proofs`` says what it can judge, and so which mechanisms a listener can offer; it provides those of the
+    interfaces below that go with them. Their methods are called with names that have no control characters, and are maybe
+    awaitable.
 
     :raises Exception: (or fails) when it can't judge: the caller makes that 454, never "wrong".
     """
 
     proofs: frozenset[Proof] = Attribute("What it can judge.")
     label: str = Attribute("Its name in logs.")
-    stores_secrets: bool = Attribute(
-        "Whether passwords are judged by `account` (a hash is computed for us, in a thread), or by `check`."
-    )
-    decoy: str = Attribute("A stored secret of the usual form: unknown users are compared with it, so that it takes as long.")
+
+
+class IAccountStore(IAuthenticator):
+    """Keeps passwords or hashes of them, which are compared for it, in threads (PASSWORD, and maybe SECRET and KEYS)."""
+
+    decoy: str = Attribute("A secret of the usual form: unknown users are compared with it, so that it takes as long.")
 
     def account(user: str) -> Any:
-        """`Account`, None for an unknown user. For SECRET and KEYS, and for PASSWORD where ``stores_secrets``."""
+        """`Account`, None for an unknown user."""
 
-    def check(user: str, password: str) -> Any:
-        """`Identity` or None. For PASSWORD where not ``stores_secrets``."""
+
+class IPasswordJudge(IAuthenticator):
+    """Says itself whether a password is right (PASSWORD)."""
+
+    def check_password(user: str, password: str) -> Any:
+        """`Identity` or None."""
+
+
+class ITokenJudge(IAuthenticator):
+    """Knows bearer tokens (TOKEN)."""
 
     def check_token(user: str, token: str) -> Any:
-        """`Identity` or None; ``user`` is "" if the client gave no name. For TOKEN."""
+        """`Identity` or None; ``user`` is "" if the client gave no name."""
+
+
+class ICertificateJudge(IAuthenticator):
+    """Knows whose a client's certificate is (CERTIFICATE)."""
 
     def check_certificate(facts: Any) -> Any:
-        """`Identity` or None for the `message.envelope.TlsFacts` of a connection with a verified certificate. For CERTIFICATE."""
+        """`Identity` or None for the `message.envelope.TlsFacts` of the connection; nobody has asked yet whether there is a
+        verified certificate."""
 
 
 class IQueueStore(Interface):

@@ -27,7 +27,7 @@ from twisted.internet.defer import CancelledError, DeferredList
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, Spool, SpoolFull
-from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.message.envelope import FIRST_ATTEMPT, Attempt, Envelope, Recipient, Session
 from mailgate.message.header import sendable
 from mailgate.message.message import Message
 from mailgate.message.received import received
@@ -74,6 +74,8 @@ class TransactionSettings:
     no real path has."""
     memory_limit: int = 1 << 20
     """Of one body; what is larger goes to the spool."""
+    attempt: Attempt = FIRST_ATTEMPT
+    """What deliveries are told of the message's life; other than the first attempt only for mail of our own."""
     defer_sender_reject: bool = True
     """Refusals of the sender are given at RCPT: the log then knows who was written to."""
     prepare: Callable[[bytes, str, str, float], bytes] | None = None
@@ -156,7 +158,7 @@ class Transaction:
     def mail(self, sender: Address, parameters: MailParameters = NO_MAIL_PARAMETERS) -> Reply | Awaitable[Reply]:
         self._stage = "mail"
         self._started = self._settings.adapters.reactor.seconds()
-        self._envelope = Envelope(self.id, sender, self._session, parameters)
+        self._envelope = Envelope(self.id, sender, self._session, parameters, attempt=self._settings.attempt)
         answer = self._running = start(self._mail())
         return answer
 

@@ -61,12 +61,14 @@ class Outcome:
         )
 
 
-async def try_lease(store: Any, lease: Lease, message: Message, target: Any, adapters: Adapters, log: EventLog) -> list[Outcome]:
+async def try_lease(
+    store: Any, lease: Lease, message: Message, target: Any, expire: float, adapters: Adapters, log: EventLog
+) -> list[Outcome]:
     """One outcome per recipient of the lease, in its order.
 
     :raises StoreError: nothing was delivered, because the intent could not be written down."""
     entry = lease.entry
-    envelope = _envelope(entry, lease.recipients, message, adapters.wall_time())
+    envelope = _envelope(entry, lease.recipients, message, expire, adapters.wall_time())
     if any(row.in_doubt for row in lease.recipients):
         log.warn(
             Event.POSSIBLE_DUPLICATE,
@@ -115,18 +117,30 @@ async def _offer(delivery: Any, envelope: Envelope, rows: Sequence[Waiting], rep
     return accepted
 
 
-def _envelope(entry: Entry, rows: Sequence[Waiting], message: Message, now: float) -> Envelope:
+def _envelope(entry: Entry, rows: Sequence[Waiting], message: Message, expire: float, now: float) -> Envelope:
     """What the target is opened with: of several recipients the one that was tried least speaks for all."""
     row = min(rows, key=lambda one: one.retries)
+    parameters = replace(entry.parameters, size=message.size)
+    attempt = attempt_of(entry, row, now, expire)
+    return Envelope(entry.message_id, entry.sender, session_of(entry.origin), parameters, attempt=attempt)
+
+
+def attempt_of(entry: Entry, row: Waiting, now: float, expire: float | None) -> Attempt:
+    """Where a recipient stands, for dynamic settings; ``expire`` is the age at which it will be given up, if that is known."""
     last = row.last
-    attempt = Attempt(
+    age = max(now - entry.arrived, 0.0)
+    return Attempt(
         retry_num=row.retries,
+        notify_num=row.notified,
+        expires_in=None if expire is None else max(expire - age, 0.0),
+        queue_age=age,
+        last_status="" if last is None else "unknown" if row.in_doubt else "temporary",
         last_error=last.kind if last is not None else "",
         last_code=last.code if last is not None else 0,
+        priority=entry.priority,
+        source=entry.origin.source,
         queued=True,
     )
-    parameters = replace(entry.parameters, size=message.size)
-    return Envelope(entry.message_id, entry.sender, session_of(entry.origin), parameters, attempt=attempt)
 
 
 def session_of(origin: Origin) -> Session:

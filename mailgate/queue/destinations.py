@@ -57,7 +57,7 @@ class Destinations:
 
     def __init__(self, chance: random.Random, each: int) -> None:
         self._chance = chance
-        self._each = each
+        self.each = each
         self._all: dict[str, Destination] = {}
         self._times: list[tuple[float, str]] = []
         """A heap of when somebody may be ready; entries that became wrong are skipped."""
@@ -86,13 +86,13 @@ class Destinations:
     def may_start(self, name: str, now: float) -> bool:
         """Whether one more delivery may go there at once, past the line: it is up, not full, and nobody stands before it."""
         destination = self[name]
-        return not destination.failures and destination.running < self._each and not destination.in_line and destination.due > now
+        return not destination.failures and destination.running < self.each and not destination.in_line and destination.due > now
 
     def room(self, destination: Destination) -> int:
         """How many more deliveries may go there now: one, where it must be probed."""
         if destination.failures:
             return 0 if destination.running else 1
-        return self._each - destination.running
+        return self.each - destination.running
 
     def next(self, now: float) -> Destination | None:
         """Whom to serve. It has left the line: `served` brings it back."""

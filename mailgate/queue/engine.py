@@ -29,6 +29,7 @@ from mailgate.queue.entry import Draft, Entry, Fate, LastTry, Lease, Settled, St
 from mailgate.queue.reports import Reporter
 from mailgate.queue.schedule import NOTIFY, Plan, Verdict, concerns_destination, judge, judge_unasked
 from mailgate.queue.store import Damaged, LeaseLost, StoreError
+from mailgate.smtp.address import Address
 from mailgate.smtp.reply import Reply
 
 LOOK_AGAIN = 60.0
@@ -74,6 +75,7 @@ class Queue:
         self._reporter = reporter
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
+        self._owner: object = None
         self._running: set[Deferred[None]] = set()
         self._delivering = 0
         self._timer: Any = None
@@ -96,6 +98,17 @@ class Queue:
         self._serve()
         self._report()
 
+    def adopt(self, owner: object, settings: QueueSettings, find_target: Callable[[str], Any], reporter: Reporter) -> None:
+        """A reload: what is begun from now on is done as the new configuration says. ``owner`` is who may `stop` it."""
+        self._owner = owner
+        self.settings = settings
+        self.destinations.each = settings.each
+        self._find_target = find_target
+        self._reporter = reporter
+
+    def is_owned_by(self, owner: object) -> bool:
+        return self._owner is owner
+
     async def stop(self) -> None:
         """Start nothing new; wait for what is on the wire; close the store."""
         self._started = False
@@ -114,6 +127,12 @@ class Queue:
     @property
     def in_flight(self) -> int:
         return self._delivering
+
+    def destination_of(self, target: str, address: Address) -> str:
+        """What a recipient of that target shares back-off and concurrency with."""
+        found = self._find_target(target)
+        shared = getattr(found, "queue_destination", None)
+        return shared(address) if shared is not None else ""
 
     # Accepting
 
@@ -274,7 +293,8 @@ class Queue:
         try:
             if message is None:
                 message = read = await self.store.message(entry)
-            outcomes = await try_lease(self.store, lease, message, target, self._adapters, self._log)
+            expire = (await self._plan(entry, lease.recipients[0])).expire
+            outcomes = await try_lease(self.store, lease, message, target, expire, self._adapters, self._log)
         except Damaged:
             return  # the store has set it aside, and said so
         except StoreError as error:

@@ -58,9 +58,11 @@ class Origin:
     protocol: str = ""
     auth_user: str = ""
     tls: str = ""
+    source: str = "client"
+    """``client``, ``dsn`` or ``report``."""
 
     @classmethod
-    def of(cls, session: Session) -> Origin:
+    def of(cls, session: Session, source: str = "client") -> Origin:
         return cls(
             session.id,
             session.listener,
@@ -70,6 +72,7 @@ class Origin:
             session.protocol,
             session.auth_user,
             session.tls.version if session.tls is not None else "",
+            source,
         )
 
 

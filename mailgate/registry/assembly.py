@@ -118,7 +118,8 @@ class _Assembly:
         self.made: list[_Made] = []
         self.references: list[tuple[Reference, _Named]] = []
         self.needs: list[list[Reference]] = [[]]
-        self.context = ModuleContext(adapters)
+        self.instances: dict[str, Module] = {}
+        self.context = ModuleContext(adapters, instances=self.instances)
 
     def run(self, tree: list[Node]) -> Configuration:
         blocks = [(node, self._declared(node)) for node in tree if node.name.text not in Globals.directives]
@@ -204,6 +205,7 @@ class _Assembly:
         settings = Globals()
         bind(settings, plain.values, plain.items)
         self.context = ModuleContext(
+            instances=self.instances,
             hostname=settings.hostname or socket.gethostname(),
             state_dir=settings.state_dir,
             runtime_dir=settings.runtime_dir,
@@ -388,7 +390,7 @@ class _Assembly:
                 self.report.warning(named.word.span, f"nothing refers to `{named.kind} {name}`", code="W0601")
 
     def _configuration(self, settings: Globals) -> Configuration:
-        instances: dict[str, Module] = {}
+        instances = self.instances
         for made in self.made:
             instance = made.instance
             key = instance.context.name or f"{instance.label} ({instance.span})"

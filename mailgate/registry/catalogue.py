@@ -15,6 +15,7 @@ from mailgate.registry.module import Module
 WORDS = {
     "smtp": "mailgate.inbound.esmtp",
     "lmtp": "mailgate.inbound.lmtp",
+    "submission": "mailgate.inbound.submission",
     "msgpipeline": "mailgate.pipeline.module",
     "checks": "mailgate.registry.module",
     "modifiers": "mailgate.registry.module",
@@ -32,12 +33,10 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        "submission": "it needs authentication",
         "mx_auth": "it needs direct delivery to MX hosts",
         "source_address": "targets choose no source address yet",
-        "target.queue": "there is no durable queue",
         "target.remote": "there is no direct delivery to MX hosts",
-        **dict.fromkeys(("table.ldap", "auth.ldap", "auth.static", "auth.smtp"), ""),
+        **dict.fromkeys(("table.ldap", "auth.ldap", "auth.smtp"), ""),
         **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
         **dict.fromkeys(("check.authorize_sender", "check.verify_recipient", "modify.dkim"), ""),
     }.items()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mailgate.adapters import Adapters
@@ -34,6 +35,8 @@ class ModuleContext:
     guard: Any = None
     log: Any = None
     local_domains: LocalDomains = NOTHING_LOCAL
+    instances: Mapping[str, Any] = field(default_factory=dict)
+    """Every module of the configuration by name, inline ones by label and place; filled once all are made."""
 
 
 class Module(Block):
@@ -53,6 +56,8 @@ class Module(Block):
     """What a reference to it can stand for; its namespace (or word) if empty."""
     is_listener: ClassVar[bool] = False
     """A listener's line holds addresses, not a name, and nobody needs to refer to it."""
+    starts_last: ClassVar[bool] = False
+    """Whether `start` must come after that of all others, and `stop` before: it uses modules that it does not refer to."""
     is_nameless: ClassVar[bool] = False
     """Whether its line begins without a name of the instance, so that nothing can refer to it: as with listeners."""
     configure_damaged: ClassVar[bool] = False

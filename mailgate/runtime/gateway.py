@@ -89,8 +89,9 @@ class Gateway:
 
     async def start_modules(self) -> None:
         """All but the listeners, each after what it refers to."""
+        modules = [module for module in self.configuration.modules if not module.is_listener]
         try:
-            for module in (module for module in self.configuration.modules if not module.is_listener):
+            for module in sorted(modules, key=lambda module: module.starts_last):
                 self._started.append(module)
                 await module.start()
         except BaseException:

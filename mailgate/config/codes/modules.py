@@ -5,6 +5,7 @@ from __future__ import annotations
 from mailgate.config.codes.entry import Entry, lmtp
 
 _NEXT = "deliver_to &next"
+_WEIGHTED = "target.smtp next {{\n    endpoint tcp://10.0.0.1:25 {{\n        weight 2\n    }}\n    balance {}\n}}\n"
 
 
 def _target(*lines: str, endpoint: str = "tcp://10.0.0.1:25") -> str:
@@ -162,6 +163,12 @@ CODES = {
         "`backoff FIRST MOST`: how long an endpoint stays out at first, and at most.",
         bad=_target("health {", "    backoff 5m 5s", "}"),
         good=_target("health {", "    backoff 5s 5m", "}"),
+    ),
+    "E0736": Entry(
+        "a weight where there are none",
+        "`balance random`, `round_robin` and `least_busy` go by weights; the order written and `hash` do not.",
+        bad=lmtp(_NEXT, _WEIGHTED.format("ordered")),
+        good=lmtp(_NEXT, _WEIGHTED.format("round_robin")),
     ),
     "E0735": Entry(
         "a value for TLS that can't be used",

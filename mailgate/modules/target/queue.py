@@ -1,0 +1,251 @@
+"""`target.queue`: accept with a promise, deliver through another target later, and report what could not be delivered.
+
+After our 250 a message survives `kill -9` and the loss of power; it is tried until it is delivered, refused for good, or
+expired, and its sender hears of what he asked to hear of. The work is in mailgate/queue: this file is its directives, the way
+its reports take through the `bounce` pipeline, and its life over a reload, where the new module takes over the running queue.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from zope.interface import implementer
+
+from mailgate.config import values as v
+from mailgate.config.dynamic import Dynamic
+from mailgate.config.dynamic_variables import Stage, outbound
+from mailgate.config.schema import REQUIRED, Directive, Refused
+from mailgate.events import EventLog
+from mailgate.interfaces import Finality, ITarget
+from mailgate.limits.limits import Kind, Scope
+from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
+from mailgate.outbound.variables import DeliveryVariables
+from mailgate.pipeline.compile import NamedPipeline
+from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.queue.attempt import attempt_of, session_of
+from mailgate.queue.delivery import QueueDelivery
+from mailgate.queue.engine import Queue, QueueSettings
+from mailgate.queue.entry import Entry, Waiting
+from mailgate.queue.reports import Reporter, ReportSettings
+from mailgate.queue.schedule import EXPIRE, NOTIFY, RETRY, Plan
+from mailgate.queue.sqlite import SqliteStore
+from mailgate.registry import Module, ModuleContext, Report
+from mailgate.smtp.address import NULL_ADDRESS, Address
+from mailgate.smtp.parameters import BodyType, MailParameters
+from mailgate.smtp.reply import Reply
+
+MAX_RECEIVED = 50
+_SCHEDULE = outbound(Stage.RECIPIENT)
+
+
+class Bounce(NamedPipeline):
+    """Where reports go: a pipeline for mail from <> to the sender of the message that a report is about."""
+
+    @property
+    def title(self) -> str:
+        return "bounce"
+
+
+@implementer(ITarget)
+class QueueTarget(Module):
+    """A durable queue in front of another target."""
+
+    name = "target.queue"
+    finality = Finality.TWO_PHASE
+    starts_last = True
+
+    target = Directive(
+        "target", v.ModuleLine("target"), default=REQUIRED, doc="What the queue delivers through: &NAME, or a target of its own."
+    )
+    store = Directive(
+        "store",
+        v.OneOf({"sqlite": v.Nothing(), "postgres": Refused("postgres", "this store is not there yet")}),
+        doc="Where it is kept: sqlite, files under state_dir, by default.",
+    )
+    retry = Directive(
+        "retry",
+        v.List(v.Duration(minimum=1), minimum=1),
+        default=RETRY,
+        dynamic=_SCHEDULE,
+        doc="Pauses between attempts; the last one repeats. Each is spread by 10 %.",
+        origin="stalwart",
+    )
+    notify = Directive(
+        "notify",
+        v.List(v.Duration(minimum=1), minimum=1),
+        default=NOTIFY,
+        dynamic=_SCHEDULE,
+        doc="Ages at which the sender is told that a message still waits.",
+        origin="stalwart",
+    )
+    expire = Directive(
+        "expire",
+        v.Duration(minimum=1),
+        default=EXPIRE,
+        dynamic=_SCHEDULE,
+        doc="The age at which a message is given up, after an attempt that failed.",
+        origin="stalwart",
+    )
+    concurrency = Directive("concurrency", v.Integer(minimum=1), default=200, doc="Deliveries at once.")
+    limits = Directive(
+        "limits",
+        v.BlockOrReference("limits"),
+        doc="Deliveries at once to each destination: `destination concurrency N`; 20 without it.",
+    )
+    bounce = Directive(
+        "bounce",
+        block=Bounce,
+        block_required=True,
+        doc="The pipeline for reports to senders. Without it nobody is told, and what can't be delivered is only logged.",
+    )
+
+    def __init__(self, context: ModuleContext) -> None:
+        super().__init__(context)
+        self._router: Any = None
+        self._queue: Queue | None = None
+        self._reports = 0
+        self._log = context.log or EventLog("mailgate.queue")
+
+    # ITarget
+
+    def open(self, envelope: Envelope) -> QueueDelivery:
+        """See `ITarget`."""
+        assert self.context.adapters is not None
+        return QueueDelivery(self.queue, self.target.label, envelope, self.context.adapters.wall_time())
+
+    @property
+    def queue(self) -> Queue:
+        """At work, after `start`."""
+        assert self._queue is not None, "a queue that was not started"
+        return self._queue
+
+    # Life
+
+    def configure(self, report: Report) -> None:
+        if self.bounce is not None:
+            self._router = self.bounce.router(report, self.context.local_domains)
+        elif not self.damaged:
+            report.warning(
+                self.span,
+                "without `bounce` nobody hears of mail that could not be delivered",
+                code="W0760",
+                hint="bounce { deliver_to &NAME }",
+            )
+        if self.limits is not None:
+            self.limits.check_place("queue", {Scope.DESTINATION}, self.span_of("limits"), report)
+            for item in self.limits.items:
+                if item.value.kind is Kind.RATE:
+                    report.error(item.span, "a queue limits concurrency only", code="E0760", hint="a rate belongs to the target")
+        if not self.context.name:
+            report.error(
+                self.span, "a queue needs a name, for its files: `target.queue NAME { … }`", code="E0761", hint="deliver_to &NAME"
+            )
+
+    def inherit_state(self, old: Module) -> None:
+        if isinstance(old, QueueTarget):
+            self._queue = old._queue
+
+    async def start(self) -> None:
+        """:raises StoreError: the files can't be had."""
+        adapters = self.context.adapters
+        assert adapters is not None
+        settings = QueueSettings(self.context.name, self.concurrency, self._each(), self._planner(), self._quiet())
+        reporter = Reporter(ReportSettings(self.context.hostname), self._submit if self._router is not None else None, adapters)
+        if self._queue is not None:
+            self._queue.adopt(self, settings, self._find, reporter)
+            return
+        path = os.path.join(self.context.state_dir, "queue", self.context.name, "1.sqlite")
+        self._queue = Queue(settings, SqliteStore(path, adapters, self._log), self._find, reporter, adapters, self._log)
+        self._queue.adopt(self, settings, self._find, reporter)
+        await self._queue.start()
+
+    async def stop(self) -> None:
+        if self._queue is not None and self._queue.is_owned_by(self):
+            await self._queue.stop()
+
+    def _find(self, name: str) -> Any:
+        """The target of an entry. A name that is gone from the configuration is None: the entry is held."""
+        if name == self.target.label:
+            return self.target
+        found = self.context.instances.get(name)
+        if found is None:
+            found = next((one for one in self.context.instances.values() if one.label == name), None)
+        return found if found is not None and ITarget.providedBy(found) else None
+
+    # Settings
+
+    def _each(self) -> int:
+        if self.limits is None:
+            return min(20, int(self.concurrency))
+        return int(min(item.value.count for item in self.limits.items))
+
+    def _quiet(self) -> float:
+        """The least age at which anybody may be told anything."""
+        if any(isinstance(value, Dynamic) for value in (self.notify, self.expire)):
+            return 0.0
+        return float(min((*self.notify, self.expire)))
+
+    def _planner(self) -> Callable[[Entry, Waiting], Any]:
+        settings = (self.retry, self.notify, self.expire)
+        if not any(isinstance(value, Dynamic) for value in settings):
+            plan = Plan(tuple(self.retry), tuple(self.notify), self.expire)
+            return lambda entry, row: plan
+        return self._plan
+
+    async def _plan(self, entry: Entry, row: Waiting) -> Plan:
+        adapters = self.context.adapters
+        assert adapters is not None
+        attempt: Attempt = attempt_of(entry, row, adapters.wall_time(), None)
+        envelope = Envelope(entry.message_id, entry.sender, session_of(entry.origin), entry.parameters, attempt=attempt)
+        variables = DeliveryVariables(envelope, [Recipient(row.address, row.parameters, row.original)], entry.size)
+        values = []
+        for setting in (self.retry, self.notify, self.expire):
+            value = setting
+            if isinstance(setting, Dynamic):
+                value = setting.value(variables)
+                if setting.waits:
+                    value = await value
+            values.append(value)
+        return Plan(tuple(values[0]), tuple(values[1]), values[2])
+
+    # Reports
+
+    async def _submit(self, to: Address, content: bytes, utf8: bool) -> Reply:
+        """Pass a report through the `bounce` pipeline; the answer is the one to its dot."""
+        adapters = self.context.adapters
+        assert adapters is not None
+        self._reports += 1
+        session_id = f"{adapters.random.getrandbits(48):012x}"
+        session = Session(
+            session_id, f"queue {self.context.name}", self.context.hostname, helo=self.context.hostname, protocol="ESMTP"
+        )
+        settings = TransactionSettings(
+            spool=self.context.spool,
+            adapters=adapters,
+            hostname=self.context.hostname,
+            max_received=MAX_RECEIVED,
+            attempt=Attempt(source="dsn"),
+        )
+        transaction = Transaction(self._router, session, settings, f"{session_id}.1")
+        body = BodyType.SEVEN_BIT if content.isascii() else BodyType.EIGHT_BIT
+        try:
+            for step in (
+                lambda: transaction.mail(NULL_ADDRESS, MailParameters(size=len(content), body=body, smtputf8=utf8)),
+                lambda: transaction.rcpt(to),
+                transaction.data,
+            ):
+                answer = step()
+                reply = answer if answer is None or isinstance(answer, Reply) else await answer
+                if reply is not None and not reply.is_success:
+                    transaction.abort("refused")
+                    return reply
+            waiting = transaction.append(content)
+            if waiting is not None:
+                await waiting
+            answers = transaction.end()
+            return (answers if isinstance(answers, list) else await answers)[0]
+        except BaseException:
+            transaction.abort("failed")
+            raise

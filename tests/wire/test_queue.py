@@ -1,0 +1,204 @@
+"""target.queue in a whole gateway on simulated time: accepted means kept, tried, delivered or reported.
+
+The queue's files are real; weeks pass in milliseconds.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.message import EmailMessage
+from typing import Any
+
+from mailgate.testing.gateway import WholeGateway
+from mailgate.testing.nexthop import DROP, HANG, NextHop, Step, say
+from tests.support.ledger import message
+from tests.support.scenario import SMTP, SimulatedCase
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+
+class QueueCase(SimulatedCase):
+    """One next hop behind a queue, another that gets the reports."""
+
+    def queued(self, hop: NextHop, reports: NextHop | None = None, *, queue: str = "", target: str = "") -> WholeGateway:
+        bounce = "    bounce {\n        deliver_to &back\n    }\n" if reports is not None else ""
+        back = f"target.smtp back {{\n    targets {reports.endpoint}\n}}\n" if reports is not None else ""
+        return self.gateway(
+            f"target.smtp next {{\n    targets {hop.endpoint}\n{target}}}\n{back}"
+            f"target.queue outbound {{\n    target &next\n{bounce}{queue}}}\n"
+            f"smtp {SMTP} {{\n    tls off\n    deliver_to &outbound\n}}\n"
+        )
+
+    def submit(self, token: str = "one", *recipients: bytes, sender: bytes = b"sender@client.test") -> list[bytes]:
+        client = self.client()
+        replies = self.deliver(client, *(recipients or (b"b@dest.test",)), content=message(token), sender=sender)
+        self.reactor.run(client.quit())
+        return replies
+
+    def restart(self) -> WholeGateway:
+        """Stop the gateway and start another on what it left."""
+        running = self.running
+        assert running is not None
+        text = running.path.read_text()
+        self.reactor.run(running.stop(), limit=600)
+        self.running = WholeGateway(text, running.live._assembler._adapters, self.directory)  # type: ignore[attr-defined]
+        self.reactor.run(self.running.start())
+        return self.running
+
+    def report_of(self, hop: NextHop, number: int = 0) -> EmailMessage:
+        content = hop.transactions[number].content
+        parsed: Any = email.message_from_bytes(content, policy=email.policy.default)
+        self.assertEqual(parsed.defects, [])
+        return parsed  # type: ignore[no-any-return]
+
+    def fields(self, report: EmailMessage) -> list[dict[str, str]]:
+        """The groups of the machine-readable part: of the message, then of each recipient."""
+        parts: Any = list(report.iter_parts())
+        self.assertEqual(parts[1].get_content_type(), "message/delivery-status")
+        return [dict(group.items()) for group in parts[1].get_payload()]
+
+
+class DeliveryTests(QueueCase):
+    def test_accepted_and_delivered_at_once(self) -> None:
+        hop = self.hop()
+        gateway = self.queued(hop)
+        replies = self.submit()
+        self.assertTrue(replies[-1].startswith(b"250 2.0.0 Ok: "), replies)
+        self.reactor.settle(5)
+        (transaction,) = hop.transactions
+        self.assertIn(b"X-Token: one\r\n", transaction.content)
+        self.assertEqual(self.waiting(gateway), [])
+
+    def waiting(self, gateway: WholeGateway) -> list[Any]:
+        queue: Any = gateway.configuration.instances["outbound"]
+        return self.reactor.run(queue.queue.store.browse(0, 100))  # type: ignore[no-any-return]
+
+    def test_a_next_hop_that_is_down_costs_no_message(self) -> None:
+        hop = self.hop(script={Step.CONNECT: [DROP] * 4})
+        gateway = self.queued(hop)
+        self.assertEqual(self.submit()[-1][:3], b"250")
+        self.reactor.settle(30)
+        self.assertEqual(hop.transactions, [])
+        (entry,) = self.waiting(gateway)
+        self.assertEqual(entry.recipients[0].retries, 1)
+        self.reactor.settle(HOUR)
+        self.assertEqual(len(hop.transactions), 1)
+        self.assertEqual(self.waiting(gateway), [])
+
+    def test_what_waits_survives_a_restart(self) -> None:
+        hop = self.hop(script={Step.RCPT: [say(b"450 4.2.1 later")]})
+        self.queued(hop)
+        self.submit()
+        self.reactor.settle(5)
+        self.assertEqual(hop.transactions, [])
+        self.restart()
+        self.reactor.settle(10 * MINUTE)
+        self.assertEqual(len(hop.transactions), 1)
+
+    def test_recipients_are_retried_each_by_itself(self) -> None:
+        hop = self.hop(script={Step.RCPT: [say(b"250 2.1.5 ok"), say(b"451 4.3.0 later")]})
+        self.queued(hop)
+        self.submit("one", b"b@dest.test", b"c@dest.test")
+        self.reactor.settle(10 * MINUTE)
+        recipients = [[one for one in transaction.paths] for transaction in hop.transactions]
+        self.assertEqual(len(recipients), 2, recipients)
+        self.assertEqual([len(some) for some in recipients], [1, 1])
+
+    def test_the_schedule_is_kept(self) -> None:
+        hop = self.hop(script=lambda step, connection, line: say(b"451 4.3.0 later") if step is Step.MAIL else None)
+        gateway = self.queued(hop, queue="    retry 1m 2m 4m\n")
+        self.submit()
+        started = self.reactor.seconds()
+        self.reactor.settle(30 * MINUTE)
+        retries = gateway.logged("queue.retry")
+        times = [float(line.split("retry_in=")[1].split()[0]) for line in retries]
+        self.assertEqual(len(times), 9, retries)
+        for expected, paused in zip((60, 120, 240, 240, 240), times, strict=False):
+            self.assertTrue(0.89 * expected < paused < 1.11 * expected, (expected, paused))
+        self.assertGreater(self.reactor.seconds() - started, 29 * MINUTE)
+
+
+class ReportTests(QueueCase):
+    def test_a_refusal_is_reported_once(self) -> None:
+        hop = self.hop(script={Step.RCPT: say(b"550 5.1.1 no such user here")})
+        back = self.hop()
+        gateway = self.queued(hop, back)
+        self.submit()
+        self.reactor.settle(HOUR)
+        self.assertEqual(len(back.transactions), 1)
+        report = self.report_of(back)
+        self.assertEqual(back.transactions[0].sender, b"")
+        self.assertEqual(report["To"], "sender@client.test")
+        whole, of_recipient = self.fields(report)
+        self.assertEqual(whole["Reporting-MTA"], "dns; gateway.test")
+        self.assertEqual(of_recipient["Final-Recipient"], "rfc822; b@dest.test")
+        self.assertEqual((of_recipient["Action"], of_recipient["Status"]), ("failed", "5.1.1"))
+        self.assertEqual(of_recipient["Diagnostic-Code"], "smtp; 550 5.1.1 no such user here")
+        self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
+
+    def test_nobody_is_told_of_a_failed_report(self) -> None:
+        hop = self.hop(script={Step.RCPT: say(b"550 5.1.1 no")})
+        back = self.hop()
+        gateway = self.queued(hop, back)
+        self.submit(sender=b"")
+        self.reactor.settle(HOUR)
+        self.assertEqual(back.transactions, [])
+        self.assertEqual(len(gateway.logged("message.undeliverable")), 1)
+
+    def test_delay_and_expiry_over_a_week(self) -> None:
+        hop = self.hop(script=lambda step, connection, line: say(b"451 4.3.0 later") if step is Step.MAIL else None)
+        back = self.hop()
+        gateway = self.queued(hop, back)
+        self.submit()
+        self.reactor.settle(7 * DAY)
+        actions = []
+        for number in range(len(back.transactions)):
+            _, of_recipient = self.fields(self.report_of(back, number))
+            actions.append((of_recipient["Action"], of_recipient["Status"]))
+        self.assertEqual(actions, [("delayed", "4.3.0"), ("delayed", "4.3.0"), ("failed", "5.4.7")])
+        self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
+
+    def test_those_in_a_long_line_hear_of_it_too(self) -> None:
+        hop = self.hop(script=lambda step, connection, line: DROP if step is Step.CONNECT else None)
+        back = self.hop()
+        gateway = self.queued(hop, back, queue="    notify 2h\n    expire 1d\n")
+        for number in range(30):
+            self.submit(f"m{number}")
+        self.reactor.settle(2 * DAY)
+        actions: dict[str, int] = {}
+        for number in range(len(back.transactions)):
+            _, of_recipient = self.fields(self.report_of(back, number))
+            actions[of_recipient["Action"]] = actions.get(of_recipient["Action"], 0) + 1
+        self.assertEqual(actions, {"delayed": 30, "failed": 30})
+        self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
+
+    def test_a_report_that_finds_no_way_is_made_again(self) -> None:
+        hop = self.hop(script={Step.RCPT: say(b"550 5.1.1 no")})
+        back = self.hop(script={Step.MAIL: [say(b"451 4.3.0 later")] * 3})
+        self.queued(hop, back)
+        self.submit()
+        self.reactor.settle(HOUR)
+        self.assertEqual(len(back.transactions), 1)
+
+
+class AnswerTests(QueueCase):
+    def test_an_answer_that_is_lost_may_double_once_and_says_so(self) -> None:
+        hop = self.hop(script={Step.DOT: [HANG]})
+        gateway = self.queued(hop, target="    submission_timeout 30s\n")
+        self.submit()
+        self.reactor.settle(HOUR)
+        self.assertEqual(len(hop.transactions), 2)
+        self.assertTrue(gateway.logged("delivery.possible_duplicate"))
+
+    def test_a_target_that_is_gone_holds_its_messages(self) -> None:
+        hop = self.hop(script={Step.MAIL: [say(b"451 4.3.0 later")]})
+        gateway = self.queued(hop)
+        self.submit()
+        self.reactor.settle(5)
+        text = gateway.path.read_text().replace("&next", "&other").replace("target.smtp next", "target.smtp other")
+        self.reactor.run(gateway.reload(text), limit=60)
+        self.expect_clean_log = False
+        self.reactor.settle(10 * MINUTE)
+        self.assertEqual(hop.transactions, [])
+        self.assertTrue(gateway.logged("queue.held"), gateway.log_text)
