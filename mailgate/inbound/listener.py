@@ -223,9 +223,9 @@ class Listener(AdmissionBlock, NamesBlock, TrustDirectives, PipelineBlock, Modul
         self._router = compile_pipeline(self, report, self.context.local_domains)
         advise(self, report)
         self.check_admission(report)
+        self._contexts = contexts_of(self, report)
         if self.tls is not None and self.tls.word != "off":
-            self._contexts = contexts_of(self, report)
-            return
+            return  # what is wrong with it has been said
         for endpoint in self.endpoints:
             if self.is_tls_from_start(endpoint):
                 report.error(

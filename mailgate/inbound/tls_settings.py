@@ -63,7 +63,7 @@ class _Reader:
         if not block.word and not sites and block.sni_lookup is None and not block.damaged:
             message = "this `tls` has no certificate"
             report.error(self._place, message, code="E0721", hint="`file CERTIFICATE KEY` before the block, or `sni` in it")
-        if report.error_count > errors or block.damaged:
+        if report.error_count > errors or block.damaged or any(sni.damaged for sni in block.sni):
             return None
         try:
             contexts = LiveContexts(main, sites, options, block.sni_lookup, self._context.state_dir)
@@ -101,6 +101,8 @@ class _Reader:
     def _distinct(self) -> list[SniBlock]:
         first: dict[str, SniBlock] = {}
         for sni in self._block.sni:
+            if sni.damaged:
+                continue
             before = first.setdefault(sni.server_name, sni)
             if before is not sni:
                 notes = (f"the first is at {before.span}",)
