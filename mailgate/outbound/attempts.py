@@ -1,7 +1,8 @@
 """Which endpoint a delivery is with, and what became of the others: the bookkeeping of one message's attempts.
 
-One client command tries each endpoint once, in order, within ``total``. What is kept over its failures is the most informative
-answer: what a next hop said about the message counts for more than trouble with connecting. Each failure is one line of the log.
+One client command tries each endpoint once, in the order of the target's balance, within ``total``. What is kept over its
+failures is the most informative answer: what a next hop said about the message counts for more than trouble with connecting. Each
+failure is one line of the log.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from twisted.internet.defer import Deferred
 
 from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Envelope, Recipient
+from mailgate.message.message import Message
+from mailgate.outbound.balance import Balance, Selection
 from mailgate.outbound.connection import Connection
-from mailgate.outbound.endpoint import Endpoint, Selection
+from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.outcome import handed_up
 from mailgate.outbound.pool import Pool
-from mailgate.outbound.race import Race
+from mailgate.outbound.race import Race, half_of
 from mailgate.outbound.record import AttemptRecord, ConnectionFacts, log_attempt, worst
+from mailgate.outbound.variables import DeliveryVariables
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
 
@@ -31,6 +35,8 @@ class DeliverySettings:
     lmtp: bool = False
     tempfail: bool = True
     total: float = 240.0
+    """What one command of a client may wait; ``queue_total``: an attempt of a queue."""
+    queue_total: float = 1800.0
     hold_timeout: float = 30.0
     fallback_delay: float = 3.0
     chunking: bool = False
@@ -45,6 +51,7 @@ class NextHops:
     pool: Pool
     clock: Any
     log: EventLog
+    balance: Balance
 
 
 class Attempts:
@@ -55,10 +62,15 @@ class Attempts:
         "_envelope",
         "_failure",
         "_hops",
+        "_patience",
+        "_recipients",
         "_selection",
         "_started",
+        "_total",
         "deadline",
         "endpoint",
+        "message",
+        "patience",
         "refused",
         "relayed",
     )
@@ -66,8 +78,15 @@ class Attempts:
     def __init__(self, hops: NextHops, envelope: Envelope) -> None:
         self._hops = hops
         self._envelope = envelope
+        settings = hops.settings
+        self._total = total = settings.queue_total if envelope.attempt.queued else settings.total
+        self._patience = total / 2 if hops.balance.is_plural else total
+        self._recipients: Sequence[Recipient] = ()
         self._started = 0.0
         self.deadline = 0.0
+        self.patience = 0.0
+        """Until when the endpoint at hand is waited for: while there are others, half of the time that is left."""
+        self.message: Message | None = None
         self._selection: Selection | None = None
         self._answer: Reply | None = None
         self._failure: Reply | None = None
@@ -80,28 +99,64 @@ class Attempts:
 
     def begin(self, now: float) -> None:
         self._started = now
-        self.deadline = now + self._hops.settings.total
+        self.deadline = now + self._total
+        self.patience = now + self._patience
         self._selection = self._answer = self._failure = None
 
-    def take(self) -> Connection | None:
+    def take(self, recipients: Sequence[Recipient]) -> Connection | None:
         """An idle connection of the first endpoint, when nothing went wrong yet: no search, no waiting."""
-        first = self._hops.endpoints[0]
-        if self._selection is not None or not first.circuit.closed:
+        if self._selection is not None:
             return None
-        return self._hops.pool.take(first.requiretls_link if self._envelope.parameters.requiretls else first.link)
-
-    def search(self) -> Deferred[Connection]:
-        """A ready connection of the first endpoint that gives one; fails as `Race` does."""
+        self._recipients = recipients
         hops = self._hops
+        first = hops.endpoints[0]
+        if not (hops.balance.is_ordered and first.circuit.steady):
+            selected = self._select().peek()
+            if selected is None or not selected.circuit.closed:
+                return None
+            first = selected
+        if not first.constant:
+            return None
+        return hops.pool.take(first.requiretls_link if self._envelope.parameters.requiretls else first.link)
+
+    def search(self, *, again: Endpoint | None = None) -> Deferred[Connection]:
+        """A ready connection of the first endpoint that gives one; fails as `Race` does. ``again``: a new one to this endpoint
+        before all others, since the one it had was gone."""
+        hops = self._hops
+        selection = self._select()
+        if again is not None:
+            selection.first(again)
         race = Race(
             hops.pool,
-            self._select(),
+            selection,
             hops.clock,
+            self._link_for,
             self.record_failure,
-            requiretls=self._envelope.parameters.requiretls,
             fallback_delay=hops.settings.fallback_delay,
+            fresh=again,
         )
         return race.run(self.deadline - hops.clock.seconds())
+
+    @property
+    def stall(self) -> float:
+        """Seconds that a next hop may take no content at all: the time of a command is not for one endpoint."""
+        return self._patience
+
+    def found(self, connection: Connection, now: float) -> None:
+        """Another endpoint is at hand: it has its part of the time that is left."""
+        left = self.deadline - now
+        self.patience = now + (half_of(left) if self.has_next(connection.link.endpoint) else left)
+
+    def _link_for(self, endpoint: Endpoint) -> Any:
+        requiretls = self._envelope.parameters.requiretls
+        if endpoint.constant:
+            return endpoint.requiretls_link if requiretls else endpoint.link
+        return endpoint.link_for(self._variables.to(endpoint.settings.host), requiretls=requiretls)
+
+    @property
+    def _variables(self) -> DeliveryVariables:
+        size = self.message.size if self.message is not None else None
+        return DeliveryVariables(self._envelope, self._recipients, size)
 
     def has_next(self, endpoint: Endpoint) -> bool:
         """Whether there is another to go to from this one."""
@@ -139,7 +194,8 @@ class Attempts:
 
     def _select(self) -> Selection:
         if self._selection is None:
-            self._selection = Selection(self._hops.endpoints)
+            balance = self._hops.balance
+            self._selection = balance.select(None if balance.is_ordered else self._variables)
         return self._selection
 
     def record_failure(self, endpoint: Endpoint, failure: AttemptFailed) -> None:

@@ -63,6 +63,7 @@ class Connection(Protocol):
         """Why opportunistic TLS failed at this address: this connection is made without it."""
         self.messages = 0
         self.reused = False
+        self.idle_since = 0.0
         self.ready_at = 0.0
         """When it was ready for mail; 0: not yet."""
         self._log = log
@@ -84,7 +85,7 @@ class Connection(Protocol):
         self.ready_by = inf
         """The time by which it is to be ready for mail."""
         self._action: Callable[[], None] | None = None
-        self.session = ClientSession(settings.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
+        self.session = ClientSession(link.key.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
 
     # Commands and answers
 

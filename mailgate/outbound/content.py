@@ -28,8 +28,10 @@ def whole(message: Message) -> tuple[bytes, bytes] | None:
     return (stuff(data, StuffState()) if message.has_dots else data), ending
 
 
-async def stream(connection: Connection, message: Message, seconds: float) -> bytes:
-    """Send everything but what ends it, which is returned. Stops where the peer answers early or the connection fails."""
+async def stream(connection: Connection, message: Message, stall: float) -> bytes:
+    """Send everything but what ends it, which is returned. Stops where the peer answers early or the connection fails; one that
+    takes nothing for ``data_block``, or for ``stall``, has failed."""
+    seconds = min(connection.settings.timeouts.data_block, stall)
     state = StuffState()
     offset = 0
     connection.start_streaming()
@@ -49,7 +51,7 @@ async def stream(connection: Connection, message: Message, seconds: float) -> by
     return end_of_data(state)
 
 
-async def send_chunks(connection: Connection, message: Message) -> Reply | None:
+async def send_chunks(connection: Connection, message: Message, stall: float) -> Reply | None:
     """Send all of it by BDAT (RFC 3030), unstuffed, each chunk when the one before was taken. The last is said, but not yet
     waited for. Returns the reply that refused a chunk, if one did."""
     session = connection.session
@@ -65,7 +67,7 @@ async def send_chunks(connection: Connection, message: Message) -> Reply | None:
         session.chunk(block, last=last)
         if last:
             return None
-        answers = await connection.exchange()
+        answers = await connection.exchange(connection.after(stall))
         if connection.trouble is not None:
             return None
         if not answers[0].reply.is_success:

@@ -33,6 +33,7 @@ from mailgate.net.waiting import Wait, spawn
 from mailgate.outbound.attempts import Attempts, NextHops
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.content import send_chunks, stream, whole
+from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.failure import ABORTED, NO_LONGER_ACCEPTED, AttemptFailed, Kind, Moved, Refused
 from mailgate.outbound.outcome import handed_up, outcome
 from mailgate.outbound.parameters import (
@@ -136,7 +137,7 @@ class Delivery:
             self.abort()
             return [self._final or ABORTED] * accepted
         self._attempts.begin(self._hops.clock.seconds())
-        self._message = message
+        self._message = self._attempts.message = message
         replies: list[Reply] | None = None
         try:
             self._check_content(message)
@@ -152,7 +153,7 @@ class Delivery:
                 self.abort()
                 raise
             replies = [ABORTED] * accepted
-        self._message = None
+        self._message = self._attempts.message = None
         if self._connection is not None:
             self._give_back()
         return replies
@@ -176,13 +177,13 @@ class Delivery:
         connection = self._connection
         while True:
             try:
-                if connection is None or connection.trouble is not None:
-                    connection = self._attempts.take()
-                    if connection is None:
-                        connection = await self._search()
                 recipients = self._accepted if not self._lost else [r for r in self._accepted if r not in self._lost]
                 if new is not None:
                     recipients = [*recipients, new]
+                if connection is None or connection.trouble is not None:
+                    connection = self._attempts.take(recipients)
+                    if connection is None:
+                        connection = await self._search()
                 self._needs = find_needs(self._envelope, recipients, self._message)
                 self._say(connection, recipients)
                 answers = await self._exchange(connection)
@@ -192,9 +193,8 @@ class Delivery:
                 gone = answers[0].reply.code == 421 if answers else connection.trouble in (Kind.LOST, Kind.CLOSING)
                 if gone and connection.reused:
                     connection.quit()
-                    connection = await self._replace(connection)
-                    self._say(connection, recipients)
-                    answers = await self._exchange(connection)
+                    connection = await self._search(again=connection.link.endpoint)
+                    continue
                 return self._judge_envelope(connection, recipients, answers, new)
             except Moved:
                 connection = None
@@ -234,7 +234,7 @@ class Delivery:
 
     def _exchange(self, connection: Connection, then: Callable[[list[Answer]], float | None] | None = None) -> Wait[list[Answer]]:
         """What was said goes out; its answers, within what is left for the client's command."""
-        self._waiting = waiting = connection.exchange(self._attempts.deadline, then)
+        self._waiting = waiting = connection.exchange(self._attempts.patience, then)
         return waiting
 
     async def _say_recipient(self, connection: Connection, recipient: Recipient) -> Reply:
@@ -374,7 +374,7 @@ class Delivery:
             raise self._broken(connection, Step.DATA)
         if not connection.session.content_open:
             return self._content_refused(connection, Step.DATA, answers[0].reply)
-        self._waiting = streaming = spawn(stream(connection, message, connection.settings.timeouts.data_block))
+        self._waiting = streaming = spawn(stream(connection, message, self._attempts.stall))
         ending = await streaming
         if connection.early is not None:
             reply = connection.early
@@ -387,7 +387,7 @@ class Delivery:
 
     async def _send_chunks(self, connection: Connection, message: Message) -> list[Reply] | None:
         """BDAT up to the last chunk, which is said. A refusal is returned."""
-        self._waiting = sending = spawn(send_chunks(connection, message))
+        self._waiting = sending = spawn(send_chunks(connection, message, self._attempts.stall))
         refusal = await sending
         if refusal is not None:
             return self._content_refused(connection, Step.CHUNK, refusal)
@@ -437,26 +437,22 @@ class Delivery:
 
     # Connections
 
-    async def _search(self) -> Connection:
-        """:raises Refused: when no endpoint is left."""
+    async def _search(self, again: Endpoint | None = None) -> Connection:
+        """A connection of another endpoint; or a new one to the endpoint whose idle one was gone, ``again``, if that can be.
+
+        :raises Refused: when no endpoint is left."""
         self._connection = None
-        self._waiting = searching = self._attempts.search()
+        self._waiting = searching = self._attempts.search(again=again)
         try:
-            return await searching
+            connection = await searching
         except NoneLeft:
             raise Refused(self._attempts.refusal()) from None
         except AttemptFailed as failure:
             raise Refused(self._attempts.refusal(failure.kind.reply)) from failure
-
-    async def _replace(self, stale: Connection) -> Connection:
-        """A new connection in the place of a reused one that was gone; if there is none, this endpoint failed."""
-        self._connection = None
-        self._waiting = leasing = spawn(self._hops.pool.lease(stale.link, fresh=True))
-        try:
-            return await leasing
-        except AttemptFailed as failure:
-            self._attempts.failed(stale, failure)
-            raise Moved from failure
+        except MailError as error:
+            raise Refused(error.reply) from error
+        self._attempts.found(connection, self._hops.clock.seconds())
+        return connection
 
     def _broken(self, connection: Connection, step: Step) -> Moved | Refused:
         kind = connection.trouble or Kind.GARBAGE

@@ -1,166 +1,184 @@
-"""One next hop: how it is spoken to, and whether it is worth trying.
+"""One next hop of a target: what makes its connections alike, its health, and what there is to see of it.
 
-Health is passive: it follows from what deliveries meet. A `Circuit` is *closed* while all is well; it *opens* after
-``failures`` failures in a row, or at once when the endpoint can't be connected to; when the back-off is over it is *half open*
-and one delivery tries it. That one's success closes it, its failure opens it for twice as long, jittered, so that many gateways
-don't come back together. With every circuit open the one due soonest is tried all the same: refusing everything helps nobody.
+A connection is kept for its `Link`, which is an endpoint and a `LinkKey`, and is never used for another one. What a key holds is
+what the peer, or whoever listens in between, could tell two connections apart by: the TLS that was decided on, our name, our
+address, whose login, which client's address was passed on. TLS contexts, credentials of our own, timeouts and the like are
+constant for an endpoint and so belong to its part of the key.
+
+Where something of the key depends on the message (a dynamic setting, the client's own login, XCLIENT), the endpoint's settings
+have ``vary``: each of these functions completes the key by one thing, in their order. An endpoint without them has two links,
+one for REQUIRETLS, and nothing to compute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Hashable
 from dataclasses import dataclass
-from enum import Enum
-from random import Random
 from typing import Any
 
 from mailgate.outbound.endpoint_settings import EndpointSettings
-from mailgate.outbound.failure import Health, Kind
+from mailgate.outbound.health import Circuit, State
 from mailgate.outbound.tls_memory import BrokenTls
 from mailgate.outbound.tls_policy import Decision
 
-JITTER = 0.2
-"""A back-off is longer or shorter by up to this share."""
+MAX_LINKS = 200
+"""Links with a key of their own that an endpoint remembers; those without a connection go first."""
 
 
 @dataclass(frozen=True, slots=True)
-class HealthSettings:
-    failures: int = 3
-    backoff: float = 5.0
-    max_backoff: float = 300.0
+class LinkKey:
+    """What makes two connections to one endpoint alike."""
 
-
-class State(Enum):
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half-open"
-
-
-class Circuit:
-    """See the module's docstring. ``changed(is_up, reason, retry_in)`` hears of opening and closing."""
-
-    __slots__ = ("_changed", "_clock", "_failures", "_random", "_settings", "_trial", "_wait", "closed", "due")
-
-    def __init__(
-        self, settings: HealthSettings, clock: Any, random: Random, changed: Callable[[bool, str, float], None] | None = None
-    ) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._random = random
-        self._changed = changed
-        self._failures = 0
-        self._wait = settings.backoff
-        self._trial = False
-        self.closed = True
-        self.due = 0.0
-        """When an open circuit may be tried again."""
-
-    def now(self) -> float:
-        """The clock's seconds."""
-        return float(self._clock.seconds())
-
-    @property
-    def state(self) -> State:
-        if self.closed:
-            return State.CLOSED
-        return State.HALF_OPEN if self._clock.seconds() >= self.due else State.OPEN
-
-    @property
-    def available(self) -> bool:
-        """Closed, or half open with nobody trying it."""
-        return self.closed or (not self._trial and self.state is State.HALF_OPEN)
-
-    def begin(self) -> None:
-        """A delivery goes to this endpoint."""
-        self._trial = not self.closed
-
-    def succeeded(self) -> None:
-        """It works: a transaction came to its answers, or a connection was ready for one that went elsewhere."""
-        self._failures = 0
-        if self.closed:
-            return
-        self.closed = True
-        self._trial = False
-        self._wait = self._settings.backoff
-        if self._changed:
-            self._changed(True, "", 0.0)
-
-    def abandoned(self) -> None:
-        """A delivery left without learning anything about it."""
-        self._trial = False
-
-    def failed(self, kind: Kind, reason: str = "") -> None:
-        if kind.health is Health.NEUTRAL:
-            self._trial = False
-            return
-        self._failures += 1
-        now = self._clock.seconds()
-        if self.closed:
-            if kind.health is Health.COUNT and self._failures < self._settings.failures:
-                return
-        elif now < self.due and not self._trial:
-            return  # it was dialled before the circuit opened, and says nothing new
-        else:
-            self._wait = min(self._wait * 2, self._settings.max_backoff)
-        self.closed = False
-        self._trial = False
-        wait = self._wait * self._random.uniform(1 - JITTER, 1 + JITTER)
-        self.due = now + wait
-        if self._changed:
-            self._changed(False, reason or kind.label, wait)
-
-
-class Endpoint:
-    """An endpoint of a target, with its health and the two ways to be connected to it."""
-
-    __slots__ = ("broken_tls", "circuit", "link", "open_count", "requiretls_link", "settings")
-
-    def __init__(self, settings: EndpointSettings, circuit: Circuit) -> None:
-        self.settings = settings
-        self.circuit = circuit
-        self.open_count = 0
-        """Connections that are open or being opened; the pool counts."""
-        self.broken_tls = BrokenTls(circuit.now)
-        self.link = Link(self, settings.decision)
-        same = settings.requiretls_decision == settings.decision
-        self.requiretls_link = self.link if same else Link(self, settings.requiretls_decision)
+    decision: Decision
+    hostname: str
+    """What we say behind EHLO or LHLO."""
+    source: str = ""
+    """Our address; "" is the system's choice."""
+    login: Hashable = None
+    """Whose credentials, where they are not the endpoint's own."""
+    xclient: tuple[tuple[str, str], ...] = ()
+    proxy: Hashable = None
+    """What a PROXY header says."""
 
 
 class Link:
-    """The key of a pool: connections of one link are alike, those of two are never exchanged."""
+    """The connections of one key: of two links they are never exchanged."""
 
-    __slots__ = ("decision", "endpoint", "idle")
+    __slots__ = ("decision", "endpoint", "idle", "key", "open_count")
 
-    def __init__(self, endpoint: Endpoint, decision: Decision) -> None:
+    def __init__(self, endpoint: Endpoint, key: LinkKey) -> None:
         self.endpoint = endpoint
-        self.decision = decision
+        self.key = key
+        self.decision = key.decision
+        self.open_count = 0
         self.idle: list[Any] = []
         """Ready connections, the newest last; the pool's."""
 
 
-class Selection:
-    """The endpoints that one client command tries, in the order written: each once, an open one only as a last resort."""
+@dataclass(frozen=True, slots=True)
+class EndpointReport:
+    """What there is to see of one endpoint. Times are in seconds: ``since`` how long it has been so."""
 
-    __slots__ = ("_endpoints", "_last_resort", "tried")
+    endpoint: str
+    state: str
+    """up, starting (slowly), down, half-open, drained."""
+    since: float
+    evidence: tuple[tuple[float, str], ...]
+    """Failures, the latest last: how long ago, what."""
+    retry_in: float
+    """Until a circuit that is open lets a delivery try; 0: at once, or it is closed."""
+    probe_in: float | None
+    """Until the next probe; None without probing."""
+    share: float
+    weight: int
+    open: int
+    idle: int
+    leased: int
+    """Connections in use or being opened."""
+    messages: int
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._endpoints = endpoints
-        self._last_resort = False
-        self.tried: set[Endpoint] = set()
 
-    def peek(self) -> Endpoint | None:
-        """Whom `next` would give."""
-        for endpoint in self._endpoints:
-            if endpoint not in self.tried and endpoint.circuit.available:
-                return endpoint
-        if self._last_resort or any(endpoint.circuit.closed for endpoint in self._endpoints):
-            return None
-        return min((e for e in self._endpoints if e not in self.tried), key=lambda e: e.circuit.due, default=None)
+class Endpoint:
+    """An endpoint of a target."""
 
-    def next(self) -> Endpoint | None:
-        endpoint = self.peek()
-        if endpoint is not None:
-            self._last_resort = not endpoint.circuit.available
-            self.tried.add(endpoint)
-            endpoint.circuit.begin()
-        return endpoint
+    __slots__ = (
+        "broken_tls",
+        "circuit",
+        "constant",
+        "link",
+        "links",
+        "messages",
+        "next_probe",
+        "open_count",
+        "requiretls_link",
+        "settings",
+        "weight",
+    )
+
+    def __init__(self, settings: EndpointSettings, circuit: Circuit, weight: int = 1) -> None:
+        self.settings = settings
+        self.circuit = circuit
+        self.weight = weight
+        self.open_count = 0
+        """Connections that are open or being opened; the pool counts."""
+        self.messages = 0
+        """Transactions that came to their answers."""
+        self.next_probe: float | None = None
+        """When it is probed next, on the clock."""
+        self.broken_tls = BrokenTls(circuit.now)
+        self.constant = not settings.vary
+        """Every message gets one of the two links that are always there."""
+        self.link = Link(self, LinkKey(settings.decision, settings.hostname))
+        same = settings.requiretls_decision == settings.decision
+        self.requiretls_link = self.link if same else Link(self, LinkKey(settings.requiretls_decision, settings.hostname))
+        self.links = {link.key: link for link in (self.link, self.requiretls_link)}
+        """All of them."""
+
+    def link_for(self, variables: Any, *, requiretls: bool) -> Any:
+        """The link for a message, or an awaitable of it.
+
+        :raises MailError: there can be none: a lookup failed, say, or the client has no login to pass on."""
+        link = self.requiretls_link if requiretls else self.link
+        key = link.key
+        for number, vary in enumerate(self.settings.vary):
+            varied = vary(key, variables)
+            if inspect.isawaitable(varied):
+                return self._link_later(varied, variables, number + 1)
+            key = varied
+        return self.link_of(key)
+
+    async def _link_later(self, varied: Any, variables: Any, number: int) -> Link:
+        key = await varied
+        for vary in self.settings.vary[number:]:
+            varied = vary(key, variables)
+            key = await varied if inspect.isawaitable(varied) else varied
+        return self.link_of(key)
+
+    def link_of(self, key: LinkKey) -> Link:
+        link = self.links.get(key)
+        if link is None:
+            if len(self.links) >= MAX_LINKS:
+                self._forget()
+            link = self.links[key] = Link(self, key)
+        return link
+
+    def _forget(self) -> None:
+        """Links nobody is connected by. Who waits for one keeps it; it is only not shared any more."""
+        kept = (self.link, self.requiretls_link)
+        self.links = {key: link for key, link in self.links.items() if link.open_count or link in kept}
+
+    @property
+    def idle_count(self) -> int:
+        return sum(len(link.idle) for link in self.links.values())
+
+    @property
+    def leased(self) -> int:
+        return self.open_count - self.idle_count
+
+    def report(self) -> EndpointReport:
+        circuit = self.circuit
+        now = circuit.now()
+        idle = self.idle_count
+        return EndpointReport(
+            self.settings.label,
+            self._state(),
+            now - circuit.since,
+            tuple((now - evidence.at, str(evidence)) for evidence in circuit.evidence),
+            0.0 if circuit.closed else max(circuit.due - now, 0.0),
+            None if self.next_probe is None else max(self.next_probe - now, 0.0),
+            circuit.share,
+            self.weight,
+            self.open_count,
+            idle,
+            self.open_count - idle,
+            self.messages,
+        )
+
+    def _state(self) -> str:
+        circuit = self.circuit
+        if circuit.drained:
+            return "drained"
+        if circuit.closed:
+            return "up" if circuit.share == 1.0 else "starting"
+        return "half-open" if circuit.state is State.HALF_OPEN else "down"

@@ -74,7 +74,7 @@ class EndpointSettings:
     """Keep the peer's certificates in the record of each attempt."""
     credentials: Callable[[], SaslClient] | None = field(default=None, repr=False)
     vary: tuple[Callable[[Any, Any], Any], ...] = ()
-    """Where connections differ by message: each makes, of a `LinkKey` and the variables of a delivery (variables.py), the key with
-    one thing more in it, or an awaitable of that. In this order: source address, hostname, XCLIENT, PROXY, login."""
+    """Where connections differ by message: each makes, of a `LinkKey` and the variables of a delivery (variables.py), the key
+    with one thing more in it, or an awaitable of that. In this order: source address, hostname, XCLIENT, PROXY, login."""
     timeouts: Timeouts = Timeouts()
     debug: bool = False

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
+from mailgate.outbound.endpoint import Endpoint
+from mailgate.outbound.health import Circuit, HealthSettings
 from mailgate.outbound.pool import Pool
 
 PER_DELIVERY = frozenset({"hold_timeout", "fallback_delay", "chunking", "failover", "limits"})

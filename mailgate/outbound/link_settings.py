@@ -39,7 +39,12 @@ class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings):
 class EndpointBlock(LinkSettings):
     """One endpoint with settings of its own; what is not written here is the target's."""
 
-    weight = Refused("weight", "only `balance ordered` is there, which has no weights")
+    weight = Directive(
+        "weight",
+        v.Integer(minimum=1, maximum=1000),
+        default=1,
+        doc="Its part of the messages, in proportion to the others' weights; with `balance` random, round_robin or least_busy.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

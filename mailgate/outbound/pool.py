@@ -1,9 +1,10 @@
 """The connections of one target: ready ones are kept and used again, their number is bounded, waiting for one is fair.
 
-- A connection belongs to its `Link` (endpoint and TLS decision) and is never given to another.
+- A connection belongs to its `Link`, an endpoint and a key (endpoint.py), and is never given to another.
 - Lease: the newest idle one first. What the peer has said or closed until the last turn of the event loop is known by then;
   what it does in the same moment is the delivery's to repair (a reused connection is replaced silently, once).
-- ``max_connections`` counts idle ones and those being opened. When a slot is needed, an idle one of another link is closed.
+- ``max_connections`` counts idle ones and those being opened. When a slot is needed, the idle one of another link that was used
+  longest ago is closed.
 - Who can't have one waits in line, at most ``lease_timeout``; whatever becomes free goes to the first who can use it.
 - Given back with a transaction left open, it is RSET first; worn out (``max_age``, ``max_messages``), it says QUIT.
 """
@@ -58,12 +59,14 @@ class Pool:
         self, settings: PoolSettings, endpoints: Sequence[Endpoint], reactor: Any, log: EventLog, label: str = ""
     ) -> None:
         self._settings = settings
-        self._links = [link for endpoint in endpoints for link in dict.fromkeys((endpoint.link, endpoint.requiretls_link))]
+        self._endpoints = endpoints
         self._reactor = reactor
         self._log = log
         self._label = label
         self._per_endpoint = settings.max_connections_per_endpoint or settings.max_connections
         self._waiters: deque[_Waiter] = deque()
+        self._leaving: set[Connection] = set()
+        """Idle ones that were asked to go, so that there is room for who waits."""
         self._connected: set[Connection] = set()
         self._closed: Deferred[None] | None = None
         self.open_count = 0
@@ -113,13 +116,15 @@ class Pool:
         settings = self._settings
         now = self._reactor.seconds()
         oldest = connection.ready_at + settings.max_age
-        if connection.messages >= settings.max_messages or self._closed or now >= oldest:
+        worn = connection.messages >= settings.max_messages or now >= oldest
+        if worn or self._closed or connection.link.endpoint.circuit.drained:
             connection.quit()
             return
         if not self._waiters and self.idle_count >= settings.max_idle:
             connection.quit()
             return
         connection.reused = True
+        connection.idle_since = now
         connection.link.idle.append(connection)
         self.idle_count += 1
         if self._waiters:
@@ -133,9 +138,7 @@ class Pool:
         if not self.open_count:
             return
         self._closed = Deferred()
-        for link in self._links:
-            for connection in tuple(link.idle):
-                self._retire(connection)
+        self._retire_idle(self._endpoints)
         try:
             await within(self._closed, CLOSING_TIME, self._reactor)
         except DeadlineExceeded:
@@ -144,9 +147,27 @@ class Pool:
     def keep_none(self) -> None:
         """Idle connections say QUIT now, the others when they are given back; new ones may still be opened."""
         self._settings = replace(self._settings, max_idle=0)
-        for link in self._links:
-            for connection in tuple(link.idle):
-                self._retire(connection)
+        self._retire_idle(self._endpoints)
+
+    def drain(self, endpoint: Endpoint) -> None:
+        """Idle connections of one endpoint say QUIT; those in use do when they are given back, as long as it is drained."""
+        self._retire_idle([endpoint])
+
+    async def probe(self, link: Link) -> bool:
+        """Connect as a message would, say QUIT. False: nothing was learnt, since there is no room for one more connection.
+
+        :raises AttemptFailed: the endpoint can't be used."""
+        if self._waiters or not self._has_room(link):
+            return False
+        self._count(link)
+        connection = await self._open(link, _nothing)
+        connection.quit()
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for a connection."""
+        return len(self._waiters)
 
     def abort(self) -> None:
         """Close everything at once."""
@@ -157,18 +178,34 @@ class Pool:
 
     def _reserve(self, link: Link) -> bool:
         """Count one more connection if there is room; else ask an idle one that is of no use to this link to go."""
-        if link.endpoint.open_count < self._per_endpoint and self.open_count < self._settings.max_connections:
-            link.endpoint.open_count += 1
-            self.open_count += 1
+        if self._has_room(link):
+            self._count(link)
             return True
-        crowded = link.endpoint.open_count >= self._per_endpoint
-        for other in self._links:
-            if other is not link and other.idle and (not crowded or other.endpoint is link.endpoint):
-                self._retire(other.idle[0])
-                break
+        if len(self._leaving) <= len(self._waiters):  # one for each who waits, and for the one who asks
+            self._evict_for(link)
         return False
 
+    def _has_room(self, link: Link) -> bool:
+        return link.endpoint.open_count < self._per_endpoint and self.open_count < self._settings.max_connections
+
+    def _count(self, link: Link) -> None:
+        link.open_count += 1
+        link.endpoint.open_count += 1
+        self.open_count += 1
+
+    def _evict_for(self, link: Link) -> None:
+        """Of the idle connections that are in the way, the one that was used longest ago goes."""
+        crowded = link.endpoint.open_count >= self._per_endpoint
+        endpoints = [link.endpoint] if crowded else self._endpoints
+        others = [other for endpoint in endpoints for other in endpoint.links.values() if other is not link]
+        oldest = [other.idle[0] for other in others if other.idle]
+        if oldest:
+            connection = min(oldest, key=lambda one: one.idle_since)
+            self._leaving.add(connection)
+            self._retire(connection)
+
     def _release(self, link: Link) -> None:
+        link.open_count -= 1
         link.endpoint.open_count -= 1
         self.open_count -= 1
         if self._waiters:
@@ -214,8 +251,7 @@ class Pool:
                 raise
             host = failure.host
             link.endpoint.broken_tls.remember(host, failure.reason)
-        link.endpoint.open_count += 1  # the other one is going
-        self.open_count += 1
+        self._count(link)  # the other one is going
         return await self._connect(link, connected, host)
 
     async def _connect(self, link: Link, connected: Callable[[], None], host: str = "") -> Connection:
@@ -267,6 +303,12 @@ class Pool:
                 return
         self.give_back(connection)
 
+    def _retire_idle(self, endpoints: Sequence[Endpoint]) -> None:
+        for endpoint in endpoints:
+            for link in endpoint.links.values():
+                for connection in tuple(link.idle):
+                    self._retire(connection)
+
     def _retire(self, connection: Connection) -> None:
         connection.link.idle.remove(connection)
         self.idle_count -= 1
@@ -278,6 +320,7 @@ class Pool:
             idle.remove(connection)
             self.idle_count -= 1
         self._connected.discard(connection)
+        self._leaving.discard(connection)
         self._release(connection.link)
 
     def _incident(self, failure: Any) -> None:

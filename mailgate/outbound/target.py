@@ -12,37 +12,30 @@ from typing import Any, ClassVar
 from zope.interface import implementer
 
 from mailgate.config import values as v
-from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
+from mailgate.config.schema import DEFAULTS, Block, Directive
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, ITarget
 from mailgate.message.envelope import Envelope
 from mailgate.outbound.advice import pool_warnings
 from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
+from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings
+from mailgate.outbound.health import Change, Circuit
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
-from mailgate.outbound.link_settings import LinkDefaults, LinkSettings, endpoint_settings, report_block
-from mailgate.outbound.pool import Pool, PoolSettings
+from mailgate.outbound.link_settings import EndpointBlock, LinkDefaults, LinkSettings, endpoint_settings, report_block
+from mailgate.outbound.pool import Pool
+from mailgate.outbound.pool_settings import PoolDirectives, balance_of, health_settings, pool_settings, report_pool
+from mailgate.outbound.probe import Prober
 from mailgate.outbound.tls_policy import TlsMode
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.fingerprint import fingerprint
 
-_LATER = "is not there yet in this version"
-
-
-class Health(Block):
-    """When an endpoint counts as down."""
-
-    failures = Directive("failures", v.Integer(minimum=1), default=3, doc="Failures in a row that take it out.")
-    backoff = Directive(
-        "backoff",
-        v.Args(v.Duration(minimum=0.001), v.Duration(minimum=0.001)),
-        default=(5.0, 300.0),
-        doc="How long it stays out at first, and at most; doubled by each failure that follows.",
-    )
-    probe = Refused("probe", "probing " + _LATER + "; a message tries it when its time is over")
+TOTAL = 240.0
+"""What one command of a client waits at most."""
+QUEUE_TOTAL = 1800.0
+"""The same for an attempt of a queue."""
 
 
 class Failover(Block):
@@ -54,36 +47,19 @@ class Failover(Block):
     total = Directive(
         "total",
         v.Duration(minimum=0.001),
-        default=240.0,
-        doc="What one command of a client may wait, up to the final dot.",
+        doc="What one command of a client may wait, up to the final dot: 4 minutes by default. An attempt of a queue, where the"
+        " client has gone, has 30.",
     )
 
 
 @implementer(ITarget)
-class Downstream(LinkSettings, LimitsDirective, Module):
+class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
     """The base of target.smtp and target.lmtp."""
 
     finality: ClassVar[Finality] = Finality.TRANSACTION
     is_lmtp: ClassVar[bool] = False
     default_mode: ClassVar[TlsMode] = TlsMode.OPTIONAL
 
-    balance = Directive(
-        "balance",
-        v.Choice("ordered", *(Refused(word, _LATER) for word in ("round_robin", "random", "least_busy", "hash"))),
-        default="ordered",
-        doc="How an endpoint is chosen: the first that is well, in the order written.",
-    )
-    max_connections = Directive("max_connections", v.Integer(minimum=1), default=50, doc="Open connections, idle ones included.")
-    max_connections_per_endpoint = Directive(
-        "max_connections_per_endpoint", v.Integer(minimum=1), doc="The same for each endpoint; no limit of its own by default."
-    )
-    max_idle = Directive("max_idle", v.Integer(minimum=0), default=10, doc="Connections that are kept for later.")
-    idle_timeout = Directive("idle_timeout", v.Duration(minimum=0.001), default=120.0, doc="How long an idle one is kept.")
-    max_age = Directive("max_age", v.Duration(minimum=0.001), default=1800.0, doc="How old a connection may become.")
-    max_messages = Directive("max_messages", v.Integer(minimum=1), default=1000, doc="Messages over one connection.")
-    lease_timeout = Directive(
-        "lease_timeout", v.Duration(minimum=0.001), default=30.0, doc="How long a message waits for a free connection."
-    )
     hold_timeout = Directive(
         "hold_timeout",
         v.Duration(minimum=0.001),
@@ -97,7 +73,6 @@ class Downstream(LinkSettings, LimitsDirective, Module):
         doc="An endpoint that is not connected by then is overtaken by the next one; 0: never.",
     )
     chunking = Directive("chunking", v.Boolean(), default=False, doc="Send content by BDAT where CHUNKING is offered.")
-    health = Directive("health", block=Health, default=DEFAULTS, doc="When an endpoint counts as down.")
     failover = Directive("failover", block=Failover, default=DEFAULTS, doc="When a message goes on to another endpoint.")
     debug = Directive(
         "debug",
@@ -107,7 +82,6 @@ class Downstream(LinkSettings, LimitsDirective, Module):
         doc="Log the dialogue with the next hop, without passwords and content.",
         origin="maddy",
     )
-    weight = Refused("weight", "only `balance ordered` is there, which has no weights")
 
     # Declared by the two kinds of target, each with its own port.
     inline_targets: Any
@@ -118,11 +92,13 @@ class Downstream(LinkSettings, LimitsDirective, Module):
         super().__init__(context)
         self._log = context.log or EventLog("mailgate.outbound")
         self._endpoints: list[EndpointSettings] = []
+        self._weights: list[int] = []
         self._hops: NextHops | None = None
         self._gates: Gates | None = None
         self._told: Any = None
         self._inherited: Estate | None = None
         self._share: Share | None = None
+        self._prober: Prober | None = None
 
     # ITarget
 
@@ -159,12 +135,11 @@ class Downstream(LinkSettings, LimitsDirective, Module):
             settings = endpoint_settings(address, block, self, defaults, report)
             if settings is not None:
                 self._endpoints.append(settings)
+                self._weights.append(block.weight if isinstance(block, EndpointBlock) else 1)
         for found in pool_warnings(self):
             report.warning(self.span_of(found.directive), found.message, code=found.code, hint=found.hint)
         self._told = (self.context.hostname, self.label, fingerprint(self, PER_DELIVERY))
-        backoff, most = self.health.backoff
-        if most < backoff:
-            report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
+        report_pool(self, self.endpoint, report)
 
     def inherit_state(self, old: Module) -> None:
         if isinstance(old, Downstream):
@@ -179,12 +154,18 @@ class Downstream(LinkSettings, LimitsDirective, Module):
         estate = inherited if inherited is not None and inherited.told == self._told else self._make_estate(inherited)
         self._share = Share(estate)
         self._gates = self.make_gates(self.label, self.lease_timeout)
+        if estate.health.probe:
+            self._prober = Prober(
+                estate.pool, estate.endpoints, estate.health.probe, adapters.reactor, adapters.random, self._log
+            )
+            self._prober.start()
         self._hops = NextHops(
             DeliverySettings(
                 label=self.label,
                 lmtp=self.is_lmtp,
                 tempfail=self.failover.tempfail,
-                total=self.failover.total,
+                total=self.failover.total or TOTAL,
+                queue_total=self.failover.total or QUEUE_TOTAL,
                 hold_timeout=self.hold_timeout,
                 fallback_delay=self.fallback_delay,
                 chunking=self.chunking,
@@ -193,13 +174,18 @@ class Downstream(LinkSettings, LimitsDirective, Module):
             estate.pool,
             adapters.reactor,
             self._log,
+            balance_of(self.balance, estate.endpoints, adapters.random),
         )
 
     def superseded(self) -> None:
+        if self._prober is not None:
+            self._prober.stop()
         if self._share is not None:
             self._share.superseded()
 
     async def stop(self) -> None:
+        if self._prober is not None:
+            self._prober.stop()
         if self._share is not None:
             share, self._share = self._share, None
             await share.release()
@@ -207,35 +193,32 @@ class Downstream(LinkSettings, LimitsDirective, Module):
     def _make_estate(self, inherited: Estate | None) -> Estate:
         adapters = self.context.adapters
         assert adapters is not None
-        backoff, most = self.health.backoff
-        health = HealthSettings(self.health.failures, backoff, most)
+        health = health_settings(self.health)
         endpoints = []
-        for settings in self._endpoints:
+        for settings, weight in zip(self._endpoints, self._weights, strict=True):
             circuit = inherited.circuit(settings.label, health) if inherited is not None else None
             if circuit is None:
                 heard = _reporter(self._log, self.label, settings.label)
                 circuit = Circuit(health, adapters.reactor, adapters.random, heard)
-            endpoints.append(Endpoint(settings, circuit))
-        pool_settings = PoolSettings(
-            max_connections=self.max_connections,
-            max_connections_per_endpoint=self.max_connections_per_endpoint or 0,
-            max_idle=self.max_idle,
-            idle_timeout=self.idle_timeout,
-            max_age=self.max_age,
-            max_messages=self.max_messages,
-            lease_timeout=self.lease_timeout,
-        )
-        pool = Pool(pool_settings, endpoints, adapters.reactor, self._log, self.label)
+            endpoints.append(Endpoint(settings, circuit, weight))
+        pool = Pool(pool_settings(self), endpoints, adapters.reactor, self._log, self.label)
         return Estate(self._told, health, endpoints, pool)
 
 
-def _reporter(log: EventLog, target: str, endpoint: str) -> Callable[[bool, str, float], None]:
+def _reporter(log: EventLog, target: str, endpoint: str) -> Callable[[Change], None]:
     """It outlives the target that made it: the health of an endpoint goes on over reloads."""
 
-    def changed(is_up: bool, reason: str, retry_in: float) -> None:
-        if is_up:
+    def changed(change: Change) -> None:
+        if change.is_up:
             log.info(Event.ENDPOINT_UP, target=target, endpoint=endpoint)
-        else:
-            log.warn(Event.ENDPOINT_DOWN, target=target, endpoint=endpoint, reason=reason, retry_in=retry_in)
+            return
+        log.warn(
+            Event.ENDPOINT_DOWN,
+            target=target,
+            endpoint=endpoint,
+            reason=change.reason,
+            retry_in=change.retry_in,
+            evidence="; ".join(map(str, change.evidence)),
+        )
 
     return changed

@@ -13,9 +13,11 @@ from mailgate.message.body import Body, Spool
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.message import Message
 from mailgate.outbound.attempts import DeliverySettings, NextHops
+from mailgate.outbound.balance import Balance, Method, ordered
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import Circuit, Endpoint, HealthSettings
+from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
+from mailgate.outbound.health import Circuit, HealthSettings
 from mailgate.outbound.pool import Pool, PoolSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, MailParameters, RcptParameters
@@ -65,6 +67,7 @@ def make_hops(
     pool: PoolSettings | None = None,
     health: HealthSettings | None = None,
     observed: Observed | None = None,
+    balance: Method = ordered,
     **settings: Any,
 ) -> NextHops:
     log = EventLog("mailgate.outbound", observed)
@@ -76,6 +79,7 @@ def make_hops(
         Pool(pool or PoolSettings(), made, reactor, log, "relay"),
         reactor,
         log,
+        Balance(made, random.Random(1), balance),
     )
 
 

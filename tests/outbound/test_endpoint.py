@@ -7,9 +7,11 @@ import random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.outbound.endpoint import JITTER, Circuit, Endpoint, HealthSettings, Selection, State
+from mailgate.outbound.balance import Selection
+from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import Kind
+from mailgate.outbound.health import JITTER, Circuit, HealthSettings, State
 
 
 class CircuitTest(SynchronousTestCase):
@@ -20,7 +22,7 @@ class CircuitTest(SynchronousTestCase):
             HealthSettings(failures=3, backoff=5, max_backoff=30),
             self.clock,
             random.Random(1),
-            lambda up, reason, wait: self.changes.append((up, reason)),
+            lambda change: self.changes.append((change.is_up, change.reason)),
         )
 
     def wait(self) -> float:

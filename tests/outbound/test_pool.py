@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import HealthSettings, State
 from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.health import HealthSettings, State
 from mailgate.outbound.pool import PoolSettings
 from mailgate.testing.network import SimulatedReactor
 from mailgate.testing.nexthop import HANG, NextHop, Step

@@ -124,7 +124,13 @@ REFUSED = [
     ("targets tcp://10.0.0.1\nauth external", "needs a certificate"),
     ("targets tcp://10.0.0.1\nauth forward", "not available"),
     ("targets tcp://10.0.0.1\ntls dane", "not available"),
-    ("targets tcp://10.0.0.1\nbalance random", "not available"),
+    ("targets tcp://10.0.0.1\nbalance randomly", "`randomly` is not possible"),
+    ("targets tcp://10.0.0.1\nbalance hash(retry_num)", "there is no `retry_num` here"),
+    ("targets tcp://10.0.0.1\nbalance hash(client_ip)", "hash needs a string"),
+    ("targets tcp://10.0.0.1\nbalance hash", "`hash` is not possible"),
+    ("targets tcp://10.0.0.1\nendpoint tcp://10.0.0.2 {\nweight 2\n}", "`balance ordered` has no weights"),
+    ("balance hash(rcpt)\nendpoint tcp://10.0.0.2 {\nweight 2\n}", "`balance hash` has no weights"),
+    ("balance random\nendpoint tcp://10.0.0.2 {\nweight 0\n}", "out of range"),
     ("targets tcp://10.0.0.1\nxclient", "not available"),
     ("targets tcp://10.0.0.1\ntls_client {\ncert /nowhere\n}", "belong together"),
     ("targets tcp://10.0.0.1\ntls_client {\nroot_ca /nowhere\n}", "/nowhere"),
@@ -138,7 +144,7 @@ REFUSED = [
     ("targets tcp://10.0.0.1\ntls_protocols TLSv1.3\ntls_client {\nprotocols tls1.2\n}", "both"),
     ("targets tcp://10.0.0.1\ntls_ciphers HIGH\ntls_client {\nciphers HIGH\n}", "both"),
     ("targets tcp://10.0.0.1\ntls require_verify\ntls_verify_name *.example.org", "*.example.org"),
-    ("targets tcp://10.0.0.1\ntls require_verify\ntls_verify_name \"a b\"", "a b"),
+    ('targets tcp://10.0.0.1\ntls require_verify\ntls_verify_name "a b"', "a b"),
     ("targets tcp://10.0.0.1\ntls_sni 192.0.2.1", "192.0.2.1"),
     ("targets tcp://10.0.0.1\ntls require_verify\ntls_default_ca no", "trusts nobody"),
     ("targets tcp://10.0.0.1\nauth plain u p\ntls_verify_host no", "verified name"),
@@ -146,7 +152,7 @@ REFUSED = [
     ("targets tcp://10.0.0.1\ncommand_timeout 1s\ntimeouts {\nehlo 1s\n}", "`command_timeout`"),
     ("targets tcp://10.0.0.1\nsubmission_timeout 1s\ntimeouts {\nfinal_dot 1s\n}", "`submission_timeout`"),
     ("targets tcp://10.0.0.1\nhealth {\nbackoff 5m 5s\n}", "shorter"),
-    ("targets tcp://10.0.0.1\nhealth {\nprobe 5s\n}", "not available"),
+    ("targets tcp://10.0.0.1\nhealth {\nprobe 0\n}", "at least 100ms is needed"),
 ]
 
 WARNED = [

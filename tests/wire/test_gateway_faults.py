@@ -46,6 +46,9 @@ TIMEOUTS = """\
     connect_timeout 20s
     command_timeout 20s
     submission_timeout 40s
+    timeouts {
+        data_block 20s
+    }
 """
 LARGE = message("m", body=(b"x" * 998 + b"\r\n") * 2000)
 SMALL = message("m")

@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.outbound.delivery import Delivery
-from mailgate.outbound.endpoint import State
+from mailgate.outbound.health import State
 from mailgate.outbound.pool import PoolSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import BodyType, MailParameters

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from mailgate.outbound.endpoint import HealthSettings, State
+from mailgate.outbound.health import HealthSettings, State
 from mailgate.outbound.pool import PoolSettings
 from mailgate.testing.nexthop import DEAF, DROP, ENDLESS, GARBAGE, HANG, RESET, NextHop, Step, say
 from tests.outbound.support import (

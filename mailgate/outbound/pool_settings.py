@@ -1,0 +1,152 @@
+"""The pool, health and balance of a target as the configuration writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from mailgate.config import values as v
+from mailgate.config.conditions import compile_words
+from mailgate.config.diagnostics import Problem
+from mailgate.config.dynamic_variables import BALANCE_VARIABLES
+from mailgate.config.expression_types import Kind, Scope
+from mailgate.config.line import Line
+from mailgate.config.schema import DEFAULTS, Block, Directive
+from mailgate.config.suggest import did_you_mean
+from mailgate.outbound.balance import Balance, LeastBusy, Method, RoundRobin, at_random, by_hash, ordered
+from mailgate.outbound.endpoint import Endpoint
+from mailgate.outbound.health import HealthSettings
+from mailgate.outbound.pool import PoolSettings
+from mailgate.registry import Report
+
+WEIGHTED = frozenset({"random", "round_robin", "least_busy"})
+
+
+class BalanceValue(v.Choice):
+    """A method, or `hash(EXPR)`: the value is `Chosen`, of "hash" with the compiled expression."""
+
+    def __init__(self) -> None:
+        super().__init__("ordered", "round_robin", "random", "least_busy")
+
+    @property
+    def syntax(self) -> str:
+        return f"{super().syntax} | hash(EXPR)"
+
+    def parse_element(self, line: Line) -> v.Chosen:  # type: ignore[override]
+        word = line.next(f"one of {', '.join(self.words)}, hash(EXPR)")
+        if word.text in self.words:
+            return v.Chosen(word.text)
+        if word.quoted or not (word.text.startswith("hash(") and word.text.endswith(")")):
+            line.rest()
+            hint = did_you_mean(word.text, self.words) or ("`hash(sender)`" if word.text.startswith("hash") else "")
+            notes = (f"possible: {', '.join(self.words)}, hash(EXPR)",)
+            raise Problem(word.span, f"`{word.shown}` is not possible here", code="E0505", hint=hint, notes=notes)
+        inner = replace(word, text=word.text[5:-1], span=word.span.part(5, len(word.text) - 1))
+        names = Scope(BALANCE_VARIABLES.known, absent=BALANCE_VARIABLES.absent, table_key=BALANCE_VARIABLES.table_key)
+        test = compile_words([inner], names, line.scope, None)
+        if test.expression.type.kind is not Kind.STRING or test.expression.waits:
+            what = "a table can't be asked here" if test.expression.waits else f"this is {test.expression.type.named}"
+            raise Problem(test.place(test.expression.node), f"{what}: hash needs a string", code="E0523")
+        return v.Chosen("hash", test)
+
+    def show(self, value: Any) -> str:
+        return value.word if value.value is None else f"hash({value.value})"
+
+
+class Health(Block):
+    """When an endpoint counts as down."""
+
+    failures = Directive("failures", v.Integer(minimum=1), default=3, doc="Failures in a row that take it out.")
+    backoff = Directive(
+        "backoff",
+        v.Args(v.Duration(minimum=0.001), v.Duration(minimum=0.001)),
+        default=(5.0, 300.0),
+        doc="How long it stays out at first, and at most; doubled by each failure that follows.",
+    )
+    probe = Directive(
+        "probe",
+        v.OneOf({"off": v.Nothing(), "": v.Duration(minimum=0.1)}),
+        default=v.Chosen("off"),
+        doc="How often an endpoint is probed that is down, or that no message went to since the last time: connect, greeting,"
+        " hello, TLS and AUTH as configured, QUIT. While it is down, probes and no messages find out that it is back.",
+    )
+    slow_start = Directive(
+        "slow_start",
+        v.Duration(),
+        default=10.0,
+        doc="How long an endpoint that has come back takes until it gets all its messages again: its share grows evenly from a"
+        " tenth; 0: at once.",
+    )
+
+
+class PoolDirectives(Block):
+    """Of a target."""
+
+    balance = Directive(
+        "balance",
+        BalanceValue(),
+        default=v.Chosen("ordered"),
+        doc="Which endpoint a message goes to: the first that is well, in the order written; in turn; by lot; to the one with the"
+        " fewest connections in use; or always the same for the same text, of sender, rcpt, rcpt_domain, client_ip, auth_user.",
+    )
+    max_connections = Directive("max_connections", v.Integer(minimum=1), default=50, doc="Open connections, idle ones included.")
+    max_connections_per_endpoint = Directive(
+        "max_connections_per_endpoint", v.Integer(minimum=1), doc="The same for each endpoint; no limit of its own by default."
+    )
+    max_idle = Directive("max_idle", v.Integer(minimum=0), default=10, doc="Connections that are kept for later.")
+    idle_timeout = Directive("idle_timeout", v.Duration(minimum=0.001), default=120.0, doc="How long an idle one is kept.")
+    max_age = Directive("max_age", v.Duration(minimum=0.001), default=1800.0, doc="How old a connection may become.")
+    max_messages = Directive("max_messages", v.Integer(minimum=1), default=1000, doc="Messages over one connection.")
+    lease_timeout = Directive(
+        "lease_timeout", v.Duration(minimum=0.001), default=30.0, doc="How long a message waits for a free connection."
+    )
+    health = Directive("health", block=Health, default=DEFAULTS, doc="When an endpoint counts as down.")
+
+
+def report_pool(block: PoolDirectives, endpoints: Sequence[Block], report: Report) -> None:
+    """What contradicts itself."""
+    backoff, most = block.health.backoff
+    if most < backoff:
+        report.error(block.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
+    if block.balance.word in WEIGHTED:
+        return
+    for endpoint in endpoints:
+        place = endpoint.span_of("weight")
+        if place is not None:
+            hint = f"`balance {' | '.join(sorted(WEIGHTED))}`"
+            report.error(place, f"`balance {block.balance.word}` has no weights", code="E0736", hint=hint)
+
+
+def pool_settings(block: PoolDirectives) -> PoolSettings:
+    return PoolSettings(
+        max_connections=block.max_connections,
+        max_connections_per_endpoint=block.max_connections_per_endpoint or 0,
+        max_idle=block.max_idle,
+        idle_timeout=block.idle_timeout,
+        max_age=block.max_age,
+        max_messages=block.max_messages,
+        lease_timeout=block.lease_timeout,
+    )
+
+
+def health_settings(health: Health) -> HealthSettings:
+    backoff, most = health.backoff
+    return HealthSettings(health.failures, backoff, most, health.probe.value or 0.0, health.slow_start)
+
+
+def balance_of(chosen: v.Chosen, endpoints: Sequence[Endpoint], random: Random) -> Balance:
+    return Balance(endpoints, random, _method(chosen, random))
+
+
+def _method(chosen: v.Chosen, random: Random) -> Method:
+    if chosen.word == "round_robin":
+        return RoundRobin()
+    if chosen.word == "random":
+        return at_random(random)
+    if chosen.word == "least_busy":
+        return LeastBusy()
+    if chosen.word == "hash":
+        return by_hash(chosen.value.expression.call)
+    return ordered
