@@ -224,8 +224,8 @@ class Listener(AdmissionBlock, NamesBlock, TrustDirectives, PipelineBlock, Modul
         advise(self, report)
         self.check_admission(report)
         self._contexts = contexts_of(self, report)
-        if self.tls is not None and self.tls.word != "off":
-            return  # what is wrong with it has been said
+        if self.damaged or (self.tls is not None and self.tls.word != "off"):
+            return  # what is wrong with `tls` has been said
         for endpoint in self.endpoints:
             if self.is_tls_from_start(endpoint):
                 report.error(

@@ -260,6 +260,59 @@ class TlsStart(TlsCase):
         self.assertEqual(client.transport.getPeerCertificate().to_cryptography(), MX.chain[0])
 
 
+class StartTls(TlsCase):
+    """RFC 3207 4.2, and the attacks on it (NO STARTTLS, 2021)."""
+
+    def test_what_stands_behind_the_command_is_an_injection(self) -> None:
+        running = self.listen("tls file {mx}")
+        for number, behind in enumerate(
+            (b"NOOP\r\n", b"MAIL FROM:<evil@x.test>\r\n", b"N", b"\n", b"\x16\x03\x01\x02\x00\x01"), 1
+        ):
+            client = self.client()
+            client.send(b"STARTTLS\r\n" + behind)
+            self.assertEqual(self.reactor.run(client.reply())[:9], b"554 5.5.1")
+            self.reactor.run(client.wait_closed())
+            self.assertEqual(len(running.logged("protocol.injection")), number)
+        self.check_alive()
+
+    def test_what_comes_in_clear_after_the_220_is_not_heard(self) -> None:
+        self.listen("tls file {mx}")
+        client = self.client()
+        self.assertEqual(self.ask(client, b"STARTTLS")[:3], b"220")
+        heard = len(client.received)
+        client.send(b"EHLO evil.test\r\nMAIL FROM:<evil@x.test>\r\n")
+        self.reactor.run(client.wait_closed(40), limit=41)
+        self.assertFalse(any(line[:3].isdigit() for line in bytes(client.received[heard:]).split(b"\r\n")))
+        self.check_alive()
+
+    def test_name_login_and_transaction_are_forgotten(self) -> None:
+        self.listen(
+            "tls file {mx}",
+            "auth static {\n entry alice secret\n}\ninsecure_auth yes",
+            pipeline='when auth_user == "alice" {\n discard\n}\ndefault_source {\n reject 550 5.7.1 "who are you"\n}',
+        )
+        client = self.client()
+        self.assertEqual(self.ask(client, b"AUTH PLAIN AGFsaWNlAHNlY3JldA==")[:3], b"235")
+        self.say(client, b"MAIL FROM:<a@x.test>", b"RCPT TO:<b@x.test>")
+        self.assertEqual(self.ask(client, b"STARTTLS")[:3], b"503")  # not inside a transaction
+        self.ask(client, b"RSET")
+        self.assertEqual(self.reactor.run(client.secure(TrustingClient("mx.test")))[:3], b"220")
+        self.assertEqual(self.ask(client, b"MAIL FROM:<a@x.test>")[:3], b"503")  # EHLO first
+        self.assertIn(b"AUTH ", self.ask(client, b"EHLO client.test"))  # not logged in
+        self.assertEqual(codes(self.deliver(client, b"b@x.test"))[1], b"550")
+
+    def test_a_second_starttls(self) -> None:
+        self.listen("tls file {mx}")
+        for endpoint in (SMTP, TLS):
+            client = self.secured(TrustingClient("mx.test"), endpoint)
+            self.assertEqual(self.ask(client, b"STARTTLS")[:9], b"503 5.5.1")
+            self.assertEqual(codes(self.deliver(client, b"r@y.test"))[-1], b"250")
+
+    def test_starttls_takes_no_argument(self) -> None:
+        self.listen("tls file {mx}")
+        self.assertEqual(self.ask(self.client(), b"STARTTLS now")[:9], b"501 5.5.4")
+
+
 class LiveReload(TlsCase):
     def test_a_new_certificate_is_shown_within_five_seconds_and_sessions_go_on(self) -> None:
         running = self.listen("tls file {mx}")
