@@ -97,6 +97,7 @@ class Dialogue:
         "_accepted",
         "_engine",
         "_failed",
+        "_faults",
         "_login",
         "_own",
         "_rest",
@@ -121,6 +122,7 @@ class Dialogue:
         """When content began to come, less the time that we made the client wait; negative while none comes."""
         self.content_size = 0
         self.ended = False
+        self._faults = 0
         self.refusal: Reply | None = None
         """What every MAIL hears: something about the session (its TLS, its login) was found unwelcome."""
         self._sessions = sessions
@@ -170,6 +172,11 @@ class Dialogue:
     @property
     def wants_pause(self) -> bool:
         return self._waiting is not None or self._engine.wants_pause
+
+    def new_faults(self) -> int:
+        """How often the client was in the wrong, if more often than when it was asked before; else 0."""
+        before, self._faults = self._faults, self._engine.faults
+        return self._faults if self._faults > before else 0
 
     def tls_started(self, facts: Any) -> None:
         session = self.session

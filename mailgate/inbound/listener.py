@@ -19,6 +19,7 @@ from mailgate.events import Event, EventLog
 from mailgate.inbound.admission import AdmissionBlock
 from mailgate.inbound.advice import advise
 from mailgate.inbound.client_names import NamesBlock
+from mailgate.inbound.crowd import CrowdDirectives
 from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions, TransactionLike
 from mailgate.inbound.tls_settings import contexts_of
@@ -41,7 +42,7 @@ KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCOD
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
-class Listener(AdmissionBlock, NamesBlock, TrustDirectives, PipelineBlock, Module):
+class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, PipelineBlock, Module):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
@@ -363,6 +364,7 @@ class Listener(AdmissionBlock, NamesBlock, TrustDirectives, PipelineBlock, Modul
             max_connections=self.max_connections,
             max_connections_per_ip=self.max_connections_per_ip,
             uncounted=self.relay_from,
+            **self.crowd_settings(self.max_connections),
         )
 
     @property

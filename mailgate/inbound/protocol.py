@@ -1,21 +1,17 @@
 """One accepted connection: a Twisted transport on one side, a `Dialogue` on the other.
 
-pressure     Nothing is read while content waits for the disk, while more than the engine wants to hold has come behind an
-             open question, or while the peer does not read our replies. So memory per connection is bounded.
-time         One timer per connection, moved lazily: a command only writes down its deadline. The deadline is for a whole
-             command, not for the next byte; content must keep coming and, after data_timeout, at a minimum rate. While we
-             make the client wait, its clock stands still.
-the end      A closing reply is followed by half of a close and at most `LINGER` seconds of patience, then by a reset: closing
-             a socket with unread input would destroy the reply on its way (RFC 1122 4.2.2.13).
+The order of a beginning: the connection is counted; the PROXY header, where there is one, names the client; TLS, where it
+comes first; the steps of the `welcome`; early talk ends it; the greeting, at once or after its delay. Where none of that is
+configured, the greeting is out before the reactor turns, and there is no session before the first byte.
 
-One class carries thousands of idle connections, hence the slots.
+A command's deadline is for the whole command, not for the next byte; content must keep coming and, after data_timeout, at a
+minimum rate. How octets go, how time is kept and how it ends is `Conduit`'s.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any
 
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, IPushProducer
@@ -23,9 +19,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.events import Event as Log
+from mailgate.inbound.conduit import EARLY, HANDSHAKING, NEVER, READING, Conduit, State
 from mailgate.inbound.dialogue import Dialogue
 from mailgate.inbound.proxy import ProxyGate, enter_header
-from mailgate.inbound.sessions import LINGER, MINIMUM_RATE, SHUTTING_DOWN, TOO_MANY, Sessions
+from mailgate.inbound.sessions import MINIMUM_RATE, SHUTTING_DOWN, TOO_MANY, Sessions
 from mailgate.inbound.trust import ProxySettings
 from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session
@@ -41,90 +38,43 @@ IDLE = Reply(421, "4.4.2", "Idle for too long")
 TOO_SLOW = Reply(421, "4.4.2", "Content came too slowly")
 TOO_LONG = Reply(421, "4.4.2", "Session took too long")
 
-_NEVER = float("inf")
-
-
-class State(Enum):
-    """Where a connection stands."""
-
-    PROXY = "PROXY header"
-    """The client is not known before it has come."""
-    HANDSHAKE = "TLS handshake"
-    """TLS from the first byte, not finished."""
-    WELCOME = "welcome"
-    """The steps before the greeting are under way."""
-    QUIET = "greeting delay"
-    """The greeting has not been said."""
-    OPEN = "session"
-    UPGRADING = "STARTTLS handshake"
-    SECURING = "steps after STARTTLS"
-    LINGERING = "close"
-    """Our last word is said."""
-    CLOSED = "closed"
-
-
-_HANDSHAKING = (State.HANDSHAKE, State.UPGRADING)
-_EARLY = (State.WELCOME, State.QUIET)
-_READING = (*_EARLY, State.OPEN, State.SECURING)
-
 
 @implementer(IProtocol, IHandshakeListener, IPushProducer)
-class Connection:
+class Connection(Conduit):
     """See the module's docstring. ``listener`` is the address as it stands in the configuration."""
 
     __slots__ = (
-        "_blocked",
         "_client",
-        "_deadline",
         "_dialogue",
-        "_expiry",
         "_gate",
         "_header",
+        "_held_back",
         "_implicit_tls",
         "_kept",
-        "_opened",
         "_peer",
-        "_reason",
         "_session",
-        "_sessions",
-        "_state",
-        "_stopped",
-        "_timer",
         "_welcome",
-        "factory",
         "listener",
-        "transport",
     )
 
     def __init__(self, sessions: Sessions, listener: str, client: str, implicit_tls: bool) -> None:
+        super().__init__(sessions)
         self.listener = listener
-        self.transport: Any = None
-        self.factory: Any = None
-        self._sessions = sessions
         self._peer = client
         self._client = client
         """The peer, or for whom it speaks."""
+        self._implicit_tls = implicit_tls
         self._gate: ProxyGate | None = None
         self._header: Header | None = None
-        self._implicit_tls = implicit_tls
-        self._state = State.QUIET
         self._session: Session | None = None
         """Made when something must be known of it: for the steps, else with the first byte."""
         self._welcome: Welcome | None = None
         """The steps that are under way."""
         self._dialogue: Dialogue | None = None
-        self._stopped = False
-        """We have told the transport to read nothing."""
-        self._blocked = False
-        """The transport has told us that the peer does not read."""
-        self._timer: Any = None
-        self._expiry = 0.0
-        """When the timer fires: never later than the deadline."""
-        self._deadline = _NEVER
-        self._opened = 0.0
+        self._held_back = b""
+        """Replies in the tarpit."""
         self._kept = b""
         """What was said before its time, where that is allowed: no more than one read."""
-        self._reason = ""
 
     # called by Twisted
 
@@ -158,22 +108,20 @@ class Connection:
                     return
                 dialogue = self._dialogue = self._make_dialogue()
             dialogue.receive(data)
-        elif self._state in _EARLY:
+        elif self._state in EARLY:
             self._early(data)
         elif self._state is State.PROXY:
             self._header_came(data)
-        elif self._state is State.SECURING:
+        elif self._state in (State.SECURING, State.TARPIT):
             self._keep(data)
 
     def connectionLost(self, reason: Failure) -> None:
         before, self._state = self._state, State.CLOSED
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         self._stop_welcome()
         if self._dialogue is not None:
             self._dialogue.lost("client gone")
-        if before in _HANDSHAKING:
+        if before in HANDSHAKING:
             self._reason = self._reason or f"{before.value} failed"
             self._sessions.events.debug(Log.SESSION_TLS, session=self.id, error=reason.getErrorMessage())
         self._log_close(self._reason or "client gone")
@@ -183,7 +131,7 @@ class Connection:
             give_back(self._session)
 
     def handshakeCompleted(self) -> None:
-        if self._state not in _HANDSHAKING:
+        if self._state not in HANDSHAKING:
             return
         self.transport.registerProducer(self, True)
         if self._state is State.HANDSHAKE:
@@ -194,15 +142,6 @@ class Connection:
                 self._ask(State.SECURING, self._sessions.secured, self._secured)
             else:
                 self._open()
-
-    def pauseProducing(self) -> None:
-        """The peer does not read what we say."""
-        self._blocked = True
-        self.hold()
-
-    def resumeProducing(self) -> None:
-        self._blocked = False
-        self._read_on()
 
     def stopProducing(self) -> None:
         """Part of IPushProducer; `connectionLost` follows."""
@@ -215,20 +154,17 @@ class Connection:
 
     def drain(self) -> None:
         """The gateway stops: say goodbye as soon as no transaction is open."""
-        if self._state in (State.PROXY, *_HANDSHAKING):
+        if self._state in (State.PROXY, *HANDSHAKING):
             self.transport.abortConnection()
-        elif self._state in _READING and (self._dialogue is None or self._dialogue.is_idle):
+        elif self._state in READING and (self._dialogue is None or self._dialogue.is_idle):
             self._hang_up(SHUTTING_DOWN, "shutdown")
 
     def cut(self) -> None:
         """The gateway has waited long enough."""
-        if self._state is State.OPEN:
+        if self._state in (State.OPEN, State.TARPIT):
             self._hang_up(SHUTTING_DOWN, "shutdown")
 
     # called by the dialogue
-
-    def write(self, data: bytes) -> None:
-        send(self.transport, data)
 
     def channel_bindings(self) -> Mapping[str, bytes]:
         return channel_bindings(self.transport.getHandle(), server=True) if self.transport.TLS else {}
@@ -246,36 +182,15 @@ class Connection:
         self._blocked = False
         self._handshake(State.UPGRADING)
 
-    def finish(self, reason: str, *, at_once: bool = False) -> None:
-        """Everything is said: let the peer take it, then be gone."""
-        if self._state in (State.LINGERING, State.CLOSED):
-            return
-        self._reason = reason
-        self._state = State.LINGERING
-        transport = self.transport
-        transport.unregisterProducer()
-        self._blocked = False
-        if self._stopped:
-            self._stopped = False
-            transport.resumeProducing()  # to see that the peer closes, and to throw away what it still says
-        self._set_deadline(self._sessions.reactor.seconds() + LINGER)
-        if at_once or transport.TLS:
-            transport.loseConnection()
-        else:
-            transport.loseWriteConnection()
-
-    def wait(self) -> None:
-        self._deadline = _NEVER
-
-    def hold(self) -> None:
-        if not self._stopped and self._state in (*_READING, State.UPGRADING):
-            self._stopped = True
-            self.transport.pauseProducing()
-
     def settled(self, output: bytes, progressed: bool) -> None:
         if output:
+            if self._sessions.settings.tarpit and self._holds_back(output):
+                return
             send(self.transport, output)
             progressed = True
+        self._settle(progressed)
+
+    def _settle(self, progressed: bool) -> None:
         dialogue = self._dialogue
         if dialogue is None or self._state is not State.OPEN:
             return
@@ -295,6 +210,31 @@ class Connection:
                 self._deadline = deadline
         if self._stopped:
             self._read_on()
+
+    # the tarpit
+
+    def _holds_back(self, output: bytes) -> bool:
+        """Whether there is an error in it, so that it is said later, and nothing is heard until then."""
+        faults = self._dialogue.new_faults() if self._dialogue is not None and self._state is State.OPEN else 0
+        if not faults:
+            return False
+        settings = self._sessions.settings
+        self._held_back = output
+        self.hold()
+        self._state = State.TARPIT
+        self._set_deadline(self._sessions.reactor.seconds() + min(settings.tarpit * faults, settings.tarpit_limit))
+        return True
+
+    def _release(self) -> None:
+        self._say_held_back()
+        self._state = State.OPEN
+        self._settle(True)
+        self._take_kept()
+
+    def _say_held_back(self) -> None:
+        if self._held_back:
+            output, self._held_back = self._held_back, b""
+            send(self.transport, output)
 
     # the PROXY header
 
@@ -368,7 +308,7 @@ class Connection:
 
     def _ask(self, state: State, steps: tuple[Step, ...], done: Callable[[Reply | None], None]) -> None:
         self._state = state
-        self._deadline = _NEVER  # `welcome.PATIENCE` holds
+        self._deadline = NEVER  # `welcome.PATIENCE` holds
         if self._session is None:
             self._session = self._make_session()
         self._welcome = Welcome(self._sessions, self._session)
@@ -423,7 +363,10 @@ class Connection:
         """The client's turn."""
         self._state = State.OPEN
         self._set_deadline(self._sessions.reactor.seconds() + self._sessions.settings.read_timeout)
-        if self._kept:
+        self._take_kept()
+
+    def _take_kept(self) -> None:
+        if self._kept and self._state is State.OPEN:
             kept, self._kept = self._kept, b""
             self.dataReceived(kept)
             self._read_on()
@@ -455,27 +398,8 @@ class Connection:
 
     # time
 
-    def _set_deadline(self, deadline: float) -> None:
-        sessions = self._sessions
-        limit = sessions.settings.session_timeout
-        if limit and self._state is State.OPEN:
-            deadline = min(deadline, self._opened + limit)
-        self._deadline = deadline
-        if self._timer is None:
-            self._expiry = deadline
-            self._timer = sessions.reactor.callLater(max(0.0, deadline - sessions.reactor.seconds()), self._tick)
-        elif deadline < self._expiry:
-            self._expiry = deadline
-            self._timer.reset(max(0.0, deadline - sessions.reactor.seconds()))
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._deadline is _NEVER:
-            return
-        if self._sessions.reactor.seconds() < self._deadline:
-            self._set_deadline(self._deadline)
-        else:
-            _ON_TIME[self._state](self)
+    def _on_time(self) -> None:
+        _ON_TIME[self._state](self)
 
     def _session_timed_out(self) -> None:
         now = self._sessions.reactor.seconds()
@@ -491,19 +415,10 @@ class Connection:
         else:
             self._hang_up(IDLE, "idle")
 
-    def _abort(self) -> None:
-        self._reason = self._reason or f"{self._state.value} timeout"
-        self.transport.abortConnection()
-
     # the rest
 
-    def _read_on(self) -> None:
-        if not self._stopped or self._blocked or self._state is State.CLOSED:
-            return
-        if self._state is State.OPEN and self._dialogue is not None and self._dialogue.wants_pause:
-            return
-        self._stopped = False
-        self.transport.resumeProducing()
+    def _wants_pause(self) -> bool:
+        return self._dialogue is not None and self._dialogue.wants_pause
 
     def _handshake(self, state: State) -> None:
         self._state = state
@@ -516,6 +431,7 @@ class Connection:
     def _hang_up(self, reply: Reply, reason: str) -> None:
         """Say one last thing, out of turn, and close."""
         self._stop_welcome()
+        self._say_held_back()
         if self._dialogue is None:
             send(self.transport, self._sessions.encode(reply))
         else:
@@ -525,6 +441,8 @@ class Connection:
     def _log_close(self, reason: str) -> None:
         events = self._sessions.events
         delivered = self._dialogue.delivered if self._dialogue is not None else 0
+        if not delivered and self._sessions.is_quiet(self._client):
+            return
         log = events.debug if delivered else events.info  # a message has said enough about its session
         log(
             Log.SESSION_CLOSE,
@@ -560,6 +478,7 @@ _ON_TIME: dict[State, Callable[[Connection], None]] = {
     State.WELCOME: Connection._abort,
     State.QUIET: Connection._greet,
     State.OPEN: Connection._session_timed_out,
+    State.TARPIT: Connection._release,
     State.UPGRADING: Connection._abort,
     State.SECURING: Connection._abort,
     State.LINGERING: Connection._abort,

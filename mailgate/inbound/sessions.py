@@ -49,7 +49,16 @@ class ConnectionSettings:
     max_connections: int = 1000
     max_connections_per_ip: int = 100
     uncounted: Networks = ()
-    """Networks whose clients are not counted per address."""
+    """Networks whose clients are not counted per address, and who may use the reserve."""
+    reserved_connections: int = 0
+    """Of max_connections, those that strangers may not have."""
+    reserved_for: Networks = ()
+    """Networks who may use the reserve, besides."""
+    tarpit: float = 0.0
+    """By how much the reply to each further mistake is later; 0 is off."""
+    tarpit_limit: float = 0.0
+    quiet: Networks = ()
+    """Networks whose sessions are not logged."""
 
 
 class TransactionLike(Protocol):
@@ -148,6 +157,10 @@ class Sessions:
             settings = self._servers[powers] = replace(self.server, xclient=powers[0], xforward=powers[1])
         return settings
 
+    def is_quiet(self, client: str) -> bool:
+        """Whether nothing is to be logged of a session of which no message came."""
+        return bool(client) and bool(self.settings.quiet) and within(client, self.settings.quiet)
+
     def steps_for(self, session: Session) -> tuple[Callable[[Session], Any], ...]:
         """What is asked of a client that XCLIENT has named."""
         logins = self.logins.steps if self.logins is not None and session.auth_user else ()
@@ -171,7 +184,10 @@ class Sessions:
 
     def exceeded(self, client: str) -> str:
         """The name of the limit that one more connection from this address would exceed, or ""."""
-        if self.census.open >= self.settings.max_connections:
+        settings = self.settings
+        if self.census.open >= settings.max_connections - settings.reserved_connections and (
+            self.census.open >= settings.max_connections or not self._may_use_reserve(client, accepted=True)
+        ):
             return "max_connections"
         if self.census.per_address.get(client, 0) >= self.settings.max_connections_per_ip:
             return "max_connections_per_ip"
@@ -188,8 +204,12 @@ class Sessions:
         gives then."""
         if old == new:
             return ""
-        if self.census.per_address.get(new, 0) >= self.settings.max_connections_per_ip:
+        settings = self.settings
+        if self.census.per_address.get(new, 0) >= settings.max_connections_per_ip:
             return "max_connections_per_ip"
+        over = self.census.open - (settings.max_connections - settings.reserved_connections)
+        if over > 0 and not self._may_use_reserve(new, accepted=False):
+            return "max_connections"
         self._discount(old)
         self._count(new)
         return ""
@@ -202,6 +222,15 @@ class Sessions:
             waiting, self._waiting = self._waiting, []
             for done in waiting:
                 done.callback(None)
+
+    def _may_use_reserve(self, client: str, *, accepted: bool) -> bool:
+        """``accepted``: it is the peer's address, and a proxy may yet say whose connection it is."""
+        if client == "" or client.startswith("127.") or client == "::1":
+            return True
+        proxy = self.trust.proxy
+        if accepted and proxy is not None and proxy.trusted.include(client):
+            return True
+        return within(client, (*self.settings.uncounted, *self.settings.reserved_for))
 
     def _count(self, client: str) -> None:
         if self._is_counted(client):

@@ -42,6 +42,12 @@ class TrustedDialogue(AuthDialogue):
     def _forget(self) -> None:
         """As after the greeting."""
 
+    @property
+    def faults(self) -> int:
+        """How often the client was in the wrong since the last delivered message: junk, refused recipients, failed logins (these
+        since the session began)."""
+        return self._errors + self._rejected + self._auth_failures
+
     def _xclient(self, argument: bytes) -> None:
         identity = self._read("XCLIENT", argument, self._settings.xclient)
         if identity is not None:

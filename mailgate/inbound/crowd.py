@@ -1,0 +1,52 @@
+"""Directives of listeners against crowds and guessers: `reserved_connections`, `tarpit`; and for visitors who come all the time:
+`quiet_hosts`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailgate.config import values as v
+from mailgate.config.schema import Block, Directive
+
+RESERVED = 10
+"""Connections that are kept for those we know unless the operator says otherwise, but no more than a tenth of them all: enough to
+watch a gateway that is flooded, and to pass one's own mail through it."""
+
+
+class CrowdDirectives(Block):
+    """A part of every listener."""
+
+    reserved_connections = Directive(
+        "reserved_connections",
+        v.Args(v.Integer(minimum=0), v.List(v.Network(), minimum=0)),
+        doc="Of max_connections, so many are kept for loopback, unix sockets, relay_from and these networks: a flood of strangers"
+        f" leaves them room. By default {RESERVED}, but no more than a tenth.",
+    )
+    tarpit = Directive(
+        "tarpit",
+        v.OneOf({"off": v.Nothing(), "": v.Args(v.Duration(minimum=0.1, maximum=60.0), v.Duration(minimum=0.1, maximum=300.0))}),
+        doc="By how much the answer to each further mistake (no command, a refused recipient, a failed login) comes later, and"
+        " how late at most: `tarpit 1s 10s`. Off by default, since each client that waits holds a connection.",
+    )
+    quiet_hosts = Directive(
+        "quiet_hosts",
+        v.List(v.Network()),
+        default=(),
+        doc="Clients whose sessions are not logged unless a message comes of them, such as health checkers.",
+        origin="smtp-server",
+    )
+
+    def crowd_settings(self, max_connections: int) -> dict[str, Any]:
+        """Fields of `ConnectionSettings`."""
+        if self.reserved_connections is None:
+            reserved, networks = min(RESERVED, max_connections // 10), ()
+        else:
+            reserved, networks = self.reserved_connections
+        step, limit = self.tarpit.value if self.tarpit is not None and self.tarpit.value is not None else (0.0, 0.0)
+        return {
+            "reserved_connections": min(reserved, max_connections),
+            "reserved_for": tuple(networks),
+            "tarpit": step,
+            "tarpit_limit": max(step, limit),
+            "quiet": tuple(self.quiet_hosts),
+        }
