@@ -67,16 +67,13 @@ class IDelivery(Interface):
 
 
 class ITwoPhaseDelivery(IDelivery):
-    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` and ``commit`` in one step."""
+    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` then ``commit``."""
 
     def prepare(message: Any) -> Any:
-        """Make it durable. Maybe awaitable list of replies as for `send`; nothing is delivered before `commit`, and what was
-        not committed is forgotten by `abort`, or at the next start."""
+        """Make it durable. Awaitable list of replies as for `send`; nothing is delivered before `commit`."""
 
-    def commit(recipients: Any) -> Any:
-        """Let it go, for these of the accepted recipients; the others are forgotten. Awaitable of None.
-
-        :raises Exception: (or fails) nothing was let go."""
+    def commit() -> Any:
+        """Let it go. Awaitable list of replies as for `send`."""
 
 
 class ITable(Interface):

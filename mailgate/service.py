@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Application, IServiceCollection, Service
@@ -24,10 +25,9 @@ from twisted.python import usage
 from twisted.python.threadpool import ThreadPool
 
 from mailgate.adapters import Adapters
-from mailgate.admin.doors import Doors
-from mailgate.admin.views import Views
 from mailgate.config.diagnostics import render
 from mailgate.events import EventLog
+from mailgate.inbound.authentication import THREADS as HASH_THREADS
 from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration
 from mailgate.runtime import Assembler, CannotBind, LiveGateway
@@ -71,9 +71,9 @@ class GatewayService(Service):
 
     name = "mailgate"
 
-    def __init__(self, gateway: LiveGateway, pool: ThreadPool, reactor: Any) -> None:
+    def __init__(self, gateway: LiveGateway, pools: Sequence[ThreadPool], reactor: Any) -> None:
         self.gateway = gateway
-        self._pool = pool
+        self._pools = pools
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
         if hasattr(signal, "SIGHUP"):
@@ -89,7 +89,8 @@ class GatewayService(Service):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        self._pool.start()
+        for pool in self._pools:
+            pool.start()
         self._starting = spawn(self.gateway.start())
         self._starting.addCallbacks(self._started, self._failed)
 
@@ -99,8 +100,12 @@ class GatewayService(Service):
             self._starting.cancel()
         stopping = spawn(self.gateway.stop())
         stopping.addErrback(lambda failure: _log.failure("stopping failed", failure))
-        stopping.addBoth(lambda _: self._pool.stop())
+        stopping.addBoth(self._stop_threads)
         return stopping
+
+    def _stop_threads(self, _: None) -> None:
+        for pool in self._pools:
+            pool.stop()
 
     def _started(self, _: None) -> None:
         self._starting = None
@@ -136,17 +141,17 @@ def makeService(options: Any) -> GatewayService:
 
     reactor: Any = installed
     EventLog.debugging = bool(options["debug"])
-    pool = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
+    files = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
+    hashes = ThreadPool(minthreads=0, maxthreads=HASH_THREADS, name="mailgate-hashes")
     adapters = Adapters(
         reactor=reactor,
         wall_time=time.time,
-        run_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, pool, function, *args),
+        run_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, files, function, *args),
+        hash_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, hashes, function, *args),
         random=random.SystemRandom(),
     )
     assembler = Assembler(options["config"], adapters)
-    gateway = LiveGateway(assembler, load(assembler), adapters, released=collect)
-    gateway.companions.append(Doors(reactor, Views(gateway, assembler.path, time.time).routes))
-    return GatewayService(gateway, pool, reactor)
+    return GatewayService(LiveGateway(assembler, load(assembler), adapters, released=collect), (files, hashes), reactor)
 
 
 def load(assembler: Assembler) -> Configuration:

@@ -25,7 +25,7 @@ from twisted.internet.defer import CancelledError
 from mailgate.adapters import Adapters
 from mailgate.config.places import SecretText
 from mailgate.events import Event, EventLog
-from mailgate.interfaces import Account, Identity, Proof
+from mailgate.interfaces import Account, IAccountStore, Identity, Proof
 from mailgate.limits.guesses import Guesses
 from mailgate.message.envelope import Session
 from mailgate.net.waiting import within
@@ -163,7 +163,7 @@ class Login:
         except Malformed:
             return MALFORMED
         except MailError as error:
-            return self._trouble(error, error.reply if error.reply.is_temporary else UNAVAILABLE)
+            return self._trouble(error, error.reply if error.reply.code in (421, 454) else UNAVAILABLE)
         except CancelledError:
             raise
         except Exception as error:
@@ -266,8 +266,8 @@ class Login:
 
     async def _check_password(self, provider: Any, question: CheckPassword) -> tuple[Identity | None, None]:
         user, password = question.user, question.password
-        if not provider.stores_secrets:
-            identity = await self._settled(provider.check(user, password))
+        if not IAccountStore.providedBy(provider):
+            identity = await self._settled(provider.check_password(user, password))
         else:
             account: Account | None = await self._settled(provider.account(user))
             stored = read_secret(account.secret if account is not None else provider.decoy)

@@ -14,12 +14,13 @@ from twisted.internet.defer import Deferred, succeed
 
 from mailgate.adapters import Adapters
 from mailgate.config import values as v
-from mailgate.config.schema import Argument, Directive, Refused
+from mailgate.config.schema import Argument, Directive
 from mailgate.events import Event, EventLog
 from mailgate.inbound.admission import AdmissionBlock
 from mailgate.inbound.advice import advise
 from mailgate.inbound.client_names import NamesBlock
 from mailgate.inbound.crowd import CrowdDirectives
+from mailgate.inbound.login_settings import LoginDirectives
 from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions, TransactionLike
 from mailgate.inbound.tls_settings import contexts_of
@@ -42,7 +43,7 @@ KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCOD
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
-class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, PipelineBlock, Module):
+class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, PipelineBlock, Module):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
@@ -100,7 +101,7 @@ class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, Pip
     )
     disable_commands = Directive(
         "disable_commands",
-        v.List(v.Choice("BDAT", "EXPN", "HELP", "STARTTLS", "VRFY")),
+        v.List(v.Choice("AUTH", "BDAT", "EXPN", "HELP", "STARTTLS", "VRFY")),
         default=(),
         doc="Commands answered 502.",
         origin="smtp-server",
@@ -187,7 +188,6 @@ class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, Pip
         doc="Refuse a sender at the first recipient, so that the log knows both.",
         origin="maddy",
     )
-    auth = Refused("auth", "authentication of clients is not there yet")
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
@@ -223,6 +223,7 @@ class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, Pip
     def configure(self, report: Report) -> None:
         self._router = compile_pipeline(self, report, self.context.local_domains)
         advise(self, report)
+        self.check_logins(report)
         self.check_admission(report)
         self._contexts = contexts_of(self, report)
         if self.damaged or (self.tls is not None and self.tls.word != "off"):
@@ -263,6 +264,7 @@ class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, Pip
             tls=self._contexts,
             label=self.label,
             census=self._census,
+            logins=self.logins(adapters),
             trust=self.trust_settings,
             welcome=[*self.admission_steps(self.label), *self.name_steps(adapters)],
         )
@@ -350,6 +352,7 @@ class Listener(AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, Pip
             max_rejected_recipients=self.max_rejected_recipients,
             strict_addresses=self.strict_addresses,
             refuse_early_talkers=self.early_talker == "reject",
+            **self.login_settings(),
             starttls=self._contexts is not None,
         )
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive
-from mailgate.inbound.authentication import offered
-from mailgate.registry import Report
+from mailgate.inbound.authentication import Logins, offered
+from mailgate.interfaces import Proof
+from mailgate.registry import ModuleContext, Report
 from mailgate.smtp.sasl_server import MECHANISMS
 
 
 class LoginDirectives(Block):
     """The directives of `smtp`, `submission` and `lmtp` blocks."""
 
-    lmtp: ClassVar[bool]
+    tls: Any
+    disable_commands: Any
+    hostname: str
+    context: ModuleContext
     auth_required_by_default: ClassVar[bool] = False
 
     auth = Directive(
@@ -89,19 +94,28 @@ class LoginDirectives(Block):
             "max_auth_failures": self.max_auth_failures,
         }
 
-    def check_logins(self, report: Report, *, has_tls: bool, disabled: tuple[str, ...]) -> None:
+    def logins(self, adapters: Adapters) -> Logins | None:
+        """For `inbound.sessions`; None where nobody can log in."""
+        return Logins(self.auth, self.mechanisms, self.context.guard, adapters, self.hostname) if self.auth else None
+
+    def check_logins(self, report: Report) -> None:
         """What only all of it together shows."""
+        has_tls = self.tls is not None and self.tls.word != "off"
+        asks_certificates = has_tls and self.tls.client_auth != "off"
         place = self.span_of("auth_required") or self.span
-        if self.login_required and (not self.auth or "AUTH" in disabled):
+        if self.login_required and (not self.auth or "AUTH" in self.disable_commands):
             hint = "add `auth &NAME`, or `auth_required no`"
-            report.error(place, "nobody can log in here, but everybody must", code="E0731", hint=hint)
+            report.error(place, "nobody can log in here, but everybody must", code="E0783", hint=hint)
         elif self.auth and not self.mechanisms:
             possible = offered(self.auth, None)
             notes = (f"`auth` can judge {', '.join(possible)}",)
-            report.error(self.span_of("auth_mechanisms"), "none of these mechanisms can be offered", code="E0732", notes=notes)
+            report.error(self.span_of("auth_mechanisms"), "none of these mechanisms can be offered", code="E0784", notes=notes)
         elif self.auth and not (has_tls or self.insecure_auth):
             hint = "add `tls file CERTIFICATE KEY`; `insecure_auth yes` lets passwords go in clear"
-            report.error(self.span_of("auth"), "without TLS nobody can log in", code="E0733", hint=hint)
+            report.error(self.span_of("auth"), "without TLS nobody can log in", code="E0785", hint=hint)
+        if not asks_certificates and any(Proof.CERTIFICATE in provider.proofs for provider in self.auth):
+            hint = "say `client_auth optional` and `client_ca FILE` in `tls { … }`"
+            report.warning(self.span_of("auth"), "no client is asked for a certificate here", code="W0786", hint=hint)
         for name in ("auth_mechanisms", "insecure_auth", "max_auth_failures"):
             if not self.auth and self.span_of(name) is not None:
                 report.warning(self.span_of(name), f"`{name}` has no effect here", code="W0714", hint="there is no `auth`")

@@ -33,7 +33,7 @@ def report_hole(hole: Hole, router: Router, local: LocalDomains, report: Report)
 def report_relays(router: Router, block: PipelineBlock, local: LocalDomains, report: Report) -> None:
     """Warn of an open relay (docs/configuration.md, "Diagnostics"), at each target that strangers reach."""
     listeners = [str(endpoint) for endpoint in getattr(block, "endpoints", ()) if not is_exempt(endpoint)]
-    if not listeners:
+    if not listeners or getattr(block, "login_required", False):
         return
     for relay in find_relays(router, local, listeners, lmtp=getattr(block, "lmtp", False)):
         report.warning(

@@ -9,6 +9,7 @@ from typing import Any
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import Diagnostic, in_order
 from mailgate.dns.service import HostnameResolver, with_names
+from mailgate.inbound.authentication import Guard
 from mailgate.message.body import Spool
 from mailgate.pipeline.testblock import run_tests
 from mailgate.registry import Built, Configuration, Globals, build
@@ -26,12 +27,14 @@ class Candidate:
 
 
 class Assembler:
-    """Reads the file ``path``, as often as it is asked to. All its configurations share the disk for bodies."""
+    """Reads the file ``path``, as often as it is asked to. All its configurations share the disk for bodies and what is known
+    of guessed passwords."""
 
     def __init__(self, path: str, adapters: Adapters) -> None:
         self.path = path
         self._absolute = os.path.abspath(path)  # a daemon changes its directory after the start
         self.spool = Spool(0, adapters)
+        self._guard = Guard(adapters)
         self._adapters = adapters
 
     def assemble(self) -> Built:
@@ -42,7 +45,7 @@ class Assembler:
         return build(path, self._adapters, outfit=self._outfit)
 
     def _outfit(self, settings: Globals) -> dict[str, Any]:
-        return {"spool": self.spool, "adapters": with_names(settings.resolver, self._adapters)}
+        return {"spool": self.spool, "guard": self._guard, "adapters": with_names(settings.resolver, self._adapters)}
 
     def read_again(self, current: Configuration) -> Candidate:
         """What would follow ``current``: checked, its `test` blocks run. Blocking, and no business of the event loop's.

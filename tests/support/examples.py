@@ -24,12 +24,13 @@ def _certificates() -> tuple[bytes, bytes, bytes]:
 
 
 def furnish(directory: Path) -> None:
-    """Put there what the examples refer to: certificates, a file of aliases, a file of people."""
+    """Put there what the examples refer to: certificates, a file of aliases, one of people, one of users."""
     (directory / "tls").mkdir()
     for name, content in zip(("ca.pem", "mx.pem", "mx.key"), _certificates(), strict=True):
         (directory / "tls" / name).write_bytes(content)
     (directory / "aliases").write_text("sales@example.org: ann@example.org\n")
     (directory / "people").write_text("ann@example.org:\n")
+    (directory / "users").write_text("ann:$2b$04$abcdefghijklmnopqrstuuVXldX8n8m6xjyFvq7BvSHbGcwsl0EJC\n")
     shutil.copy(ROOT / "etc" / "recipients", directory)
 
 
