@@ -40,6 +40,8 @@ class DeliverySettings:
     hold_timeout: float = 30.0
     fallback_delay: float = 3.0
     chunking: bool = False
+    quotes_failures: bool = False
+    """Clients hear what a host said before the envelope; of next hops that are ours they only hear that there was trouble."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +68,7 @@ class Attempts:
         "_recipients",
         "_selection",
         "_started",
+        "_telling",
         "_total",
         "deadline",
         "endpoint",
@@ -90,6 +93,8 @@ class Attempts:
         self._selection: Selection | None = None
         self._answer: Reply | None = None
         self._failure: Reply | None = None
+        self._telling = 0
+        """How much that says: 5 or 4 for a host's answer of that class, 0 for trouble with the network."""
         self.endpoint = ""
         """Label of the endpoint that was heard of last."""
         self.refused: list[tuple[Recipient, Reply]] = []
@@ -174,16 +179,19 @@ class Attempts:
 
     def answered(self, connection: Connection, step: Step, reply: Reply) -> None:
         """It answered 4yz, and another one is asked."""
+        endpoint = connection.link.endpoint
         self._answer = handed_up(reply)
-        self.record(connection.link.endpoint, step, connection.facts(), reply=reply)
-        self._select().tried.add(connection.link.endpoint)
+        self.record(endpoint, step, connection.facts(), reply=reply)
+        selection = self._select()
+        selection.tried.add(endpoint)
+        selection.failed(endpoint, None)
 
     @property
     def expired(self) -> bool:
         return bool(self._hops.clock.seconds() >= self.deadline)
 
     def refusal(self, failure: Reply | None = None) -> Reply:
-        """What the client hears when nobody is left: the best answer, else the last failure."""
+        """What the client hears when nobody is left: the best answer, else the failure that says most, the last of several."""
         return self._answer or self._tls_refusal() or self._failure or failure or Kind.CONNECT.reply
 
     def _tls_refusal(self) -> Reply | None:
@@ -199,8 +207,16 @@ class Attempts:
         return self._selection
 
     def record_failure(self, endpoint: Endpoint, failure: AttemptFailed) -> None:
-        self._failure = failure.kind.reply
-        self.record(endpoint, failure.stage, failure.facts, failure.answer, failure.reason)
+        answer = failure.answer
+        telling = 0 if answer is None else answer.code // 100
+        if self._failure is None or telling >= self._telling:
+            self._telling = telling
+            self._failure = reply = failure.kind.reply
+            if answer is not None and failure.kind is not Kind.NO_TLS and self._hops.settings.quotes_failures:
+                host = endpoint.settings.mx or endpoint.settings.label
+                self._failure = Reply(reply.code, reply.enhanced, f"{host} said: {answer}".replace("\n", " "))
+        self._select().failed(endpoint, failure.kind)
+        self.record(endpoint, failure.stage, failure.facts, answer, failure.reason)
 
     def concluded(
         self, connection: Connection, results: Sequence[tuple[Recipient, Reply]], unknown: Sequence[Recipient] = ()
@@ -269,6 +285,7 @@ class Attempts:
             connection=connection,
             results=tuple((str(recipient.address), answer) for recipient, answer in results),
             unknown=tuple(str(recipient.address) for recipient in unknown),
+            mx=endpoint.settings.mx,
             relayed=self.relayed,
         )
         self.refused = []

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, TypeAlias
 
 from mailgate.outbound.endpoint import Endpoint
+from mailgate.outbound.failure import Kind
 
 Method: TypeAlias = Callable[[Sequence[Endpoint], Any], Sequence[Endpoint]]
 """From the endpoints as written and the variables of a message to their order; `RANDOM` and the like make them."""
@@ -131,6 +132,9 @@ class Selection:
         if self._last_resort or any(endpoint.circuit.closed for endpoint in taking_part):
             return None
         return min((e for e in taking_part if e not in self.tried), key=lambda e: e.circuit.due, default=None)
+
+    def failed(self, endpoint: Endpoint, kind: Kind | None) -> None:
+        """An endpoint that was tried is left: for a fault, or (None) for its temporary answer."""
 
     def next(self) -> Endpoint | None:
         endpoint = self.peek()

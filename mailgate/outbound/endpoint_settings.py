@@ -65,6 +65,8 @@ class EndpointSettings:
     host: str = ""
     port: int = 0
     path: str = ""
+    mx: str = ""
+    """The host that the recipient's domain named, where ``host`` is one of its addresses."""
     lmtp: bool = False
     hostname: str = "localhost"
     decision: Decision = IN_CLEAR

@@ -35,6 +35,7 @@ class Kind(Enum):
     AUTH = ("auth", Reply(451, "4.7.0", "The next hop does not accept this gateway, try again later"), Health.COUNT)
     LEASE = ("lease", Reply(451, "4.3.2", "All connections to the next hop are busy, try again later"), Health.NEUTRAL)
     LOCAL = ("local", Reply(451, "4.3.0", "Temporary lookup failure"), Health.NEUTRAL)
+    SOURCE = ("source", Reply(451, "4.3.0", "No address to send from at present, try again later"), Health.NEUTRAL)
     TOTAL = ("total", Reply(451, "4.4.1", "No next hop answered in time, try again later"), Health.NEUTRAL)
 
     def __init__(self, label: str, reply: Reply, health: Health) -> None:
