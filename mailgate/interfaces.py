@@ -67,13 +67,16 @@ class IDelivery(Interface):
 
 
 class ITwoPhaseDelivery(IDelivery):
-    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` then ``commit``."""
+    """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` and ``commit`` in one step."""
 
     def prepare(message: Any) -> Any:
-        """Make it durable. Awaitable list of replies as for `send`; nothing is delivered before `commit`."""
+        """Make it durable. Maybe awaitable list of replies as for `send`; nothing is delivered before `commit`, and what was
+        not committed is forgotten by `abort`, or at the next start."""
 
-    def commit() -> Any:
-        """Let it go. Awaitable list of replies as for `send`."""
+    def commit(recipients: Any) -> Any:
+        """Let it go, for these of the accepted recipients; the others are forgotten. Awaitable of None.
+
+        :raises Exception: (or fails) nothing was let go."""
 
 
 class ITable(Interface):

@@ -25,6 +25,8 @@ from twisted.python import usage
 from twisted.python.threadpool import ThreadPool
 
 from mailgate.adapters import Adapters
+from mailgate.admin.doors import Doors
+from mailgate.admin.views import Views
 from mailgate.config.diagnostics import render
 from mailgate.events import EventLog
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
@@ -151,7 +153,9 @@ def makeService(options: Any) -> GatewayService:
         random=random.SystemRandom(),
     )
     assembler = Assembler(options["config"], adapters)
-    return GatewayService(LiveGateway(assembler, load(assembler), adapters, released=collect), (files, hashes), reactor)
+    gateway = LiveGateway(assembler, load(assembler), adapters, released=collect)
+    gateway.companions.append(Doors(reactor, Views(gateway, assembler.path, time.time).routes))
+    return GatewayService(gateway, (files, hashes), reactor)
 
 
 def load(assembler: Assembler) -> Configuration:

@@ -21,6 +21,7 @@ WORDS = {
     "modifiers": "mailgate.registry.module",
     "limits": "mailgate.limits.block",
     "test": "mailgate.pipeline.testblock",
+    "admin": "mailgate.admin.settings",
     "tls_client": "mailgate.outbound.tls_client",
     "pki": "mailgate.outbound.pki",
 }
@@ -34,7 +35,6 @@ UNAVAILABLE = {
     for word, reason in {
         "mx_auth": "it needs direct delivery to MX hosts",
         "source_address": "targets choose no source address yet",
-        "target.queue": "there is no durable queue",
         "target.remote": "there is no direct delivery to MX hosts",
         **dict.fromkeys(("table.ldap", "auth.ldap", "auth.smtp"), ""),
         **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),

@@ -1,7 +1,7 @@
 """Every diagnostic code: what it means, a file that has it, and the same file put right.
 
 One table, in parts by the hundreds of the codes: `syntax` (01 to 03), `directives` (04), `values` (05), `modules` (06, 07),
-`logins` (078), `pipelines` (08, 09). `mailgate help CODE` prints an entry, and SARIF names it as a rule. A test runs each
+`queues` (076), `logins` (078), `pipelines` (08, 09). `mailgate help CODE` prints an entry, and SARIF names it as a rule. A test runs each
 example and looks for each code of the source here: a code without an entry, or an entry that does not hold, fails.
 
 Codes are stable: one that is out of use is not used again.
@@ -9,13 +9,22 @@ Codes are stable: one that is out of use is not used again.
 
 from __future__ import annotations
 
-from mailgate.config.codes import directives, logins, modules, pipelines, syntax, values
+from mailgate.config.codes import administration, directives, logins, modules, pipelines, queues, syntax, values
 from mailgate.config.codes.entry import Entry
 
 __all__ = ["CODES", "Entry"]
 
 CODES: dict[str, Entry] = {
     code: entry
-    for part in (syntax.CODES, directives.CODES, values.CODES, modules.CODES, logins.CODES, pipelines.CODES)
+    for part in (
+        administration.CODES,
+        syntax.CODES,
+        directives.CODES,
+        values.CODES,
+        modules.CODES,
+        logins.CODES,
+        pipelines.CODES,
+        queues.CODES,
+    )
     for code, entry in part.items()
 }
