@@ -382,6 +382,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
             adapters=adapters,
             hostname=self.hostname,
             split=self.split,
+            keeper=self.split_queue.keeper if self.split_queue is not None else None,
             per_recipient=self.lmtp,
             max_received=self.max_received,
             defer_sender_reject=self.defer_sender_reject,
@@ -395,4 +396,3 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
             return Transaction(router, session, settings, message_id)
 
         return self.under_limits(open_transaction, self.label)
-

@@ -25,12 +25,14 @@ _NAMED = 20
 class FinalAnswers:
     """The final answers that one transaction depends on so far."""
 
-    __slots__ = ("_limited_to_one", "_per_recipient", "_used")
+    __slots__ = ("_limited_to_one", "_per_recipient", "_used", "are_several")
 
     def __init__(self, split: Split, *, per_recipient: bool) -> None:
         self._limited_to_one = split is Split.DEFER
         self._per_recipient = per_recipient
         self._used: object = None
+        self.are_several = False
+        """One reply of ours depends on several final answers."""
 
     @property
     def is_taken(self) -> bool:
@@ -55,9 +57,13 @@ class FinalAnswers:
                     raise MailError(ONE_AT_A_TIME, "a further irrevocable answer (on_split defer)", plan.where)
 
     def accepted(self, plans: Iterable[Plan]) -> None:
+        first: object = None
         for plan in plans:
             if plan.is_irrevocable:
-                self._used = plan.final_answer
+                answer = plan.final_answer
+                before = first if self._per_recipient else self._used
+                self.are_several = self.are_several or (before is not None and before != answer)
+                self._used = first = answer
 
 
 def passed_up(reply: Reply) -> Reply:

@@ -8,7 +8,8 @@ What a table holds is not known here, with two exceptions that a table states it
 are written in the configuration) and ``matches_all``.
 
 Diagnostics: E0801 empty block, E0802 decisions that exclude each other, E0803 rules without a default, E0804 duplicate or
-shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle; W0801 `on_split allow`, W0802 postmaster.
+shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle, E0808 `on_split queue` without a queue; W0801
+`on_split allow`, W0802 postmaster.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ def compile_pipeline(block: PipelineBlock, report: Report, local: LocalDomains =
             code="W0801",
             notes=("when one of several next hops refuses after the others accepted, the client sends to all of them again",),
         )
+    elif block.split is Split.QUEUE:
+        if getattr(block.split_queue, "keeper", None) is None:
+            report.error(block.span_of("on_split"), "`on_split queue` needs a target.queue", code="E0808")
     else:
         _report_copies(router, report)
     if _refuses_postmaster(router):

@@ -15,6 +15,7 @@ walks ``items`` in written order.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive, Refused
@@ -26,6 +27,7 @@ class Split(Enum):
 
     DEFER = "defer"
     ALLOW = "allow"
+    QUEUE = "queue"
 
 
 class HandlingBlock(Block):
@@ -160,14 +162,10 @@ class PipelineBlock(PipelineRules):
 
     on_split = Directive(
         "on_split",
-        v.Choice(
-            "defer",
-            "allow",
-            Refused("queue", "it needs a queue, which this version does not have"),
-        ),
-        default="defer",
-        doc="What happens to a recipient that needs a further irrevocable answer: its client is told to send it"
-        " separately, or (`allow`) all are tried at once, which may double mail.",
+        v.OneOf({"defer": v.Nothing(), "allow": v.Nothing(), "queue": v.ReferenceTo("target")}),
+        doc="What happens to a recipient that needs a further irrevocable answer: its client is told to send it separately"
+        " (`defer`, the default); all are tried at once, and what is not taken is kept in this queue (`queue &NAME`); or all are"
+        " tried at once, which may double mail (`allow`).",
     )
 
     relay_from = Directive(
@@ -180,4 +178,9 @@ class PipelineBlock(PipelineRules):
 
     @property
     def split(self) -> Split:
-        return Split(self.on_split)
+        return Split(self.on_split.word) if self.on_split is not None else Split.DEFER
+
+    @property
+    def split_queue(self) -> Any:
+        """The target that `on_split queue` names, or None."""
+        return self.on_split.value if self.split is Split.QUEUE else None

@@ -4,6 +4,9 @@ What a queue keeps is prepared first, durably; then the irrevocable deliveries a
 for exactly those recipients whose client hears 2yz. So nobody is told of a failure while a copy is on its way, and nobody of a
 success while one is missing. The one gap is a commit that fails after a next hop said 2yz: the client hears 451 and will send
 again, and the log says `possible duplicate`. See docs/architecture.md, "Delivering once".
+
+With a *keeper* (`on_split queue &name`) every irrevocable delivery is prepared in that queue too. What its next hop then takes is
+forgotten there, what it does not take is kept: tried again after 4yz or silence, reported after 5yz. So everybody hears 2yz.
 """
 
 from __future__ import annotations
@@ -56,7 +59,12 @@ class TwoPhases:
         send: Callable[[list[Any]], Awaitable[None]],
         modified: Callable[[Any], Awaitable[Any]],
         refusal: Callable[[BaseException], Reply],
+        keeper: Callable[[Any], Any] | None = None,
     ) -> None:
+        self._keeper = keeper
+        self._kept: list[tuple[Delivering, Any]] = []
+        self._unkept = NOT_TRIED
+        """What those hear whose message was not tried."""
         self._id = message_id
         self._send = send
         self._modified = modified
@@ -76,12 +84,17 @@ class TwoPhases:
                 await self._send(self._irrevocable)
         except BaseException:
             self._abort(self._revocable)
+            self._abort_kept()
             raise
-        await self._commit(self._standing(accepted, per_recipient=per_recipient))
+        for delivery, kept in self._kept:
+            await self._keep_rest(delivery, kept)
+        await self._commit(self._failures(accepted, per_recipient=per_recipient))
 
     async def _prepare(self) -> bool:
         """Whether everything was prepared; replies say what was not."""
-        prepared = True
+        prepared = await self._prepare_kept()
+        if not prepared:
+            return False
         for delivery in self._revocable:
             try:
                 replies = delivery.delivery.prepare(await self._modified(delivery))
@@ -98,40 +111,81 @@ class TwoPhases:
                 break
         return prepared
 
+    async def _prepare_kept(self) -> bool:
+        if self._keeper is None:
+            return True
+        for delivery in self._irrevocable:
+            kept = self._keeper(delivery)
+            self._kept.append((delivery, kept))
+            for recipient in delivery.accepted:
+                kept.rcpt(recipient)
+            try:
+                replies = await kept.prepare(await self._modified(delivery))
+            except CancelledError:
+                self._abort_kept()
+                raise
+            except Exception as error:
+                replies = [self._refusal(error)]
+            refused = next((reply for reply in replies if not reply.is_success), None)
+            if refused is not None or not replies:
+                self._unkept = refused or NO_ANSWER
+                return False
+        return True
+
+    async def _keep_rest(self, delivery: Delivering, kept: Any) -> None:
+        """What the next hop has not taken is the queue's from here on. Where that fails its answers stand."""
+        replies = [delivery.replies.get(one, NO_ANSWER) for one in delivery.accepted]
+        try:
+            delivery.replies = dict(zip(delivery.accepted, await kept.keep(replies), strict=True))
+        except CancelledError:
+            self._abort_kept()
+            raise
+        except Exception as error:
+            self._refusal(error)
+            kept.abort()
+            if any(not reply.is_success for reply in replies):
+                self._warn(delivery.accepted, error)
+
+    def _abort_kept(self) -> None:
+        for _, kept in self._kept:
+            kept.abort()
+
     def _give_up(self) -> None:
         """Nothing was sent, and nothing will be."""
         self._abort(self._revocable)
+        self._abort_kept()
         for delivery in self._revocable:
             failed = {one: reply for one, reply in delivery.replies.items() if not reply.is_success}
             delivery.replies = {one: failed.get(one, NOT_TRIED) for one in delivery.accepted}
         for delivery in self._irrevocable:
             delivery.delivery.abort()
-            delivery.replies = dict.fromkeys(delivery.accepted, NOT_TRIED)
+            delivery.replies = dict.fromkeys(delivery.accepted, self._unkept)
 
     @staticmethod
     def _abort(deliveries: Iterable[Delivering]) -> None:
         for delivery in deliveries:
             delivery.delivery.abort()
 
-    def _standing(self, accepted: Sequence[Accepted], *, per_recipient: bool) -> set[Recipient]:
-        """The addresses whose client will hear 2yz if they are committed now. In SMTP there is one answer: all or none."""
+    def _failures(self, accepted: Sequence[Accepted], *, per_recipient: bool) -> dict[Recipient, Reply]:
+        """The addresses whose client will not hear 2yz, with what it hears instead. In SMTP there is one answer: all or none."""
         answers = {id(delivery.delivery): delivery.replies for delivery in self._irrevocable}
+        failures: dict[Recipient, Reply] = {}
+        for one in accepted:
+            sent = [
+                answers[id(plan.delivery.delivery)].get(plan.recipient, NO_ANSWER) for plan in one.plans if _is_of(plan, answers)
+            ]
+            refused = next((reply for reply in sent if not reply.is_success), None)
+            if refused is not None:
+                others = [one] if per_recipient else accepted
+                failures.update((plan.recipient, refused) for other in others for plan in other.plans)
+        return failures
 
-        def stands(one: Accepted) -> bool:
-            sent = [(plan, answers[id(plan.delivery.delivery)]) for plan in one.plans if _is_of(plan, answers)]
-            return all(replies.get(plan.recipient, NO_ANSWER).is_success for plan, replies in sent)
-
-        kept = [one for one in accepted if stands(one)]
-        if not per_recipient and len(kept) < len(accepted):
-            return set()
-        return {plan.recipient for one in kept for plan in one.plans}
-
-    async def _commit(self, standing: set[Recipient]) -> None:
+    async def _commit(self, failures: dict[Recipient, Reply]) -> None:
         for delivery in self._revocable:
-            kept = [one for one in delivery.accepted if one in standing]
+            kept = [one for one in delivery.accepted if one not in failures]
+            delivery.replies.update((one, failures[one]) for one in delivery.accepted if one in failures)
             if not kept:
                 delivery.delivery.abort()
-                delivery.replies = dict.fromkeys(delivery.accepted, NOT_TRIED)
                 continue
             try:
                 await delivery.delivery.commit(kept)

@@ -67,6 +67,8 @@ class TransactionSettings:
     hostname: str
     """Our name in Received, and the authserv-id that nobody else may use."""
     split: Split = Split.DEFER
+    keeper: Callable[[Any, Envelope], Any] | None = None
+    """Of `on_split queue`: from a target and an envelope to a delivery into the queue, which keeps what the target does not."""
     per_recipient: bool = False
     """LMTP: one reply for each recipient after the dot."""
     max_received: int = 50
@@ -87,10 +89,11 @@ class TransactionSettings:
 class _Delivery:
     """One open downstream transaction and who takes part in it."""
 
-    __slots__ = ("accepted", "body_modifiers", "delivery", "replies", "target")
+    __slots__ = ("accepted", "body_modifiers", "delivery", "envelope", "replies", "target")
 
     def __init__(self, plan: Plan) -> None:
         self.target = plan.target
+        self.envelope = plan.envelope
         self.body_modifiers = plan.body_modifiers
         self.delivery: Any = plan.target.open(plan.envelope)
         self.accepted: list[Recipient] = []
@@ -303,7 +306,10 @@ class Transaction:
             refused = await self._judge_content(message) if self._routing.opened else {}
             self._drop_unused()
             deliveries = list(self._deliveries.values())
-            if len(deliveries) == 1:
+            keeper = self._settings.keeper
+            if keeper is not None and self._answers.are_several:
+                await self._send_in_phases(deliveries, message, keeper)
+            elif len(deliveries) == 1:
                 await self._send(deliveries[0], message)
             elif any(is_two_phase(delivery) for delivery in deliveries):
                 await self._send_in_phases(deliveries, message)
@@ -373,14 +379,15 @@ class Transaction:
             if not sent:
                 failure.raiseException()  # a cancellation: nothing else gets out of _send
 
-    async def _send_in_phases(self, deliveries: list[_Delivery], message: Message) -> None:
-        """Some of them can be taken back: see phases.py."""
+    async def _send_in_phases(self, deliveries: list[_Delivery], message: Message, keeper: Any = None) -> None:
+        """Some of them can be taken back, or all are kept besides: see phases.py."""
         phases = TwoPhases(
             self.id,
             deliveries,
             lambda some: self._send_all(some, message),
             lambda one: self._modified(one, message),
             lambda error: self._refusal(error).reply,
+            None if keeper is None else lambda one: keeper(one.target, one.envelope),
         )
         await phases.run(self._accepted, per_recipient=self._settings.per_recipient)
 

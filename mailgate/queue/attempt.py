@@ -157,15 +157,17 @@ def session_of(origin: Origin) -> Session:
     )
 
 
-def _outcome(reply: Reply, delivery: Any, target: Any) -> Outcome:
+def outcome_of(reply: Reply) -> Outcome:
+    """What a reply alone tells."""
     if reply is Kind.LEASE.reply:
         return Outcome(RETRY_AT_ONCE, remote=False)
-    fate = Fate.DELIVERED if reply.is_success and target.finality is Finality.RECIPIENT else None
-    return Outcome(
-        reply,
+    return Outcome(reply, remote=reply not in _OURS, unknown=reply is UNKNOWN_OUTCOME)
+
+
+def _outcome(reply: Reply, delivery: Any, target: Any) -> Outcome:
+    return replace(
+        outcome_of(reply),
         peer=getattr(delivery, "peer", ""),
-        remote=reply not in _OURS,
-        unknown=reply is UNKNOWN_OUTCOME,
-        fate=fate,
+        fate=Fate.DELIVERED if reply.is_success and target.finality is Finality.RECIPIENT else None,
         reports_itself=bool(getattr(delivery, "dsn_passed_on", False)),
     )

@@ -83,6 +83,20 @@ class QueueDelivery:
             self._entries = entries
             raise
 
+    async def keep(self, replies: Sequence[Reply]) -> list[Reply]:
+        """What the next hop answered to each recipient of what was prepared: those who heard 2yz are forgotten, the others are
+        the queue's. The replies for the client, all of them 2yz.
+
+        :raises StoreError: nothing was kept."""
+        entries, self._entries = self._entries, ()
+        try:
+            for entry in entries:
+                await self._queue.keep_rest(entry, replies)
+        except StoreError:
+            self._entries = entries
+            raise
+        return [reply if reply.is_success else QUEUED for reply in replies]
+
     def abort(self) -> None:
         entries, self._entries = self._entries, ()
         if entries:

@@ -23,7 +23,7 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.message import Message
 from mailgate.net.waiting import spawn
-from mailgate.queue.attempt import Outcome, try_lease
+from mailgate.queue.attempt import Outcome, outcome_of, try_lease
 from mailgate.queue.destinations import NEVER, Destination, Destinations
 from mailgate.queue.entry import Draft, Entry, Fate, LastTry, Lease, Settled, Standing, Waiting
 from mailgate.queue.reports import Reporter
@@ -165,6 +165,13 @@ class Queue:
                 self.destinations.waits(result.row.destination, result.row.due)
         self._serve()
         self._report()
+
+    async def keep_rest(self, entry: Entry, replies: Sequence[Reply]) -> None:
+        """Commit a prepared entry whose recipients were tried meanwhile, with what each of them heard."""
+        waiting = tuple(replace(row, standing=Standing.WAITING) for row in entry.recipients)
+        outcomes = [outcome_of(reply) for reply in replies]
+        results, _ = await self._judge(entry, waiting, outcomes)
+        await self.resolve(entry, results)
 
     def let_go(self, entry: Entry, message: Message) -> None:
         """Deliver a fresh entry: at once where that is possible, else when its turn comes."""
@@ -314,9 +321,19 @@ class Queue:
 
     async def _record(self, lease: Lease, name: str, outcomes: Sequence[Outcome]) -> None:
         """Judge what was heard, write it down, and draw the conclusions."""
-        entry, now = lease.entry, self._adapters.wall_time()
+        results, now = await self._judge(lease.entry, lease.recipients, outcomes)
+        self._judge_destination(name, outcomes, results, now)
+        await self._settle(lease, results)
+        for result in results:
+            if result.row is not None and result.row.standing is Standing.WAITING:
+                self.destinations.waits(result.row.destination, result.row.due)
+        if any(result.row is not None and result.row.standing is Standing.OWED for result in results):
+            self._report()
+
+    async def _judge(self, entry: Entry, rows: Sequence[Waiting], outcomes: Sequence[Outcome]) -> tuple[list[Settled], float]:
+        now = self._adapters.wall_time()
         results: list[Settled] = []
-        for row, outcome in zip(lease.recipients, outcomes, strict=True):
+        for row, outcome in zip(rows, outcomes, strict=True):
             plan = await self._plan(entry, row)
             verdict = judge(
                 row,
@@ -329,13 +346,7 @@ class Queue:
                 remote=outcome.remote,
             )
             results.append(await self._conclude(entry, row, outcome, verdict))
-        self._judge_destination(name, outcomes, results, now)
-        await self._settle(lease, results)
-        for result in results:
-            if result.row is not None and result.row.standing is Standing.WAITING:
-                self.destinations.waits(result.row.destination, result.row.due)
-        if any(result.row is not None and result.row.standing is Standing.OWED for result in results):
-            self._report()
+        return results, now
 
     async def _plan(self, entry: Entry, row: Waiting) -> Plan:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.nexthop import DROP, HANG, NextHop, Step, say
 from tests.support.ledger import message
-from tests.support.scenario import SMTP, SimulatedCase
+from tests.support.scenario import LMTP, SMTP, SimulatedCase
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -101,7 +101,7 @@ class DeliveryTests(QueueCase):
         self.queued(hop)
         self.submit("one", b"b@dest.test", b"c@dest.test")
         self.reactor.settle(10 * MINUTE)
-        recipients = [[one for one in transaction.paths] for transaction in hop.transactions]
+        recipients = [transaction.paths for transaction in hop.transactions]
         self.assertEqual(len(recipients), 2, recipients)
         self.assertEqual([len(some) for some in recipients], [1, 1])
 
@@ -202,3 +202,101 @@ class AnswerTests(QueueCase):
         self.reactor.settle(10 * MINUTE)
         self.assertEqual(hop.transactions, [])
         self.assertTrue(gateway.logged("queue.held"), gateway.log_text)
+
+
+class SplitTests(SimulatedCase):
+    """on_split queue: all are tried at once; what a store does not take is kept for that store."""
+
+    def stores(self, *hops: NextHop, listener: str = SMTP) -> WholeGateway:
+        targets = "".join(f"target.lmtp store{number} {{\n    targets {hop.endpoint}\n}}\n" for number, hop in enumerate(hops, 1))
+        rules = "".join(
+            f"    destination store{number}.test {{\n        deliver_to &store{number}\n    }}\n"
+            for number in range(1, len(hops) + 1)
+        )
+        kind = "lmtp" if listener == LMTP else "smtp"
+        return self.gateway(
+            f"{targets}target.queue rest {{\n    target &store1\n    bounce {{\n        deliver_to &store1\n    }}\n}}\n"
+            f"{kind} {listener} {{\n    tls off\n    on_split queue &rest\n{rules}"
+            "    default_destination {\n        reject\n    }\n}\n"
+        )
+
+    def waiting(self, gateway: WholeGateway) -> list[Any]:
+        queue: Any = gateway.configuration.instances["rest"]
+        return self.reactor.run(queue.queue.store.browse(0, 100))  # type: ignore[no-any-return]
+
+    def test_what_one_store_does_not_take_is_kept_for_that_store(self) -> None:
+        first, second = self.hop(lmtp=True), self.hop(lmtp=True, script={Step.DOT: [say(b"452 4.2.2 full")]})
+        gateway = self.stores(first, second)
+        replies = self.deliver(self.client(), b"a@store1.test", b"b@store2.test", content=message("one"))
+        self.assertEqual([reply[:3] for reply in replies], [b"250", b"250", b"250", b"354", b"250"])
+        (entry,) = self.waiting(gateway)
+        self.assertEqual((entry.target, str(entry.recipients[0].address)), ("store2", "b@store2.test"))
+        self.reactor.settle(10 * MINUTE)
+        self.assertEqual([len(hop.transactions) for hop in (first, second)], [1, 2])
+        self.assertEqual(self.waiting(gateway), [])
+
+    def test_several_recipients_of_one_store_in_one_transaction(self) -> None:
+        store = self.hop(lmtp=True, script={Step.DOT: [say(b"250 2.0.0 ok", b"550 5.7.1 no", b"451 4.3.0 later")]})
+        gateway = self.stores(store)
+        replies = self.deliver(
+            self.client(), b"a@store1.test", b"b@store1.test", b"c@store1.test", content=message("one"), sender=b"me@store1.test"
+        )
+        self.assertEqual(replies[-1][:3], b"250")
+        self.reactor.settle(10 * MINUTE)
+        # The first delivery, the report to the sender, and the one that was asked to come later.
+        self.assertEqual(
+            sorted(tuple(transaction.paths) for transaction in store.transactions),
+            [(b"a@store1.test", b"b@store1.test", b"c@store1.test"), (b"c@store1.test",), (b"me@store1.test",)],
+        )
+        self.assertEqual(self.waiting(gateway), [])
+
+    def test_one_final_answer_needs_no_queue(self) -> None:
+        store = self.hop(lmtp=True, script={Step.DOT: [say(b"550 5.7.1 no")]})
+        gateway = self.stores(store)
+        replies = self.deliver(self.client(), b"a@store1.test", content=message("one"))
+        self.assertEqual(replies[-1][:3], b"550")
+        self.assertEqual(self.waiting(gateway), [])
+
+    def test_a_next_hop_that_says_nothing_may_have_it_twice_and_the_log_says_so(self) -> None:
+        first, second = self.hop(lmtp=True), self.hop(lmtp=True, script={Step.DOT: [DROP]})
+        gateway = self.stores(first, second)
+        replies = self.deliver(self.client(), b"a@store1.test", b"b@store2.test", content=message("one"))
+        self.assertEqual(replies[-1][:3], b"250")
+        self.reactor.settle(10 * MINUTE)
+        self.assertEqual(len(second.transactions), 2)
+        self.assertGreaterEqual(len(gateway.logged("delivery.possible_duplicate")), 2)
+
+
+class CopyTests(SimulatedCase):
+    """A queue beside an irrevocable target: prepared first, committed only when the other one took it."""
+
+    def copies(self, hop: NextHop, archive: NextHop, listener: str = SMTP) -> WholeGateway:
+        kind = "lmtp" if hop.lmtp else "smtp"
+        return self.gateway(
+            f"target.{kind} next {{\n    targets {hop.endpoint}\n}}\ntarget.smtp archive {{\n    targets {archive.endpoint}\n}}\n"
+            "target.queue copies {\n    target &archive\n    bounce {\n        discard\n    }\n}\n"
+            f"{'lmtp' if listener == LMTP else 'smtp'} {listener} {{\n"
+            "    tls off\n    deliver_to &next\n    deliver_to &copies\n}\n"
+        )
+
+    def test_both_get_it(self) -> None:
+        hop, archive = self.hop(), self.hop()
+        self.copies(hop, archive)
+        self.assertEqual(self.deliver(self.client(), b"b@y.test")[-1][:3], b"250")
+        self.reactor.settle(10)
+        self.assertEqual([len(one.transactions) for one in (hop, archive)], [1, 1])
+
+    def test_what_the_next_hop_refuses_leaves_no_copy(self) -> None:
+        hop, archive = self.hop(script={Step.DOT: say(b"550 5.7.1 no")}), self.hop()
+        self.copies(hop, archive)
+        self.assertEqual(self.deliver(self.client(), b"b@y.test")[-1][:3], b"550")
+        self.reactor.settle(HOUR)
+        self.assertEqual(archive.transactions, [])
+
+    def test_each_recipient_of_lmtp_by_itself(self) -> None:
+        hop, archive = self.hop(lmtp=True, script={Step.DOT: say(b"250 2.0.0 ok", b"550 5.7.1 no")}), self.hop()
+        self.copies(hop, archive, LMTP)
+        replies = self.deliver(self.client(LMTP), b"b@y.test", b"c@y.test")
+        self.assertEqual([reply[:3] for reply in replies[-2:]], [b"250", b"550"])
+        self.reactor.settle(HOUR)
+        self.assertEqual([transaction.paths for transaction in archive.transactions], [[b"b@y.test"]])

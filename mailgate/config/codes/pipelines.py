@@ -36,6 +36,12 @@ CODES = {
         bad=lmtp("destination example.org {\n    }\n    default_destination {\n        discard\n    }"),
         good=lmtp("destination example.org {\n        reject\n    }\n    default_destination {\n        discard\n    }"),
     ),
+    "E0808": Entry(
+        "`on_split queue` without a queue",
+        "What a next hop does not take at once must be kept somewhere, and only a target.queue keeps anything.",
+        bad=lmtp("on_split queue &store\ndiscard", "target.maildir store ./store\n"),
+        good=lmtp("on_split defer\ndiscard"),
+    ),
     "W0801": Entry(
         "`on_split allow` may deliver twice",
         "When one of several next hops refuses after others accepted, the client is told to try again, and those who have the"

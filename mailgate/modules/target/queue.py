@@ -115,6 +115,11 @@ class QueueTarget(Module):
         assert self.context.adapters is not None
         return QueueDelivery(self.queue, self.target.label, envelope, self.context.adapters.wall_time())
 
+    def keeper(self, target: Any, envelope: Envelope) -> QueueDelivery:
+        """A delivery of what ``target`` may not take, for `on_split queue`."""
+        assert self.context.adapters is not None
+        return QueueDelivery(self.queue, target.label, envelope, self.context.adapters.wall_time())
+
     @property
     def queue(self) -> Queue:
         """At work, after `start`."""

@@ -1,0 +1,123 @@
+"""What checks are made of: the base classes of `check.*` modules, ours and everybody's (docs/extending.md).
+
+A check is configuration; what it knows of one connection is a `SessionCheck`, what it knows of one message a `MessageCheck`. Each
+stage is a method, and a class overrides those it has something to do in: the others are not even called.
+
+    stage        state           when, and what is known then
+    connection   SessionCheck    before the greeting: addresses, client_name; after XCLIENT again, on a new state
+    tls          SessionCheck    TLS is on, from the first byte or by STARTTLS: session.tls
+    auth         SessionCheck    a login was right, and is not answered yet: session.auth_user, auth_mechanism
+    sender       MessageCheck    MAIL: the hello name, the sender (as modified so far), its parameters
+    rcpt         MessageCheck    each RCPT: the recipient as the client gave it, in a destination block as modified
+    body         MessageCheck    the content is here, with our Received in front; the accepted recipients
+    close        both            the connection or the transaction is over, in whatever way: called once, last
+
+A stage answers None to go on, or a `Reply` (4yz or 5yz) to refuse, or an awaitable of one. The checks of one stage and one block are
+asked at the same time, the first refusal in written order counts, and what the others still wait for is cancelled. A failure
+of any kind is 451 (before the greeting 421): nothing passes because something broke.
+
+The session stages are judged for checks at the top of a listener's block only: further in, nothing is known yet that would lead there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from zope.interface import implementer
+
+from mailgate.interfaces import ICheck, ICheckState, ISessionCheckState
+from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.message.message import Message
+from mailgate.registry import Module
+
+SESSION_STAGES = ("connection", "tls", "auth")
+MESSAGE_STAGES = ("sender", "rcpt", "body")
+
+
+@implementer(ISessionCheckState)
+class SessionCheck:
+    """What a check keeps of one connection. ``check`` is the module, with the values of its directives."""
+
+    def __init__(self, check: Any, session: Session) -> None:
+        self.check = check
+        self.session = session
+
+    def connection(self) -> Any:
+        """Judge who connects."""
+
+    def tls(self) -> Any:
+        """Judge the TLS of the connection."""
+
+    def auth(self) -> Any:
+        """Judge a login that was right; a refusal makes it wrong."""
+
+    def close(self) -> None:
+        """The connection is over."""
+
+
+@implementer(ICheckState)
+class MessageCheck:
+    """What a check keeps of one message."""
+
+    def __init__(self, check: Any, envelope: Envelope) -> None:
+        self.check = check
+        self.envelope = envelope
+
+    @property
+    def of_session(self) -> Any:
+        """The `SessionCheck` of this check and connection; None if the check is not at the top of the listener's block, or has
+        no session stage."""
+        states = self.envelope.session.check_states
+        return states.get(self.check) if states is not None else None
+
+    def sender(self, envelope: Envelope) -> Any:
+        """Judge the reverse-path, and all that is known of the session."""
+
+    def rcpt(self, recipient: Recipient) -> Any:
+        """Judge one recipient."""
+
+    def body(self, message: Message) -> Any:
+        """Judge the content."""
+
+    def close(self) -> None:
+        """The transaction is over."""
+
+
+@implementer(ICheck)
+class Check(Module):
+    """The base of `check.*` modules. It names its states; without stages of its own it passes everything."""
+
+    session_state: ClassVar[type[SessionCheck]] = SessionCheck
+    message_state: ClassVar[type[MessageCheck]] = MessageCheck
+    stages: ClassVar[frozenset[str]] = frozenset()
+    """Which it takes part in: found in the classes above."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # Who makes states of another class is asked in every stage: what can't be seen must not be left out.
+        found = [
+            *_overridden(cls.session_state, SessionCheck, SESSION_STAGES, everything=cls.open_session is not Check.open_session),
+            *_overridden(cls.message_state, MessageCheck, MESSAGE_STAGES, everything=cls.open is not Check.open),
+        ]
+        cls.stages = frozenset(found)
+
+    def open_session(self, session: Session) -> Any:
+        """An `ISessionCheckState` for one connection."""
+        return self.session_state(self, session)
+
+    def open(self, envelope: Envelope) -> Any:
+        """An `ICheckState` for one message."""
+        return self.message_state(self, envelope)
+
+
+def _overridden(state: type, base: type, stages: tuple[str, ...], *, everything: bool) -> list[str]:
+    return [stage for stage in stages if everything or getattr(state, stage) is not getattr(base, stage)]
+
+
+def stages_of(check: Any) -> frozenset[str]:
+    """Which stages a check takes part in: all those of messages, for a class that does not say."""
+    stages: frozenset[str] = getattr(check, "stages", _OF_MESSAGES)
+    return stages
+
+
+_OF_MESSAGES = frozenset(MESSAGE_STAGES)
