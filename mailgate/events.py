@@ -60,8 +60,9 @@ class Event(Enum):
     # dsn, seconds: one try, however it ended
     DELIVERY_LATE = "delivery.late"  # message, target, reply: the answer came after the client had gone
     POSSIBLE_DUPLICATE = "delivery.possible_duplicate"  # message, target, endpoint, recipients, reason
-    ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in
+    ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in, evidence: the last failures
     ENDPOINT_UP = "endpoint.up"  # target, endpoint
+    ENDPOINT_CHANGED = "endpoint.changed"  # target, endpoint, action: an operator's: drain, undrain, weight
     WIRE = "wire"  # target, endpoint, connection, dir, line (only with `debug yes`)
     TLS_RELOADED = "tls.reloaded"  # files: certificates and keys that handshakes use from now on
     TLS_NOT_RELOADED = "tls.not_reloaded"  # files, reason: they have changed, but can't be used; those before them stay

@@ -416,6 +416,7 @@ class Delivery:
             self._attempts.unknown(endpoint, wire[known:], reason)
             return result.replies
         connection.messages += 1
+        endpoint.messages += 1
         self._attempts.concluded(connection, list(zip(wire, result.replies, strict=True)))
         if result.closing:
             endpoint.circuit.failed(Kind.CLOSING)

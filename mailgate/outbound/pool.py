@@ -165,6 +165,10 @@ class Pool:
         return True
 
     @property
+    def max_connections(self) -> int:
+        return self._settings.max_connections
+
+    @property
     def waiting(self) -> int:
         """Messages that wait for a connection."""
         return len(self._waiters)

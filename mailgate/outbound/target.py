@@ -25,6 +25,7 @@ from mailgate.outbound.health import Change, Circuit
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
 from mailgate.outbound.link_settings import EndpointBlock, LinkDefaults, LinkSettings, endpoint_settings, report_block
+from mailgate.outbound.operations import PoolControl
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.pool_settings import PoolDirectives, balance_of, health_settings, pool_settings, report_pool
 from mailgate.outbound.probe import Prober
@@ -107,6 +108,11 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         assert self._hops is not None, "a target that was not started"
         delivery = Delivery(self._hops, envelope)
         return delivery if self._gates is None else LimitedDelivery(self._gates, envelope, delivery)
+
+    @property
+    def control(self) -> PoolControl | None:
+        """What an operator sees of its pool and does to it; None before it was started."""
+        return None if self._hops is None else PoolControl(self._hops, self.balance.word)
 
     @property
     def endpoint_labels(self) -> tuple[str, ...]:
