@@ -79,6 +79,13 @@ class Event(Enum):
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
 
+    seen: int
+    """How often it was logged since the process began: an attribute, since a look-up by member would cost two calls."""
+
+
+for _event in Event:
+    _event.seen = 0
+
 
 class EventLog:
     """A named source of events over a twisted.logger Logger."""
@@ -112,6 +119,7 @@ class EventLog:
         self._logger.failure("incident {incident}", Failure(error), incident=incident)
 
     def _emit(self, level: Any, event: Event, fields: dict[str, Any]) -> None:
+        event.seen += 1
         # What Logger.emit makes of an event, without its checks of the level's name: every message comes this way.
         self._observer(
             {

@@ -341,6 +341,7 @@ class Dialogue:
         return self._transaction.mail(event.address, event.parameters)
 
     def _mail_answered(self, reply: Reply) -> Sequence[Event]:
+        self._sessions.tally.senders[reply.code // 100] += 1
         if reply.code // 100 != 2:
             self.drop("sender refused")
         return self._engine.reply(reply)
@@ -349,6 +350,7 @@ class Dialogue:
         return self._transaction.rcpt(event.address, event.parameters)
 
     def _rcpt_answered(self, reply: Reply) -> Sequence[Event]:
+        self._sessions.tally.recipients[reply.code // 100] += 1
         if reply.code // 100 == 2:
             self._accepted += 1
         return self._engine.reply(reply)
@@ -378,10 +380,13 @@ class Dialogue:
         if len(replies) != expected:
             replies = [self._incident(WrongAnswers(f"{len(replies)} for {expected}"), "end of content")] * expected
         self._transaction = None
+        result = replies[0].code // 100
         for reply in replies:
             if reply.code // 100 == 2:
                 self.delivered += 1
+                result = 2
                 break
+        self._sessions.tally.messages[result] += 1
         return self._engine.reply_each(replies)
 
     def _content_refused(self, event: ContentRefused) -> None:

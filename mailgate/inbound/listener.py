@@ -27,6 +27,7 @@ from mailgate.inbound.tls_settings import contexts_of
 from mailgate.inbound.trust import TrustDirectives
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
+from mailgate.message.tally import Tally
 from mailgate.pipeline.compile import compile_pipeline
 from mailgate.pipeline.grammar import PipelineBlock
 from mailgate.pipeline.router import Router
@@ -197,6 +198,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
         self._watching = False
         self._sessions: Sessions | None = None
         self._census: Census | None = None
+        self.tally = Tally()
         self._ports: list[Port] = []
 
     @property
@@ -244,6 +246,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
     def inherit_state(self, old: Module) -> None:
         if isinstance(old, Listener) and old._sessions is not None:
             self._census = old._sessions.census
+            self.tally = old.tally
             self.inherit_admission(old)
 
     def bind(self, predecessors: dict[Any, Port] | None = None) -> None:
@@ -264,6 +267,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
             tls=self._contexts,
             label=self.label,
             census=self._census,
+            tally=self.tally,
             logins=self.logins(adapters),
             trust=self.trust_settings,
             welcome=[*self.admission_steps(self.label), *self.name_steps(adapters)],
@@ -334,6 +338,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
     def server_settings(self) -> ServerSettings:
         return ServerSettings(
             hostname=self.hostname,
+            replies=self.tally.replies,
             lmtp=self.lmtp,
             banner=self.banner,
             helo_response=self.helo_response,
@@ -383,6 +388,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
             hostname=self.hostname,
             split=self.split,
             keeper=self.split_queue.keeper if self.split_queue is not None else None,
+            tally=self.tally,
             per_recipient=self.lmtp,
             max_received=self.max_received,
             defer_sender_reject=self.defer_sender_reject,

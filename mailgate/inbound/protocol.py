@@ -25,7 +25,7 @@ from mailgate.inbound.proxy import ProxyGate, enter_header
 from mailgate.inbound.sessions import MINIMUM_RATE, SHUTTING_DOWN, TOO_MANY, Sessions
 from mailgate.inbound.trust import ProxySettings
 from mailgate.inbound.welcome import Step, Welcome, give_back
-from mailgate.message.envelope import Session
+from mailgate.message.envelope import Session, TlsFacts
 from mailgate.net.transport import send
 from mailgate.smtp.proxy_protocol import Header, ProxyError, may_be_header
 from mailgate.smtp.reply import Reply
@@ -137,7 +137,7 @@ class Connection(Conduit):
         if self._state is State.HANDSHAKE:
             self._begin()
         elif self._dialogue is not None:
-            self._dialogue.tls_started(accepted_facts(self.transport.getHandle()))
+            self._dialogue.tls_started(self._tls_facts())
             if self._sessions.secured:
                 self._ask(State.SECURING, self._sessions.secured, self._secured)
             else:
@@ -382,7 +382,7 @@ class Connection(Conduit):
             client_port=getattr(peer, "port", 0),
             local_ip=getattr(host, "host", ""),
             local_port=getattr(host, "port", 0),
-            tls=accepted_facts(self.transport.getHandle()) if self._implicit_tls else None,
+            tls=self._tls_facts() if self._implicit_tls else None,
         )
         if header is not None:
             enter_header(session, header, self._sessions.trust.proxy)
@@ -390,6 +390,12 @@ class Connection(Conduit):
             Log.SESSION_OPEN, session=session.id, listener=self.listener, client=self._client, peer=self._shown_peer
         )
         return session
+
+    def _tls_facts(self) -> TlsFacts:
+        facts = accepted_facts(self.transport.getHandle())
+        versions = self._sessions.tally.tls
+        versions[facts.version] = versions.get(facts.version, 0) + 1
+        return facts
 
     def _make_dialogue(self) -> Dialogue:
         if self._session is None:

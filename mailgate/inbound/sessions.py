@@ -19,6 +19,7 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.inbound.trust import NO_TRUST, Networks, TrustSettings, within
 from mailgate.message.envelope import Session
+from mailgate.message.tally import Tally
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.server import ServerSession
 from mailgate.smtp.settings import ServerSettings
@@ -107,6 +108,7 @@ class Sessions:
         label: str = "",
         *,
         census: Census | None = None,
+        tally: Tally | None = None,
         welcome: Sequence[Callable[[Session], Any]] = (),
         secured: Sequence[Callable[[Session], Any]] = (),
         trust: TrustSettings = NO_TRUST,
@@ -137,6 +139,7 @@ class Sessions:
         """Made already, not used."""
         self._open: set[Drainable] = set()
         self.census = census or Census()
+        self.tally = tally or Tally()
         self._waiting: list[Deferred[None]] = []
         """Fire when the last connection is gone."""
         self._uncounted: Networks = settings.uncounted + (trust.proxy.trusted.networks if trust.proxy is not None else ())
@@ -197,6 +200,7 @@ class Sessions:
         self._open.add(connection)
         census = self.census
         census.open += 1
+        self.tally.connections += 1
         self._count(client)
 
     def move(self, old: str, new: str) -> str:
@@ -253,6 +257,7 @@ class Sessions:
 
     def log_refused(self, listener: str, client: str, limit: str) -> None:
         now = self.reactor.seconds()
+        self.tally.refused[limit] = self.tally.refused.get(limit, 0) + 1
         self._unlogged_refusals += 1
         if now >= self._next_refusal_line:
             self._next_refusal_line = now + 1.0

@@ -19,7 +19,7 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, DeferredList
@@ -31,6 +31,7 @@ from mailgate.message.envelope import FIRST_ATTEMPT, Attempt, Envelope, Recipien
 from mailgate.message.header import sendable
 from mailgate.message.message import Message
 from mailgate.message.received import received
+from mailgate.message.tally import Tally
 from mailgate.net.waiting import Wait, as_deferred, start
 from mailgate.pipeline.answers import (
     DISCARDED,
@@ -69,6 +70,7 @@ class TransactionSettings:
     split: Split = Split.DEFER
     keeper: Callable[[Any, Envelope], Any] | None = None
     """Of `on_split queue`: from a target and an envelope to a delivery into the queue, which keeps what the target does not."""
+    tally: Tally = field(default_factory=Tally)
     per_recipient: bool = False
     """LMTP: one reply for each recipient after the dot."""
     max_received: int = 50
@@ -454,8 +456,15 @@ class Transaction:
     def _log_outcome(self, answers: list[Reply]) -> None:
         names: list[str] = []
         targets: dict[str, None] = {}
+        tally = self._settings.tally
+        size = self._body.size if self._body is not None else 0
+        tally.octets += size
         for delivery in self._deliveries.values():
-            targets[delivery.target.label] = None
+            label = delivery.target.label
+            targets[label] = None
+            counts = tally.deliveries.get(label) or tally.answers_of(label)
+            for reply in delivery.replies.values():
+                counts[reply.code // 100] += 1
         discarded = False
         for one in self._accepted:
             names.append(f"<{one.name}>")
@@ -466,7 +475,7 @@ class Transaction:
             "session": self._session.id,
             "from": f"<{self._envelope.sender}>",
             "to": ",".join(names),
-            "size": self._body.size if self._body is not None else 0,
+            "size": size,
             "reply": str(answers[0]) if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
             "target": ",".join(targets),
             "seconds": self._settings.adapters.reactor.seconds() - self._started,

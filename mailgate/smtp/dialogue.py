@@ -223,6 +223,7 @@ class Dialogue(ABC):
         return Reply(220, "", f"{self._settings.hostname} {protocol} {self._settings.banner}".rstrip())
 
     def _write(self, reply: Reply) -> None:
+        self._settings.replies[reply.code // 100] += 1
         self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
 
     def _say(self, reply: Reply) -> None:
@@ -233,6 +234,7 @@ class Dialogue(ABC):
             if self._errors >= self._settings.max_errors:
                 self._close(CloseReason.ERRORS)
                 return
+        self._settings.replies[code // 100] += 1
         self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
         if code == 421:
             self._end(CloseReason.REPLIED)

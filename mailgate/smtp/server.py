@@ -346,6 +346,7 @@ class ServerSession(TrustedDialogue):
         self._parameters = question.parameters
         self._utf8 = question.parameters.smtputf8
         self._content_unwanted = False
+        self._settings.replies[2] += 1
         self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
 
     def _rcpt(self, argument: bytes) -> None:
@@ -372,6 +373,7 @@ class ServerSession(TrustedDialogue):
             return
         self._phase = Phase.RECIPIENTS
         self._recipients += 1
+        self._settings.replies[2] += 1
         self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
 
     def _data(self, argument: bytes) -> None:
@@ -386,6 +388,7 @@ class ServerSession(TrustedDialogue):
         if question.chunked:
             self._first_chunk_answered(reply, accepted)
         elif accepted:
+            self._settings.replies[3] += 1
             self._output.append(GO_AHEAD)
             self._filter = ContentFilter(self._settings.content_rules)
             self._transfer = DataFraming()
@@ -435,6 +438,7 @@ class ServerSession(TrustedDialogue):
         for reply in answers:
             if ENHANCED_CLASSES.get(reply.code // 100) != reply.enhanced[:1]:
                 reply = checked(reply, CONTENT_END)
+            self._settings.replies[reply.code // 100] += 1
             self._output.append(reply.encode(enhanced=self._enhanced, utf8=self._utf8))
             if reply.code < 300:
                 delivered = True

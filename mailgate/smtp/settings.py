@@ -15,6 +15,8 @@ class ServerSettings:
     """Our name in the greeting and the hello reply."""
     lmtp: bool = False
     """RFC 2033: LHLO only, one reply per recipient after the content."""
+    replies: list[int] = field(default_factory=lambda: [0] * 6, repr=False)
+    """How many were said, by their first digits: counted here by all sessions, for whoever wants to know."""
     banner: str = ""
     """Text behind the host name and protocol in the greeting."""
     helo_response: str = "%s greets %s"
