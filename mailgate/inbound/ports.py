@@ -153,7 +153,7 @@ class Port:
         self._ports, old._ports = old._ports, []
         for opened in self._ports:
             before, opened.factory = opened.factory, self._acceptor
-            self._acceptor.doStart()
+            self._acceptor.doStart()  # type: ignore[no-untyped-call]
             before.doStop()
 
     def close(self) -> list[Deferred[None]]:
