@@ -25,7 +25,7 @@ from statistics import median
 
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
-from .servers import Direct, Mailgate, PostfixProxy, PostfixQueue, Relay, Sink, tool
+from .servers import Direct, Mailgate, MailgateQueue, PostfixProxy, PostfixQueue, Relay, Sink, tool
 
 SESSIONS = 20
 RELAYS: dict[str, type[Relay]] = {
@@ -33,6 +33,7 @@ RELAYS: dict[str, type[Relay]] = {
     "postfix-proxy": PostfixProxy,
     "postfix-queue": PostfixQueue,
     "mailgate": Mailgate,
+    "mailgate-queue": MailgateQueue,
 }
 REFERENCE = PostfixProxy.name
 

@@ -80,16 +80,24 @@ class Mailgate(Relay):
     """The whole gateway under twistd, one process: routes, limits and logging as an operator has them."""
 
     name = "mailgate"
+    target = "sink"
 
     def __init__(self, sink: Sink, directory: Path) -> None:
         self.port = free_ports(1)[0]
-        home = directory / "mailgate"
+        home = directory / self.name
         home.mkdir(mode=0o755)
         config = home / "mailgate.conf"
-        config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port))
+        config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port, target=self.target))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
         command = [twistd, "-n", "--pidfile=", "mailgate", "-c", str(config)]
         self.running = self.server = Running(command, home, home / "log", self.port)
+
+
+class MailgateQueue(Mailgate):
+    """The same with a durable queue before the target: 250 after an fsync, then delivered."""
+
+    name = "mailgate-queue"
+    target = "queue"
 
 
 MAILGATE_CONF = """\
@@ -102,10 +110,17 @@ target.smtp sink {{
     targets tcp://127.0.0.1:{sink}
 }}
 
+target.queue queue {{
+    target &sink
+    bounce {{
+        discard
+    }}
+}}
+
 smtp tcp://127.0.0.1:{port} {{
     source bench.test {{
         destination bench.test {{
-            deliver_to &sink
+            deliver_to &{target}
         }}
         default_destination {{
             reject 550 5.7.1 "relaying denied"

@@ -36,6 +36,8 @@ LOOK_AGAIN = 60.0
 """Seconds after which the clock on the wall is looked at in any case: it may have been set."""
 STORE_RETRY = 5.0
 """Seconds between two tries to record, while the store can't."""
+PATIENCE = 60.0
+"""Seconds that deliveries under way have to come to their answers when the queue stops."""
 FRESH_LIMIT = 64 << 20
 """Octets of content of fresh entries that may be held in memory for their first attempt; beyond it they are read again."""
 LINE = 100
@@ -115,9 +117,17 @@ class Queue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        late = self._adapters.reactor.callLater(PATIENCE, self._give_up_waiting)
         while self._running:
             await DeferredList(list(self._running), consumeErrors=True)
+        if late.active():
+            late.cancel()
         await self.store.close()
+
+    def _give_up_waiting(self) -> None:
+        """What is on the wire takes too long: it stays in the store, with its intent, and is tried by the next process."""
+        for running in list(self._running):
+            running.cancel()
 
     @property
     def paused(self) -> str:
