@@ -25,6 +25,8 @@ class Finality(Enum):
     """One irrevocable answer for all recipients of the delivery (target.smtp)."""
     RECIPIENT = "recipient"
     """One irrevocable answer for each recipient (target.lmtp, target.maildir)."""
+    GROUP = "group"
+    """One irrevocable answer for the recipients of each group, which `IGroupingTarget.group` tells (target.remote)."""
     TWO_PHASE = "two-phase"
     """Prepared durably first, then committed or aborted (target.queue)."""
     DISCARD = "discard"
@@ -39,6 +41,15 @@ class ITarget(Interface):
 
     def open(envelope: Any) -> Any:
         """Begin one delivery: returns an IDelivery for this `message.envelope.Envelope`. Opens no connection."""
+
+
+class IGroupingTarget(ITarget):
+    """A target whose finality is GROUP: what it does with a message is one transaction for each group of recipients."""
+
+    def group(envelope: Any, recipient: Any) -> Any:
+        """Maybe awaitable hashable value: recipients of the envelope with equal ones share a transaction and its answer.
+
+        :raises MailError: (or fails) this recipient can't be delivered to."""
 
 
 class IDelivery(Interface):
@@ -101,10 +112,31 @@ class ICertificateSource(Interface):
 
 
 class ICheck(Interface):
-    """A judgement on a message. `open` gives the state of one message."""
+    """A judgement on connections and messages; `pipeline.check.Check` is the base to begin with, and says when what is called."""
+
+    stages: frozenset[str] = Attribute("Which stages it takes part in; those of messages, if it has no such attribute.")
+
+    def open_session(session: Any) -> Any:
+        """An ISessionCheckState for one connection; asked for only if it takes part in connection, tls or auth."""
 
     def open(envelope: Any) -> Any:
         """An ICheckState for one transaction."""
+
+
+class ISessionCheckState(Interface):
+    """One connection's judgement. Each stage is maybe awaitable: None to go on, or a `Reply` (4yz, 5yz) to refuse."""
+
+    def connection() -> Any:
+        """Judge who connects, before the greeting."""
+
+    def tls() -> Any:
+        """Judge the TLS of the connection."""
+
+    def auth() -> Any:
+        """Judge a login that was right."""
+
+    def close() -> None:
+        """The connection is over, or another client's."""
 
 
 class ICheckState(Interface):

@@ -65,6 +65,8 @@ class Session:
     """What a trusted client has said of where the next message comes from. For the log and for next hops, never for access."""
     at_end: list[Callable[[], None]] | None = None
     """What is called, once, when the connection is gone, whatever the way it ends, or another client's by XCLIENT."""
+    check_states: dict[Any, Any] | None = None
+    """What checks keep of the connection, by check (`pipeline.session_checks`)."""
 
 
 @dataclass(slots=True, eq=False)

@@ -12,11 +12,12 @@ stage is a method, and a class overrides those it has something to do in: the ot
     body         MessageCheck    the content is here, with our Received in front; the accepted recipients
     close        both            the connection or the transaction is over, in whatever way: called once, last
 
-A stage answers None to go on, or a `Reply` (4yz or 5yz) to refuse, or an awaitable of one. The checks of one stage and one block are
-asked at the same time, the first refusal in written order counts, and what the others still wait for is cancelled. A failure
-of any kind is 451 (before the greeting 421): nothing passes because something broke.
+A stage answers None to go on, or a `Reply` (4yz or 5yz) to refuse, or an awaitable of one. The checks of one stage and one block
+are asked at the same time, the first refusal in written order counts, and what the others still wait for is cancelled. A
+failure of any kind is 451 (before the greeting 421, at a login 454): nothing passes because something broke.
 
-The session stages are judged for checks at the top of a listener's block only: further in, nothing is known yet that would lead there.
+The session stages are judged for checks at the top of a listener's block only: nothing is known yet that would lead further in. A
+refusal at stage tls after STARTTLS is the answer to every MAIL, or closes if it is 421.
 """
 
 from __future__ import annotations
@@ -120,4 +121,13 @@ def stages_of(check: Any) -> frozenset[str]:
     return stages
 
 
+def has_message_stage(check: Any) -> bool:
+    return not _OF_MESSAGES.isdisjoint(stages_of(check))
+
+
+def has_session_stage(check: Any) -> bool:
+    return not _OF_SESSIONS.isdisjoint(stages_of(check))
+
+
 _OF_MESSAGES = frozenset(MESSAGE_STAGES)
+_OF_SESSIONS = frozenset(SESSION_STAGES)

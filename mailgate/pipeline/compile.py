@@ -23,6 +23,7 @@ from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.expression import tokenize
 from mailgate.config.schema import Block, Item
 from mailgate.config.source import Span
+from mailgate.pipeline.check import SESSION_STAGES, has_message_stage, has_session_stage, stages_of
 from mailgate.pipeline.grammar import PipelineBlock, PipelineRules, Split
 from mailgate.pipeline.modifiers import takes_part
 from mailgate.pipeline.review import Hole, report_hole, report_relays
@@ -121,11 +122,13 @@ class _Compiler:
         return hole.end
 
     def router(self, block: PipelineRules, title: str) -> Router:
-        checks, modifiers = _listed(block, "check"), _listed(block, "modify")
+        listed, modifiers = self._checks(block), _listed(block, "modify")
+        checks = tuple(filter(has_message_stage, listed))
         sides = (Side.SOURCE, Side.DESTINATION)
         conditions = self._conditions(block, sides, checks)
         route = self._route(block, title, sides, checks)
-        return Router(route, block.span, checks, *_by_stage(modifiers), conditions, self._relay(block))
+        session_checks = tuple(filter(has_session_stage, listed)) if isinstance(block, PipelineBlock) else ()
+        return Router(route, block.span, checks, *_by_stage(modifiers), conditions, self._relay(block), session_checks)
 
     def _relay(self, block: PipelineRules) -> RelayRule | None:
         if not isinstance(block, PipelineBlock) or not block.relay_from:
@@ -134,10 +137,30 @@ class _Compiler:
 
     def _branch(self, block: Block, title: str, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> Branch:
         """``outer`` are the checks of the blocks around: one check judges once."""
-        checks = tuple(check for check in _listed(block, "check") if check not in outer)
+        checks = tuple(check for check in self._checks(block) if check not in outer and has_message_stage(check))
         conditions = self._conditions(block, sides, outer + checks)
         route = self._route(block, title, sides, outer + checks)
         return Branch(route, block.span, checks, *_by_stage(_listed(block, "modify")), conditions)
+
+    def _checks(self, block: Block) -> tuple[Any, ...]:
+        """The checks of a block; those that would never be asked in it are reported."""
+        if not isinstance(block, PipelineBlock):
+            for item in block.items:
+                for check in item.value if item.name == "check" else ():
+                    if check is not None and has_session_stage(check):
+                        self._report_session_stage(check, item.span)
+        return _listed(block, "check")
+
+    def _report_session_stage(self, check: Any, span: Span) -> None:
+        stages = " and ".join(stage for stage in SESSION_STAGES if stage in stages_of(check))
+        hint = "put it at the top of the listener's block"
+        notes = ("what belongs to the connection is judged before any rule is asked",)
+        if has_message_stage(check):
+            message = f"`{check.label}` does not judge its stage {stages} here"
+            self._report.warning(span, message, code="W0809", hint=hint, notes=notes)
+        else:
+            message = f"`{check.label}` judges nothing here: its stage is {stages}"
+            self._report.error(span, message, code="E0809", hint=hint, notes=notes)
 
     def _conditions(self, block: Block, sides: tuple[Side, ...], outer: tuple[Any, ...]) -> tuple[Condition, ...]:
         """The `when` blocks of a block. One that is always true is an error if anything stands behind it, which would never

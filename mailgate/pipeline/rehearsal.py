@@ -22,6 +22,7 @@ from mailgate.interfaces import ITarget, ITwoPhaseDelivery
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.pipeline.answers import RCPT_OK
+from mailgate.pipeline.check import stages_of
 from mailgate.pipeline.lookup import Kept, Lookups, kept
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Plan
@@ -87,6 +88,16 @@ class _Silent:
     def __init__(self, check: Any) -> None:
         self.span = getattr(check, "span", None)
         self.label = getattr(check, "label", "check")
+        self.stages = stages_of(check)
+
+    def open_session(self, session: Session) -> _Silent:
+        return self
+
+    def connection(self) -> None: ...
+
+    def tls(self) -> None: ...
+
+    def auth(self) -> None: ...
 
     def open(self, envelope: Envelope) -> _Silent:
         return self

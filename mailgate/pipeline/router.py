@@ -168,6 +168,8 @@ class Router(Branch):
 
     relay: RelayRule | None = None
     """Of a listener with `relay_from`."""
+    session_checks: tuple[Any, ...] = ()
+    """Of a listener: those that have stages of the session (`pipeline.check`); others may stand in ``checks`` besides."""
 
 
 def irrevocable_copies(handling: Handling) -> int:

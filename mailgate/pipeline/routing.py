@@ -20,7 +20,7 @@ from typing import Any
 
 from mailgate.interfaces import Finality
 from mailgate.message.envelope import Envelope, Recipient, Session
-from mailgate.pipeline.checks import OpenCheck
+from mailgate.pipeline.checks import OpenCheck, ask
 from mailgate.pipeline.conditions import View, client_address, holds
 from mailgate.pipeline.lookup import look_up
 from mailgate.pipeline.router import (
@@ -152,8 +152,8 @@ class Routing:
         judged_by: tuple[OpenCheck, ...],
         plans: list[Plan],
     ) -> None:
-        for check in path.checks:
-            await check.rcpt(recipient)
+        if path.checks:
+            await ask(path.checks, "rcpt", recipient)
         modified_by += path.body_modifiers
         judged_by += path.checks
         expanded = await self.expand(path.rcpt_modifiers, recipient) if path.rcpt_modifiers else (recipient,)
@@ -190,8 +190,8 @@ class Routing:
         checks: tuple[OpenCheck, ...] = ()
         if branch.checks or branch.sender_modifiers:
             envelope, checks = await self._open_branch(path, branch, envelope)
-        for check in checks:
-            await check.rcpt(recipient)
+        if checks:
+            await ask(checks, "rcpt", recipient)
         modified_by += branch.body_modifiers
         judged_by += checks
         assert not isinstance(branch.route, Rules)  # destination blocks hold no rules
@@ -264,7 +264,7 @@ class Routing:
             state = OpenCheck(check, envelope)
             self.opened.append(state)
             opened += (state,)
-            await state.sender(envelope)
+        await ask(opened, "sender", envelope)
         return opened
 
     async def rewrite_sender(self, modifiers: Sequence[Any], envelope: Envelope) -> Envelope:

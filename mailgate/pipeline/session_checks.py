@@ -1,26 +1,20 @@
 """The stages of checks that belong to a connection: connection, tls, auth. See `pipeline.check`.
 
-`SessionChecks` is made for a listener from the checks at the top of its block. Its methods are steps as the listener knows them
-(`inbound.welcome`). The states live in ``session.check_states``, are made when they are first needed, and are closed through
-``session.at_end``, so that after XCLIENT, which makes the session another client's, they are made anew.
+`SessionChecks` is made for a listener from the checks at the top of its block, and gives it steps (`inbound.welcome`). The states
+live in ``session.check_states``, are made when they are first needed, and are closed through ``session.at_end``, so that after
+XCLIENT, which makes the session another client's, they are made anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from mailgate.message.envelope import Session
-from mailgate.pipeline.check import SESSION_STAGES, stages_of
+from mailgate.pipeline.check import SESSION_STAGES, has_session_stage, stages_of
 from mailgate.pipeline.checks import first_refusal
 from mailgate.pipeline.router import place
-from mailgate.smtp.reply import MailError, Reply
-
-_STAGES = frozenset(SESSION_STAGES)
-
-
-def has_session_stage(check: Any) -> bool:
-    return not _STAGES.isdisjoint(stages_of(check))
 
 
 class _Listed:
@@ -34,7 +28,7 @@ class _Listed:
 
 
 class SessionChecks:
-    """See the module's docstring. ``listen(check, stage, ask)`` is called in place of ``ask()``, by who wants to hear what becomes of it."""
+    """See the module's docstring. ``listen(check, stage, ask)`` is called in place of ``ask()``, for who wants to hear of it."""
 
     def __init__(self, checks: Iterable[Any], listen: Callable[[Any, str, Callable[[], Any]], Any] | None = None) -> None:
         listed = [_Listed(check) for check in checks if has_session_stage(check)]
@@ -42,29 +36,12 @@ class SessionChecks:
         self._by_stage = {stage: [one for one in listed if stage in stages_of(one.check)] for stage in SESSION_STAGES}
         self._listen = listen
 
-    def takes_part(self, stage: str) -> bool:
-        """Whether any check has something to do in a stage."""
-        return bool(self._by_stage[stage])
-
-    async def connection(self, session: Session) -> Reply | None:
-        """Before the greeting. Who has a login by then has it by XCLIENT, and is judged as one who logs in."""
-        return await self._refusal("connection", session) or (await self.auth(session) if session.auth_user else None)
-
-    async def tls(self, session: Session) -> Reply | None:
-        return await self._refusal("tls", session)
-
-    async def auth(self, session: Session) -> Reply | None:
-        return await self._refusal("auth", session)
-
-    async def _refusal(self, stage: str, session: Session) -> Reply | None:
-        try:
-            await self.ask(stage, session)
-        except MailError as refusal:
-            return refusal.reply
-        return None
+    def steps(self, stage: str) -> tuple[Callable[[Session], Any], ...]:
+        """What is asked about a session in a stage; nothing where no check takes part."""
+        return (partial(self.ask, stage),) if self._by_stage[stage] else ()
 
     async def ask(self, stage: str, session: Session) -> None:
-        """:raises MailError: refused, by which check."""
+        """:raises MailError: refused, and by which check."""
         asked = self._by_stage[stage]
         if asked:
             states = self._states(session)

@@ -21,6 +21,7 @@ from twisted.internet.defer import CancelledError
 from mailgate.config.evaluation import Part
 from mailgate.config.source import Span
 from mailgate.message.envelope import Envelope, Recipient
+from mailgate.pipeline.check import stages_of
 from mailgate.pipeline.checks import OpenCheck
 from mailgate.pipeline.conditions import View
 from mailgate.pipeline.lookup import Lookups
@@ -357,6 +358,10 @@ class _Check:
     def label(self) -> str:
         return str(getattr(self._check, "label", "check"))
 
+    @property
+    def stages(self) -> frozenset[str]:
+        return stages_of(self._check)
+
     def open(self, envelope: Envelope) -> _Check:
         self._state = self._check.open(envelope)
         return self
@@ -374,17 +379,26 @@ class _Check:
         self._state.close()
 
     async def _asked(self, stage: str, subject: Any) -> Any:
-        verdict: object = "failed"
-        try:
-            verdict = getattr(self._state, stage)(subject)
-            if verdict is not None and not isinstance(verdict, Reply):
-                verdict = await verdict  # type: ignore[misc]
-            return verdict
-        except MailError as refusal:
-            verdict = refusal.reply
-            raise
-        finally:
-            self._routing.note_check(self, stage, verdict)
+        return await listened(self, stage, lambda: getattr(self._state, stage)(subject), self._routing.note_check)
+
+
+async def listened(check: Any, stage: str, ask: Callable[[], Any], note: Callable[[Any, str, object], None]) -> Any:
+    """Ask a check, and note what it said; nothing of one that nobody waited for."""
+    verdict: object = "failed"
+    try:
+        verdict = ask()
+        if verdict is not None and not isinstance(verdict, Reply):
+            verdict = await verdict  # type: ignore[misc]
+    except CancelledError:
+        raise
+    except MailError as refusal:
+        note(check, stage, refusal.reply)
+        raise
+    except Exception:
+        note(check, stage, "failed")
+        raise
+    note(check, stage, verdict)
+    return verdict
 
 
 _NOTHING = Node(Kind.RULE, "")

@@ -43,6 +43,7 @@ from mailgate.pipeline.answers import (
     passed_up,
     with_id,
 )
+from mailgate.pipeline.checks import ask, ask_each
 from mailgate.pipeline.grammar import Split
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
@@ -357,16 +358,17 @@ class Transaction:
 
         :raises MailError: SMTP: refused.
         """
+        asked = list(dict.fromkeys(check for one in self._accepted for plan in one.plans for check in plan.checks))
+        if not self._settings.per_recipient:
+            await ask(asked, "body", message)
+            return {}
+        refusals = {check: self._refusal(error) for check, error in (await ask_each(asked, "body", message)).items()}
         refused: dict[_Accepted, MailError] = {}
         for one in self._accepted:
-            for check in dict.fromkeys(check for plan in one.plans for check in plan.checks):
-                refusal = await check.body(message)
-                if refusal is None:
-                    continue
-                if not self._settings.per_recipient:
-                    raise refusal
-                refused[one] = refusal
-                break
+            for plan in one.plans:
+                for check in plan.checks:
+                    if check in refusals:
+                        refused.setdefault(one, refusals[check])
         for one in refused:
             for plan in one.plans:
                 if plan.target is not None:
