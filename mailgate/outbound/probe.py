@@ -63,7 +63,10 @@ class Prober:
             running = spawn(probe(self._pool, endpoint))
             self._running[endpoint] = running
             running.addErrback(self._incident)
-            running.addBoth(lambda _: self._running.pop(endpoint, None))
+            running.addBoth(self._finished, endpoint)
+
+    def _finished(self, _: Any, endpoint: Endpoint) -> None:
+        self._running.pop(endpoint, None)
 
     def _incident(self, failure: Any) -> None:
         self._log.incident("probe", failure.value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.message.envelope import Attempt
 from mailgate.net.waiting import spawn
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.failure import AttemptFailed, Kind
@@ -207,6 +208,61 @@ class RaceTest(_Simulated):
         self.deliver(engine)
         self.assertEqual(len(back.transactions), 1)
         self.assertIs(engine.endpoints[0].circuit.state, State.CLOSED)
+
+    def test_one_that_says_nothing_leaves_the_next_its_time(self) -> None:
+        """With times as they are by default, where each step may take longer than the whole command."""
+        for number, step in enumerate((Step.BANNER, Step.HELLO, Step.MAIL, Step.RCPT, Step.DATA)):
+            bad = self.hop(100 + number, script={step: HANG})
+            good = self.hop(200 + number)
+            engine = self.engine(bad, good, total=240.0)
+            started = self.reactor.seconds()
+            self.assertEqual(self.deliver(engine), 250, step)
+            self.assertTrue(120 <= self.reactor.seconds() - started < 122, step)
+            self.assertEqual((len(bad.transactions), len(good.transactions)), (0, 1))
+            self.assertEqual([evidence.kind for evidence in engine.endpoints[0].circuit.evidence], ["timeout"], step)
+
+    def test_each_of_several_has_half_of_what_is_left(self) -> None:
+        hops = [self.hop(24 + number, script={Step.MAIL: HANG}) for number in range(3)]
+        engine = self.engine(*hops, self.hop(40), total=240.0)
+        started = self.reactor.seconds()
+        self.assertEqual(self.deliver(engine), 250)
+        self.assertTrue(210 <= self.reactor.seconds() - started < 212)
+
+    def test_the_last_one_has_all_that_is_left(self) -> None:
+        engine = self.engine(*[self.hop(24 + n, script={Step.MAIL: HANG}) for n in range(2)], total=240.0)
+        started = self.reactor.seconds()
+        self.assertEqual(self.deliver(engine), 451)
+        self.assertTrue(240 <= self.reactor.seconds() - started < 241)
+
+    def test_one_alone_that_keeps_a_message_until_its_time_is_over_has_failed(self) -> None:
+        for step in (Step.BANNER, Step.MAIL):
+            engine = self.engine(self.hop(24 + len(step.value), script={step: HANG}), total=240.0)
+            self.assertEqual(self.deliver(engine), 451)
+            self.assertEqual([evidence.kind for evidence in engine.endpoints[0].circuit.evidence], ["timeout"], step)
+
+    def test_an_attempt_of_a_queue_has_more_time(self) -> None:
+        self.reactor.black_hole("127.0.0.1", 24)
+        engine = self.engine("tcp://127.0.0.1:24", timeouts=timeouts(connect=4000))
+        started = self.reactor.seconds()
+        queued = envelope()
+        queued.attempt = Attempt(queued=True)
+        reply = self.reactor.run(Delivery(engine, queued).rcpt(recipient()))
+        self.assertEqual((reply.code, reply.enhanced), (451, "4.4.1"))
+        self.assertTrue(1800 <= self.reactor.seconds() - started < 1801)
+
+    def test_in_the_place_of_a_stale_connection_the_next_endpoint_if_need_be(self) -> None:
+        first, second = self.hop(24), self.hop(25)
+        engine = self.engine(first, second, fallback_delay=3.0)
+        self.assertEqual(self.deliver(engine), 250)
+        stale = engine.pool.take(engine.endpoints[0].link)
+        stale.transport.loseConnection()
+        stale.link.idle.append(stale)  # gone, but nobody has been told yet
+        self.reactor.run(first.close())
+        self.reactor.black_hole("127.0.0.1", 24)
+        started = self.reactor.seconds()
+        self.assertEqual(self.deliver(engine), 250)
+        self.assertTrue(self.reactor.seconds() - started < 4)
+        self.assertEqual(len(second.transactions), 1)
 
     def test_a_name_is_resolved(self) -> None:
         self.hop()
