@@ -19,6 +19,8 @@ HELLO = b"EHLO client.test"
 MAIL = b"MAIL FROM:<a@client.test>"
 RCPT = b"RCPT TO:<b@mx.test>"
 
+LAB = "auth static {\n entry alice secret\n}\ninsecure_auth yes"
+
 ON_THE_WIRE: list[tuple[str, list[bytes], bytes]] = [
     # directive, lines said one after the other (a message in one element is said whole), what the last reply holds
     ("", [], b"220 gateway.test ESMTP"),
@@ -45,6 +47,24 @@ ON_THE_WIRE: list[tuple[str, list[bytes], bytes]] = [
     ("nul strip", [HELLO, MAIL, RCPT, b"DATA", b"\r\na\0b\r\n."], b"250 2.0.0"),
     ("strict_addresses yes", [HELLO, b"MAIL FROM: a@client.test"], b"501 5.1.7"),
     ("strict_addresses no", [HELLO, b"MAIL FROM: a@client.test"], b"250 2.1.0"),
+    (LAB, [HELLO], b"AUTH SCRAM-SHA-256 OAUTHBEARER XOAUTH2 CRAM-MD5 PLAIN LOGIN\r\n"),
+    (LAB, [HELLO, b"AUTH PLAIN AGFsaWNlAHNlY3JldA=="], b"235 2.7.0"),
+    (LAB, [HELLO, b"AUTH PLAIN AGFsaWNlAHdyb25n"], b"535 5.7.8"),
+    (f"auth_mechanisms PLAIN\n{LAB}", [HELLO], b"AUTH PLAIN\r\n"),
+    (f"auth_mechanisms PLAIN\n{LAB}", [HELLO, b"AUTH LOGIN"], b"504 5.5.4"),
+    (
+        f"insecure_auth no\ntls self_signed\n{LAB.replace('insecure_auth yes', '')}",
+        [HELLO, b"AUTH PLAIN AGFsaWNlAHNlY3JldA=="],
+        b"538 5.7.11",
+    ),
+    (f"auth_required yes\n{LAB}", [HELLO, MAIL], b"530 5.7.0 Authentication required"),
+    (f"auth_required yes\n{LAB}", [HELLO, b"AUTH PLAIN AGFsaWNlAHNlY3JldA==", MAIL], b"250 2.1.0"),
+    (f'auth_required_message "Who are you?"\nauth_required yes\n{LAB}', [HELLO, MAIL], b"530 5.7.0 Who are you?"),
+    (f"max_unauthenticated_commands 2\nauth_required yes\n{LAB}", [HELLO, b"NOOP"], b"250 2.0.0"),
+    (f"max_unauthenticated_commands 2\nauth_required yes\n{LAB}", [HELLO, b"NOOP", b"NOOP"], b"421 4.7.0"),
+    (f"max_unauthenticated_commands off\nauth_required yes\n{LAB}", [HELLO] + [b"NOOP"] * 20, b"250 2.0.0"),
+    (f"max_auth_failures 2\n{LAB}", [HELLO] + [b"AUTH PLAIN AGFsaWNlAHdyb25n"] * 2, b"421 4.7.0"),
+    (f"disable_commands AUTH\n{LAB}", [HELLO, b"AUTH PLAIN AGFsaWNlAHNlY3JldA=="], b"502 5.5.1"),
     ("tls off", [HELLO, b"STARTTLS"], b"502 5.5.1"),
     ("tls self_signed", [HELLO], b"STARTTLS"),
     ("tls self_signed", [HELLO, b"STARTTLS"], b"220 2.0.0"),
@@ -57,9 +77,10 @@ WRONG_AT_LOAD: list[tuple[str, str]] = [
     ("smtp tcp://127.0.0.1:25 {\n tls file /no/such.crt /no/such.key\n discard\n}\n", "/no/such.crt: No such file or directory"),
     ("smtp tcp://127.0.0.1:25 {\n tls file a b c\n discard\n}\n", "takes pairs"),
     ("smtp tcp://127.0.0.1:25 {\n on_split queue\n discard\n}\n", "on_split"),
-    ("smtp tcp://127.0.0.1:25 {\n auth plain\n discard\n}\n", "`auth` is not available"),
+    ("smtp tcp://127.0.0.1:25 {\n auth plain\n discard\n}\n", "unknown auth `plain`"),
     ("smtp tcp://127.0.0.1:25 {\n hide SOMETHING\n discard\n}\n", "`SOMETHING` is not possible"),
-    ("submission tcp://127.0.0.1:587 {\n discard\n}\n", "`submission` is not available"),
+    ("submission tcp://127.0.0.1:587 {\n discard\n}\n", "nobody can log in here, but everybody must"),
+    ("smtp tcp://127.0.0.1:25 {\n auth static {\n entry a b\n }\n discard\n}\n", "without TLS nobody can log in"),
     ("smtp {\n discard\n}\n", "needs"),
     ("smtp tcp://mx.example.org:25 {\n discard\n}\n", "an IP address is needed"),
 ]
