@@ -53,7 +53,7 @@ class AdmissionBlock(Block):
         return gates(self.limits.limits, label) if self.limits is not None else None
 
     def admission_steps(self, label: str) -> list[Step]:
-        """What is asked of a client before its greeting; see `inbound.welcome`."""
+        """What is asked of a client before its greeting, its checks apart; see `inbound.welcome`."""
         steps: list[Step] = []
         if self.refuse_clients:
             steps.append(refusal_step(self.refuse_clients))

@@ -31,6 +31,7 @@ from mailgate.message.tally import Tally
 from mailgate.pipeline.compile import compile_pipeline
 from mailgate.pipeline.grammar import PipelineBlock
 from mailgate.pipeline.router import Router
+from mailgate.pipeline.session_checks import SessionChecks
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.certificates import LINE as LISTENER_TLS
@@ -259,6 +260,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
         adapters = self.context.adapters
         if adapters is None:
             raise RuntimeError("made for a check only")
+        checks = SessionChecks(self.router.session_checks)
         self._sessions = Sessions(
             self.server_settings(),
             self.connection_settings(),
@@ -268,9 +270,11 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
             label=self.label,
             census=self._census,
             tally=self.tally,
-            logins=self.logins(adapters),
+            logins=self.logins(adapters, checks.steps("auth")),
+            logged_in=checks.steps("auth"),
             trust=self.trust_settings,
-            welcome=[*self.admission_steps(self.label), *self.name_steps(adapters)],
+            welcome=[*self.admission_steps(self.label), *self.name_steps(adapters), *checks.steps("connection")],
+            secured=checks.steps("tls"),
         )
         try:
             for endpoint in self.endpoints:

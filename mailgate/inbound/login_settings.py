@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from mailgate.adapters import Adapters
@@ -9,6 +10,7 @@ from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive
 from mailgate.inbound.authentication import Logins, offered
 from mailgate.interfaces import Proof
+from mailgate.message.envelope import Session
 from mailgate.registry import ModuleContext, Report
 from mailgate.smtp.sasl_server import MECHANISMS
 
@@ -94,9 +96,9 @@ class LoginDirectives(Block):
             "max_auth_failures": self.max_auth_failures,
         }
 
-    def logins(self, adapters: Adapters) -> Logins | None:
-        """For `inbound.sessions`; None where nobody can log in."""
-        return Logins(self.auth, self.mechanisms, self.context.guard, adapters, self.hostname) if self.auth else None
+    def logins(self, adapters: Adapters, steps: Sequence[Callable[[Session], Any]] = ()) -> Logins | None:
+        """For `inbound.sessions`; None where nobody can log in. ``steps``: see `Logins`."""
+        return Logins(self.auth, self.mechanisms, self.context.guard, adapters, self.hostname, steps) if self.auth else None
 
     def check_logins(self, report: Report) -> None:
         """What only all of it together shows."""

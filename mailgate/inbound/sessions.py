@@ -95,7 +95,8 @@ class Sessions:
 
     ``open_transaction(session, message_id)`` begins a transaction; ``tls`` makes server connections, None without certificates.
     ``logins`` are the `authentication.Logins` of AUTH, None where nobody can log in.
-    ``welcome`` is what is asked about a client before its greeting, ``secured`` once TLS is on (see `inbound.welcome`).
+    ``welcome`` is what is asked about a client before its greeting, ``secured`` once TLS is on, ``logged_in`` of one who has a
+    login (see `inbound.welcome`).
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Sessions:
         secured: Sequence[Callable[[Session], Any]] = (),
         trust: TrustSettings = NO_TRUST,
         logins: Any = None,
+        logged_in: Sequence[Callable[[Session], Any]] = (),
     ) -> None:
         self.server = server
         self.settings = settings
@@ -126,6 +128,7 @@ class Sessions:
         self._servers: dict[tuple[bool, bool], ServerSettings] = {(False, False): server}
         """The engine's settings by what the peer may do; one object for each, which replies are remembered by."""
         self.logins = logins
+        self.logged_in = tuple(logged_in)
         self.events = EventLog("mailgate.inbound")
         self.accepting = False
         self.draining = False
@@ -166,8 +169,8 @@ class Sessions:
 
     def steps_for(self, session: Session) -> tuple[Callable[[Session], Any], ...]:
         """What is asked of a client that XCLIENT has named."""
-        logins = self.logins.steps if self.logins is not None and session.auth_user else ()
-        return (*self.welcome, *(self.secured if session.tls is not None else ()), *logins)
+        secured = self.secured if session.tls is not None else ()
+        return (*self.welcome, *secured, *(self.logged_in if session.auth_user else ()))
 
     def __len__(self) -> int:
         return len(self._open)

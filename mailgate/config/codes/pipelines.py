@@ -103,13 +103,14 @@ CODES = {
     ),
     "E0809": Entry(
         "a check that judges connections stands where only messages come",
-        "The stages connection, tls and auth are judged before any rule is asked, so only checks at the top of a listener's block have"
-        " them.",
+        "The stages connection, tls and auth are judged before any rule is asked, so only checks at the top of a listener's block"
+        " have them.",
         needs="a check of another package with such a stage alone",
     ),
     "W0809": Entry(
         "a check does not judge all it could",
-        "It judges messages here. What it would say of connections, their TLS or logins is asked only at the top of a listener's block.",
+        "It judges messages here. What it would say of connections, their TLS or logins is asked only at the top of a listener's"
+        " block.",
         needs="a check of another package with such a stage",
     ),
     "E0810": Entry(
