@@ -42,7 +42,6 @@ class Event(Enum):
     SESSION_REFUSED = "session.refused"  # listener, client, limit
     LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
     SESSION_XCLIENT = "session.xclient"  # session, peer, and what it said of its client: name, addr, port, helo, login, …
-    SESSION_XFORWARD = "session.xforward"  # session, client, and what it said of the next message: name, addr, helo, ident, …
     PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none
     AUTH_OK = "auth.ok"  # session, client, user, mechanism
     AUTH_FAILED = "auth.failed"  # session, client, user, mechanism, reason
@@ -50,6 +49,7 @@ class Event(Enum):
     ACCOUNTS_RELOADED = "accounts.reloaded"  # provider, path, entries
     ACCOUNTS_FAILED = "accounts.failed"  # provider, path, reason: the old entries stay
     PROTOCOL_INJECTION = "protocol.injection"  # session, client: bytes behind STARTTLS
+    MESSAGE_XFORWARD = "message.xforward"  # message, session, and what XFORWARD said of its origin: name, addr, helo, ident, …
     MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds
     MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason
     RECIPIENT_REFUSED = "recipient.refused"  # message, session, from, to, reply, where (file:line), reason
@@ -60,6 +60,7 @@ class Event(Enum):
     # dsn, seconds: one try, however it ended
     DELIVERY_LATE = "delivery.late"  # message, target, reply: the answer came after the client had gone
     POSSIBLE_DUPLICATE = "delivery.possible_duplicate"  # message, target, endpoint, recipients, reason
+    SOURCE_FAILED = "source.failed"  # target, endpoint, source, error: one of our own addresses can't be connected from
     ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in, evidence: the last failures
     ENDPOINT_UP = "endpoint.up"  # target, endpoint
     ENDPOINT_CHANGED = "endpoint.changed"  # target, endpoint, action: an operator's: drain, undrain, weight
@@ -77,6 +78,8 @@ class Event(Enum):
     UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
     REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
+    LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
+    LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
 
     seen: int

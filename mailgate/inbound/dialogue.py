@@ -337,7 +337,12 @@ class Dialogue:
         self._failed = None
         if self.refusal is not None:
             return self.refusal
-        self._transaction = self._sessions.open_transaction(self.session, f"{self.session.id}.{self._transactions}")
+        message_id = f"{self.session.id}.{self._transactions}"
+        if self.session.xforward is not None:
+            self._sessions.events.info(
+                Log.MESSAGE_XFORWARD, message=message_id, session=self.session.id, **log_fields(self.session.xforward)
+            )
+        self._transaction = self._sessions.open_transaction(self.session, message_id)
         return self._transaction.mail(event.address, event.parameters)
 
     def _mail_answered(self, reply: Reply) -> Sequence[Event]:
@@ -429,10 +434,7 @@ class Dialogue:
         return replies.OK if refusal is None else refusal
 
     def _xforward(self, event: XForward) -> None:
-        session, identity = self.session, event.identity
-        session.xforward = identity if identity.values else None
-        if session.xforward is not None:
-            self._sessions.events.info(Log.SESSION_XFORWARD, session=session.id, client=session.client_ip, **log_fields(identity))
+        self.session.xforward = event.identity if event.identity.values else None
 
     def _starttls(self, event: StartTls) -> None:
         self._flush()
