@@ -80,6 +80,8 @@ class Event(Enum):
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
     LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
+    LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
+    LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
 
     seen: int

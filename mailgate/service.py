@@ -20,7 +20,7 @@ from typing import Any
 from twisted.application.service import Application, IServiceCollection, Service
 from twisted.internet import threads
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.threadpool import ThreadPool
 
@@ -28,11 +28,13 @@ from mailgate.adapters import Adapters
 from mailgate.admin.doors import Doors
 from mailgate.admin.views import Views
 from mailgate.config.diagnostics import render
-from mailgate.events import EventLog
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
+from mailgate.logs import reopen
+from mailgate.logs.outputs import outputs, standard_output
 from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration
 from mailgate.runtime import Assembler, CannotBind, LiveGateway
+from mailgate.runtime.log_outputs import LogOutputs
 
 DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
 FILE_THREADS = 8
@@ -60,12 +62,13 @@ class Options(usage.Options):
         self._choose_observer()
 
     def _choose_observer(self) -> None:
-        """Log to standard output through our own observer, unless twistd was told where to log."""
+        """Log where the configuration says, or to standard output. What twistd was told holds besides."""
         parent = self.parent
         if parent is None or parent.get("logger") or parent.get("syslog") or parent.get("logfile") not in (None, "", "-"):
+            self["twistd_logs"] = True
             return
-        if parent.get("nodaemon"):
-            parent["logger"] = "mailgate.logs.standard_output"
+        parent["logger"] = "mailgate.logs.observer"
+        self["to_standard_output"] = bool(parent.get("nodaemon"))
 
 
 class GatewayService(Service):
@@ -78,6 +81,7 @@ class GatewayService(Service):
         self._pools = pools
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
+        self._twistd_reopens: Any = None
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._hang_up)
 
@@ -93,6 +97,9 @@ class GatewayService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         for pool in self._pools:
             pool.start()
+        if hasattr(signal, "SIGUSR1"):
+            self._twistd_reopens = signal.getsignal(signal.SIGUSR1)  # that of --logfile
+            signal.signal(signal.SIGUSR1, self._reopen_logs)
         self._starting = spawn(self.gateway.start())
         self._starting.addCallbacks(self._started, self._failed)
 
@@ -125,6 +132,11 @@ class GatewayService(Service):
     def _hang_up(self, _signal: int, _frame: Any) -> None:
         self._reactor.callFromThread(self.gateway.reload)
 
+    def _reopen_logs(self, number: int, frame: Any) -> None:
+        self._reactor.callFromThread(reopen)
+        if callable(self._twistd_reopens):
+            self._twistd_reopens(number, frame)
+
 
 def collect() -> None:
     """Find the garbage of a start, or of a configuration that was replaced, and look at what is left no more: it is there for
@@ -142,7 +154,6 @@ def makeService(options: Any) -> GatewayService:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    EventLog.debugging = bool(options["debug"])
     files = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
     hashes = ThreadPool(minthreads=0, maxthreads=HASH_THREADS, name="mailgate-hashes")
     adapters = Adapters(
@@ -153,9 +164,31 @@ def makeService(options: Any) -> GatewayService:
         random=random.SystemRandom(),
     )
     assembler = Assembler(options["config"], adapters)
-    gateway = LiveGateway(assembler, load(assembler), adapters, released=collect)
+    configuration = load(assembler)
+    log = begin_log(configuration, options)
+    gateway = LiveGateway(assembler, configuration, adapters, released=collect)
+    gateway.companions.append(log)
     gateway.companions.append(Doors(reactor, Views(gateway, assembler.path, time.time).routes))
     return GatewayService(gateway, (files, hashes), reactor)
+
+
+def begin_log(configuration: Configuration, options: Any) -> LogOutputs:
+    """The log, open already: files are made as root, if we are, and what is said during the start goes there.
+
+    :raises SystemExit: a destination can't be had.
+    """
+    log = LogOutputs(
+        outputs, debug=bool(options["debug"]), otherwise=standard_output if options.get("to_standard_output") else None
+    )
+    try:
+        log.prepare(configuration)
+    except CannotBind as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    log.adopt()
+    if options.get("twistd_logs"):
+        globalLogPublisher.addObserver(outputs)
+    return log
 
 
 def load(assembler: Assembler) -> Configuration:
@@ -174,6 +207,7 @@ def load(assembler: Assembler) -> Configuration:
 def application(config: str = DEFAULT_CONFIG, *, debug: bool = False) -> Any:
     """A whole Application for a .tac file: ``application = mailgate.service.application("/etc/mailgate/mailgate.conf")``."""
     made = Application("mailgate")
-    service: Any = makeService({"config": config, "debug": debug})
+    service: Any = makeService({"config": config, "debug": debug, "to_standard_output": True})
     service.setServiceParent(IServiceCollection(made))
+    made.setComponent(ILogObserver, outputs)
     return made

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.events import MAX_FIELD, Event, EventLog, format_event
-from mailgate.logs import LineObserver
 
 
 class FormatTests(SynchronousTestCase):
@@ -37,43 +35,11 @@ class FormatTests(SynchronousTestCase):
         self.assertLess(len(format_event(Event.SESSION_OPEN, {"helo": "x" * 100_000})), MAX_FIELD + 100)
 
 
-class LineObserverTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.read_end, write_end = os.pipe()
-        self.addCleanup(os.close, self.read_end)
-        self.addCleanup(os.close, write_end)
-        self.observer = LineObserver(write_end)
-
-    def written(self) -> bytes:
-        return os.read(self.read_end, 65536)
-
-    def test_an_event_is_one_line_with_time_and_level(self) -> None:
-        EventLog("test", observer=self.observer).info(Event.GATEWAY_START, config="a.conf")
-        self.assertRegex(self.written(), rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ info gateway\.start config=a\.conf\n$")
-
-    def test_the_date_of_a_known_second(self) -> None:
-        self.observer({"log_time": 0.9, "log_level": LogLevel.warn, "event_text": "x"})
-        self.assertEqual(self.written(), b"1970-01-01T00:00:00Z warn x\n")
-
-    def test_foreign_events_are_indented_behind_their_first_line(self) -> None:
-        self.observer({"log_time": 0, "log_level": LogLevel.info, "log_namespace": "lib", "log_format": "a\nb"})
-        self.assertEqual(self.written(), b"1970-01-01T00:00:00Z info [lib] a\n    b\n")
-
+class LevelTests(SynchronousTestCase):
     def test_debug_events_are_made_only_when_asked_for(self) -> None:
-        log = EventLog("test", observer=self.observer)
+        events: list[dict[str, Any]] = []
+        log = EventLog("test", observer=events.append)
         log.debug(Event.SESSION_OPEN, session="hidden")
         self.patch(EventLog, "debugging", True)
         log.debug(Event.SESSION_OPEN, session="shown")
-        self.assertIn(b"debug session.open session=shown\n", self.written())
-
-    def test_an_incident_says_its_id_and_the_traceback(self) -> None:
-        try:
-            raise ValueError("boom")
-        except ValueError as error:
-            EventLog("test", observer=self.observer).incident("abc123", error, where="here")
-        written = self.written()
-        self.assertIn(b"critical incident incident=abc123", written)
-        self.assertIn(b"ValueError: boom", written)
-
-    def test_a_closed_log_does_not_stop_the_gateway(self) -> None:
-        LineObserver(-1)({"log_time": 0, "log_level": LogLevel.info, "event_text": "x"})
+        self.assertEqual([str(event["event_text"]) for event in events], ["session.open session=shown"])

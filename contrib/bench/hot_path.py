@@ -30,7 +30,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
 from mailgate.adapters import Adapters
-from mailgate.logs import LineObserver
+from mailgate.logs.destinations import Descriptor
+from mailgate.logs.lines import TextFormat
+from mailgate.logs.outputs import Output
 from mailgate.message.body import Spool
 from mailgate.registry import build
 from mailgate.runtime import Gateway
@@ -202,7 +204,7 @@ def main() -> None:
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="mailgate-hot-")
     with (Path(directory) / "log").open("wb") as log:
-        globalLogBeginner.beginLoggingTo([LineObserver(log.fileno())], redirectStandardIO=False)
+        globalLogBeginner.beginLoggingTo([Output(Descriptor(log.fileno()), TextFormat())], redirectStandardIO=False)
         loop = Loop(options.recipients)
         for _ in range(200):
             loop.message()

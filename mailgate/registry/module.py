@@ -10,10 +10,12 @@ from mailgate.adapters import Adapters
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
-from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
+from mailgate.config.schema import DEFAULTS, Block, Directive
 from mailgate.registry.administration import ControlBlock
 from mailgate.registry.certificates import LINE as LISTENER_TLS
 from mailgate.registry.certificates import ListenerTls
+from mailgate.registry.log import LINE as LOG_LINE
+from mailgate.registry.log import LogBlock
 from mailgate.registry.names import ResolverBlock
 
 
@@ -177,4 +179,19 @@ class Globals(Block):
         doc="The DNS servers that are asked; those of /etc/resolv.conf without it. /etc/hosts comes first for addresses.",
         origin="smtp-server",
     )
-    log = Refused("log", "twistd chooses where the log goes")
+    log = Directive(
+        "log",
+        LOG_LINE,
+        block=LogBlock,
+        repeatable=True,
+        doc="Where the log goes; once for each destination, with `json` as one JSON object a line. Without it, where twistd is"
+        " told to, or standard output.",
+        origin="maddy",
+    )
+    log_name = Directive(
+        "log_name",
+        v.String("NAME"),
+        default="",
+        doc="The name of this component in the log, for hosts with several; mailgate in syslog and JSON by default.",
+        origin="smtp-server",
+    )
