@@ -26,6 +26,9 @@ from twisted.python.threadpool import ThreadPool
 
 from mailgate.adapters import Adapters
 from mailgate.admin.doors import Doors
+from mailgate.admin.metrics import Metrics
+from mailgate.admin.notify import ServiceManager
+from mailgate.admin.pulse import Pulse
 from mailgate.admin.views import Views
 from mailgate.config.diagnostics import render
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
@@ -168,7 +171,9 @@ def makeService(options: Any) -> GatewayService:
     log = begin_log(configuration, options)
     gateway = LiveGateway(assembler, configuration, adapters, released=collect)
     gateway.companions.append(log)
-    gateway.companions.append(Doors(reactor, Views(gateway, assembler.path, time.time).routes))
+    pulse = Pulse(reactor)
+    views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse))
+    gateway.companions += [pulse, Doors(reactor, views.routes), ServiceManager(gateway, reactor)]
     return GatewayService(gateway, (files, hashes), reactor)
 
 

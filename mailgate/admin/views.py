@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import mailgate
+from mailgate.adapters import Adapters
+from mailgate.admin.metrics import CONTENT_TYPE, Metrics
 from mailgate.admin.site import Answer, Fault, Question, Route
+from mailgate.admin.subjects import limits_of, pools_of
 from mailgate.config.diagnostics import as_dict, render
+from mailgate.outbound.operations import NotPossible, PoolControl
 from mailgate.registry.administration import Role
 from mailgate.registry.changes import change_row, difference_lines
 from mailgate.runtime import LiveGateway, Outcome, Verdict
+from mailgate.tls.pairs import KeyPair
 
 STATUS = {Verdict.DONE: 200, Verdict.FINE: 200, Verdict.REFUSED: 409, Verdict.STOPPING: 503}
 """Of HTTP, for each end of a reload."""
@@ -21,10 +27,11 @@ STATUS = {Verdict.DONE: 200, Verdict.FINE: 200, Verdict.REFUSED: 409, Verdict.ST
 class Views:
     """Of one gateway. ``path`` is its configuration file."""
 
-    def __init__(self, live: LiveGateway, path: str, wall_time: Callable[[], float]) -> None:
+    def __init__(self, live: LiveGateway, path: str, adapters: Adapters, metrics: Metrics) -> None:
         self._live = live
         self._path = os.path.abspath(path)
-        self._wall_time = wall_time
+        self._adapters = adapters
+        self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [
@@ -32,7 +39,12 @@ class Views:
             Route("GET", "/health/ready", Role.VIEW, self.ready, public=True),
             Route("GET", "/v1/status", Role.VIEW, self.status),
             Route("GET", "/v1/sessions", Role.VIEW, self.sessions),
+            Route("GET", "/v1/pools", Role.VIEW, self.pools),
+            Route("GET", "/v1/limits", Role.VIEW, self.limits),
+            Route("GET", "/v1/certificates", Role.VIEW, self.certificates),
+            Route("GET", "/metrics", Role.VIEW, self.metrics, public=True),
             Route("POST", "/v1/reload", Role.OPERATE, self.reload),
+            Route("POST", "/v1/pools", Role.OPERATE, self.act_on_pool),
         ]
 
     # Health
@@ -59,7 +71,7 @@ class Views:
                 "generation": live.generation,
                 "started": _time(live.started_at),
                 "reloaded": _time(live.reloaded_at),
-                "uptime": round(self._wall_time() - live.started_at, 3) if live.started_at else 0,
+                "uptime": round(self._adapters.wall_time() - live.started_at, 3) if live.started_at else 0,
                 "sessions": live.session_count,
                 "old_configurations": len(live.old),
                 "reloads": {verdict.value: count for verdict, count in live.reloads.items()},
@@ -91,7 +103,51 @@ class Views:
             },
         )
 
+    def pools(self, _: Question) -> Answer:
+        """Every target with its endpoints: state, evidence, next probe."""
+        reports = {name: asdict(control.report()) for name, control in self._pools().items()}
+        return Answer(200, {"pools": [{**report, "target": name} for name, report in reports.items()]})
+
+    def limits(self, _: Question) -> Answer:
+        found = limits_of(self._live.current.configuration)
+        return Answer(200, {"limits": [{"place": place, **asdict(state)} for place, states in found for state in states]})
+
+    def certificates(self, _: Question) -> Answer:
+        """What each listener shows, and until when it is valid."""
+        listeners = [listener for listener in self._live.current.listeners if listener.certificates]
+        return Answer(
+            200,
+            {
+                "listeners": [
+                    {"addresses": list(listener.addresses), "certificates": list(map(_certificate, listener.certificates))}
+                    for listener in listeners
+                ]
+            },
+        )
+
+    async def metrics(self, _: Question) -> Answer:
+        return Answer(200, await self._adapters.run_in_thread(self._metrics.render), CONTENT_TYPE)
+
     # Acts
+
+    async def act_on_pool(self, question: Question) -> Answer:
+        """``{"action": "drain", "target": "next", "endpoint": "tcp://…"}``; the answer is the target as it is then."""
+        action, target, endpoint = (_text(question.body, name) for name in ("action", "target", "endpoint"))
+        act = POOL_ACTIONS.get(action)
+        if act is None:
+            raise Fault(400, f"`action` is one of {', '.join(POOL_ACTIONS)}")
+        control = self._pools().get(target)
+        if control is None:
+            raise Fault(404, f"there is no target {target}; there is {', '.join(self._pools()) or 'none'}")
+        try:
+            failure = act(control, endpoint, question.body)
+            failure = failure if failure is None else await failure
+        except NotPossible as error:
+            raise Fault(409, str(error)) from error
+        return Answer(200, {"failure": failure or None, "pool": {**asdict(control.report()), "target": target}})
+
+    def _pools(self) -> dict[str, PoolControl]:
+        return pools_of(self._live.current.configuration)
 
     async def reload(self, question: Question) -> Answer:
         """``{"dry_run": true}`` only looks."""
@@ -114,6 +170,34 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 def _time(seconds: float) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
+
+
+def _certificate(pair: KeyPair) -> dict[str, Any]:
+    return {"source": pair.source, "names": list(pair.names), "kind": pair.kind, "expires": pair.expires.isoformat()}
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise Fault(400, f"`{name}` is missing, or no text")
+    return value
+
+
+def _weigh(control: PoolControl, endpoint: str, body: Mapping[str, Any]) -> None:
+    weight = body.get("weight")
+    if not isinstance(weight, int) or isinstance(weight, bool):
+        raise Fault(400, "`weight` is a number")
+    control.weigh(endpoint, weight)
+
+
+POOL_ACTIONS: dict[str, Callable[[PoolControl, str, Mapping[str, Any]], Any]] = {
+    "drain": lambda control, endpoint, _: control.drain(endpoint),
+    "undrain": lambda control, endpoint, _: control.undrain(endpoint),
+    "eject": lambda control, endpoint, _: control.eject(endpoint, "ejected by an operator"),
+    "probe": lambda control, endpoint, _: control.probe(endpoint),
+    "weight": _weigh,
+}
+"""Each answers None, or an awaitable of what failed, "" if nothing did."""
 
 
 def _boolean(body: Mapping[str, Any], name: str) -> bool:

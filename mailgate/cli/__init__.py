@@ -18,6 +18,7 @@ from mailgate.cli.fmt import fmt
 from mailgate.cli.health import health, status
 from mailgate.cli.help import help_command
 from mailgate.cli.lsp import lsp
+from mailgate.cli.pool import pool
 from mailgate.cli.reload import reload_command
 
 
@@ -42,5 +43,6 @@ main.add_command(fmt)
 main.add_command(health)
 main.add_command(help_command)
 main.add_command(lsp)
+main.add_command(pool)
 main.add_command(reload_command)
 main.add_command(status)

@@ -37,6 +37,7 @@ from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.certificates import LINE as LISTENER_TLS
 from mailgate.registry.certificates import ListenerTls
 from mailgate.smtp.settings import ServerSettings
+from mailgate.tls.pairs import KeyPair
 from mailgate.tls.live import LiveContexts
 
 _events = EventLog("mailgate.inbound")
@@ -215,6 +216,11 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
     def ports(self) -> tuple[Port, ...]:
         """Open after `bind`."""
         return tuple(self._ports)
+
+    @property
+    def certificates(self) -> list[KeyPair]:
+        """What it shows to clients; those of a lookup are not among them."""
+        return [] if self._contexts is None else [pair for pair, _ in self._contexts.pairs]
 
     @property
     def session_count(self) -> int:

@@ -19,7 +19,7 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.inbound.trust import NO_TRUST, Networks, TrustSettings, within
 from mailgate.message.envelope import Session
-from mailgate.message.tally import Tally
+from mailgate.message.tally import Tally, by_class
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.server import ServerSession
 from mailgate.smtp.settings import ServerSettings
@@ -132,7 +132,7 @@ class Sessions:
         self.events = EventLog("mailgate.inbound")
         self.accepting = False
         self.draining = False
-        greeter = ServerSession(server)
+        greeter = ServerSession(replace(server, replies=by_class()))
         greeter.greet()
         self.greeting = greeter.output()
         """The same for every connection, so that one that says nothing needs no session."""

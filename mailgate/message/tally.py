@@ -26,7 +26,7 @@ class Tally:
         self.tls: dict[str, int] = {}
         """Finished handshakes, by version."""
         self.replies = by_class()
-        """Everything that was said to clients."""
+        """Everything that was said to clients after the greeting."""
         self.senders = by_class()
         """Answers to MAIL."""
         self.recipients = by_class()
