@@ -35,6 +35,7 @@ class Event(Enum):
     CONFIGURATION_RELEASED = "configuration.released"  # old: the last session of a replaced one has ended, so many are left
     CONTROL_UNAVAILABLE = "control.unavailable"  # reason: the gateway runs without its control socket
     LISTENER_OPEN = "listener.open"  # listener, address
+    LISTENER_SOCKET = "listener.socket"  # address, error: a reload could not give its unix socket the new owner or mode
     LISTENER_CLOSE = "listener.close"  # address, error: the socket could not be closed cleanly
     SESSION_OPEN = "session.open"  # session, listener, client, peer (a proxy that speaks for the client) (debug)
     SESSION_CLOSE = "session.close"  # session, listener, client, peer, reason, messages

@@ -25,6 +25,7 @@ from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions, TransactionLike
 from mailgate.inbound.tls_settings import contexts_of
 from mailgate.inbound.trust import TrustDirectives
+from mailgate.inbound.unix_sockets import SocketDirectives
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
 from mailgate.message.tally import Tally
@@ -46,7 +47,9 @@ KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCOD
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
-class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, PipelineBlock, Module):
+class Listener(
+    LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, SocketDirectives, PipelineBlock, Module
+):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
     is_listener = True
@@ -234,6 +237,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
         advise(self, report)
         self.check_logins(report)
         self.check_admission(report)
+        self.check_sockets(report)
         self._contexts = contexts_of(self, report)
         if self.damaged or (self.tls is not None and self.tls.word != "off"):
             return  # what is wrong with `tls` has been said
@@ -291,6 +295,7 @@ class Listener(LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, Tru
                     str(endpoint),
                     inherited.pop(place_of(*place), None),
                     implicit_tls=self.is_tls_from_start(endpoint),
+                    access=self.socket_access,
                 )
                 self._ports.append(port)
                 _events.debug(Event.LISTENER_OPEN, listener=self.name, address=port.address)

@@ -9,12 +9,14 @@ address never comes in IPv6 clothes (RFC 4291 2.5.5.2) past a rule that names it
 At a reload the sockets of an address go from the old `Port` to the new one as they are: what waits in the kernel's queue is
 accepted by the new one, and nobody is refused in between.
 
-A unix socket whose file was left behind is removed, but only when nobody listens on it any more and only if it is a socket.
+A unix socket has its owner, group and mode before anybody can connect to it. One whose file was left behind is removed, but
+only when nobody listens on it any more and only if it is a socket.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any
 
@@ -27,6 +29,7 @@ from twisted.python.failure import Failure
 from mailgate.events import Event
 from mailgate.inbound.protocol import Connection
 from mailgate.inbound.sessions import LINGER, Sessions
+from mailgate.inbound.unix_sockets import DEFAULT_ACCESS, SocketAccess
 from mailgate.net.unix import remove_stale
 
 BACKLOG = 1024
@@ -112,6 +115,7 @@ class Port:
         predecessor: Port | None = None,
         *,
         implicit_tls: bool = False,
+        access: SocketAccess = DEFAULT_ACCESS,
     ) -> None:
         self.address = address
         self.key = place_of(scheme, host, port, path)
@@ -119,6 +123,7 @@ class Port:
         self._acceptor = Acceptor(sessions, address, implicit_tls)
         self._ports: list[Any] = []
         self._paused: list[Any] = []
+        self._access = access
         self._predecessor = predecessor
         if predecessor is not None:
             return
@@ -150,6 +155,11 @@ class Port:
 
     def _take_over(self, old: Port) -> None:
         self._predecessor = None
+        if self._access != old._access:
+            try:
+                self._access.apply(self.key[0])
+            except OSError as error:  # privileges were dropped
+                self._sessions.events.error(Event.LISTENER_SOCKET, address=self.address, error=error.strerror)
         self._ports, old._ports = old._ports, []
         for opened in self._ports:
             before, opened.factory = opened.factory, self._acceptor
@@ -201,7 +211,16 @@ class Port:
     def _listen_unix(self, path: str) -> Any:
         try:
             remove_stale(path)
-            return self._sessions.reactor.listenUNIX(path, self._acceptor, BACKLOG)
+            if not self._access.gives_away:
+                return self._sessions.reactor.listenUNIX(path, self._acceptor, BACKLOG, self._access.mode)
+            opened = self._sessions.reactor.listenUNIX(path, self._acceptor, BACKLOG, 0o600)
+            try:
+                self._access.apply(path)
+            except OSError:
+                maybeDeferred(opened.stopListening).addErrback(lambda _: None)  # it looks for the file in its next turn
+                os.unlink(path)
+                raise
+            return opened
         except CannotListenError as error:
             raise self._error(error.socketError) from error.socketError
         except OSError as error:

@@ -128,6 +128,12 @@ CODES = {
         bad=lmtp("xclient {\n        trust 0.0.0.0/0\n    }\ndiscard"),
         good=lmtp("xclient {\n        trust 10.0.0.7\n    }\ndiscard"),
     ),
+    "E0724": Entry(
+        "no such user or group",
+        "`socket_owner` and `socket_group` take names of this machine, or numbers.",
+        bad=lmtp("socket_owner no-such-user-here\ndiscard").replace("tcp://127.0.0.1:2524", "unix://in.sock"),
+        good=lmtp("socket_owner 0\ndiscard").replace("tcp://127.0.0.1:2524", "unix://in.sock"),
+    ),
     "W0722": Entry(
         "a certificate that has expired, or soon will",
         "It ends within 14 days, so its renewal probably fails. A new one written to the same file is taken over at once, without"
