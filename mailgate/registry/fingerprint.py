@@ -11,6 +11,8 @@ import os
 from collections.abc import Collection
 from typing import Any
 
+from mailgate.config.conditions import Condition
+from mailgate.config.dynamic import Computed, Dynamic, Result
 from mailgate.config.line import Args, Chosen, List, OneOf, Value
 from mailgate.config.places import Path
 from mailgate.config.schema import Argument, Block, Directive
@@ -31,6 +33,10 @@ def _of(type_: Value | None, value: Any) -> Any:
         return fingerprint(value)
     if isinstance(type_, Path) and isinstance(value, str):
         return value, _state(value)
+    if isinstance(value, Dynamic):
+        return tuple((_of_condition(branch.condition), _of_result(type_, branch.result)) for branch in value.branches)
+    if isinstance(value, Condition):
+        return _of_condition(value)
     if isinstance(value, Chosen):
         inner = type_.forms.get(value.word) if isinstance(type_, OneOf) else None
         return value.word, _of(inner, value.value)
@@ -39,6 +45,20 @@ def _of(type_: Value | None, value: Any) -> Any:
             return tuple(_of(element, one) for element, one in zip(type_.elements, value, strict=False))
         return tuple(_of(type_.element if isinstance(type_, List) else type_, one) for one in value)
     return value
+
+
+def _of_condition(condition: Condition | None) -> Any:
+    """What an expression says, and the tables that it asks."""
+    if condition is None:
+        return None
+    expression = condition.expression
+    if "is_local" in expression.text:  # local_domains is no part of it
+        return condition
+    return expression.text, tuple(fingerprint(table) if isinstance(table, Block) else table for table in expression.tables)
+
+
+def _of_result(type_: Value | None, result: Result) -> Any:
+    return _of_condition(result.test) if isinstance(result, Computed) else _of(type_, result.value)
 
 
 def _state(path: str) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from mailgate.config.expression_types import BOOLEAN, Scope
 from mailgate.config.formatter import format_text
 from mailgate.config.references import Reference, settle
 from mailgate.config.schema import Directive
+from mailgate.registry.fingerprint import fingerprint
 from mailgate.smtp.reply import TemporaryError
 from tests.config.expressions import Table
 from tests.config.settings import Settings, read
@@ -253,3 +254,28 @@ class PropertyTests(SynchronousTestCase):
         for test, value in reversed(lines):
             nested = f"(if {test} then {value} else {nested})"
         self.assertEqual(compile_expression(nested, scope)(env), wanted, nested)
+
+
+class FingerprintTests(SynchronousTestCase):
+    """A reload carries over what was told the same."""
+
+    def of(self, text: str, **known: Any) -> Any:
+        values, report = read(text, **known)
+        self.assertEqual(render(report.diagnostics), "")
+        block = Settings()
+        block.__dict__.update(values)
+        return fingerprint(block)
+
+    def test_the_same_choice_is_the_same(self) -> None:
+        text = (
+            "hostname {\n if retry_num == 0 then a\n else (lower(sender_domain))\n}\nsource_ip {\n if size then ::1\n else ::2\n}"
+        )
+        self.assertEqual(self.of(text), self.of(text.replace("  ", " ")))
+        for old, new in (("== 0", "== 1"), ("then a", "then b"), ("lower", "upper"), ("::2", "::3"), ("if size", "if not size")):
+            self.assertNotEqual(self.of(text), self.of(text.replace(old, new)), (old, new))
+
+    def test_what_asks_a_table_is_as_the_table(self) -> None:
+        text = 'hostname {\n if lookup(&people, sender) == "x" then a\n else b\n}'
+        one, other = Table(), Table()
+        self.assertEqual(self.of(text, people=one), self.of(text, people=one))
+        self.assertNotEqual(self.of(text, people=one), self.of(text, people=other))
