@@ -156,7 +156,8 @@ class Attempts:
         requiretls = self._envelope.parameters.requiretls
         if endpoint.constant:
             return endpoint.requiretls_link if requiretls else endpoint.link
-        return endpoint.link_for(self._variables.to(endpoint.settings.host), requiretls=requiretls)
+        settings = endpoint.settings
+        return endpoint.link_for(self._variables.to(settings.host, settings.mx), requiretls=requiretls)
 
     @property
     def _variables(self) -> DeliveryVariables:

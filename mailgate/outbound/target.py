@@ -204,14 +204,14 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         for settings, weight in zip(self._endpoints, self._weights, strict=True):
             circuit = inherited.circuit(settings.label, health) if inherited is not None else None
             if circuit is None:
-                heard = _reporter(self._log, self.label, settings.label)
+                heard = endpoint_reporter(self._log, self.label, settings.label)
                 circuit = Circuit(health, adapters.reactor, adapters.random, heard)
             endpoints.append(Endpoint(settings, circuit, weight))
         pool = Pool(pool_settings(self), endpoints, adapters.reactor, self._log, self.label)
         return Estate(self._told, health, endpoints, pool)
 
 
-def _reporter(log: EventLog, target: str, endpoint: str) -> Callable[[Change], None]:
+def endpoint_reporter(log: EventLog, target: str, endpoint: str) -> Callable[[Change], None]:
     """It outlives the target that made it: the health of an endpoint goes on over reloads."""
 
     def changed(change: Change) -> None:

@@ -81,11 +81,12 @@ def timeouts(written: Written) -> Timeouts:
     steps: dict[str, float] = {}
     for block in (written.target, written.block):
         if isinstance(block, TimeoutSettings):
-            steps.update(_written(block))
+            steps.update(written_steps(block))
     return Timeouts(**steps)
 
 
-def _written(block: TimeoutSettings) -> Iterator[tuple[str, float]]:
+def written_steps(block: TimeoutSettings) -> Iterator[tuple[str, float]]:
+    """The steps that a block sets, by whichever name."""
     if block.span_of("timeouts"):
         for item in block.timeouts.items:
             yield item.name, item.value

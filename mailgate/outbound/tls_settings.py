@@ -160,7 +160,7 @@ def _mistakes(block: TlsSettings) -> Iterator[tuple[str, str]]:
 def endpoint_tls(written: Written, address: v.EndpointAddress, auth: Authentication, default: TlsMode) -> EndpointTls:
     """:raises PolicyError, TlsError: for what can't be."""
     insecure = written.value("auth_insecure")
-    names = (*([address.host] if written.value("tls_verify_host") else []), *written.value("tls_verify_name"))
+    names = names_of(written, address.host)
     mode = effective_mode(
         TlsWords(
             address.scheme,
@@ -175,6 +175,17 @@ def endpoint_tls(written: Written, address: v.EndpointAddress, auth: Authenticat
     )
     _check_certificate(written, address, auth)
     secret = auth.credentials is not None and not insecure and address.scheme != "unix"
+    normal, strict = decisions(written, mode, address, secret=secret)
+    context = _context(written)
+    if normal.start is not Start.NEVER and normal.on_bad_peer is not OnFailure.IGNORE and not context.trusts_anybody:
+        text = f"`tls {mode.value}` trusts nobody: it needs `root_ca`, `ca` of a `pki`, or `tls_default_ca yes`"
+        raise PolicyError("tls_default_ca", text)
+    return EndpointTls(mode, names, normal, strict, context, written.value("tls_capture_peer_cert"))
+
+
+def decisions(written: Written, mode: TlsMode, address: v.EndpointAddress, *, secret: bool = False) -> tuple[Decision, Decision]:
+    """For messages as they are, and for those that ask for REQUIRETLS."""
+    names = names_of(written, address.host)
     normal, strict = (
         decide(
             mode,
@@ -187,11 +198,12 @@ def endpoint_tls(written: Written, address: v.EndpointAddress, auth: Authenticat
         )
         for requiretls in (False, True)
     )
-    context = _context(written)
-    if normal.start is not Start.NEVER and normal.on_bad_peer is not OnFailure.IGNORE and not context.trusts_anybody:
-        text = f"`tls {mode.value}` trusts nobody: it needs `root_ca`, `ca` of a `pki`, or `tls_default_ca yes`"
-        raise PolicyError("tls_default_ca", text)
-    return EndpointTls(mode, names, normal, strict, context, written.value("tls_capture_peer_cert"))
+    return normal, strict
+
+
+def names_of(written: Written, host: str) -> tuple[str, ...]:
+    """The names to verify for a host."""
+    return (*([host] if written.value("tls_verify_host") else []), *written.value("tls_verify_name"))
 
 
 def _check_certificate(written: Written, address: v.EndpointAddress, auth: Authentication) -> None:

@@ -36,9 +36,9 @@ class DeliveryVariables:
         self.remote_ip = remote_ip
         self.local_ip: IpAddress | None = None
 
-    def to(self, host: str) -> DeliveryVariables:
-        """The same message, on its way to a host, which may be an address."""
-        return DeliveryVariables(self._envelope, self._recipients, self.size, host.casefold(), _address(host))
+    def to(self, host: str, mx: str = "") -> DeliveryVariables:
+        """The same message, on its way to a host, which may be an address: of the host ``mx``, if that is given."""
+        return DeliveryVariables(self._envelope, self._recipients, self.size, (mx or host).casefold(), _address(host))
 
     @property
     def envelope(self) -> Envelope:

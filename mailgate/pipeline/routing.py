@@ -87,6 +87,8 @@ class Plan:
     key: tuple[Any, ...] = ()
     """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
     is_irrevocable: bool = False
+    is_grouped: bool = False
+    """Its transaction is one of several of its target: `find_group` comes before it is promised."""
     final_answer: object = None
     """What it depends on: equal for those who share the answer (docs/architecture.md, "Delivering once")."""
     delivery: Any = None
@@ -96,8 +98,14 @@ class Plan:
         self.key = (self.target, self.body_modifiers, self.envelope)  # one envelope for each sender: Routing._with_sender
         if self.target is not None:
             finality = self.target.finality
-            self.is_irrevocable = finality is Finality.TRANSACTION or finality is Finality.RECIPIENT
+            self.is_irrevocable = finality is not Finality.TWO_PHASE and finality is not Finality.DISCARD
+            self.is_grouped = finality is Finality.GROUP
             self.final_answer = (self.key, self.recipient) if finality is Finality.RECIPIENT else self.key
+
+    async def find_group(self) -> None:
+        """Of a target that makes transactions by groups of recipients. :raises MailError: there is none for this one."""
+        group = self.target.group(self.envelope, self.recipient)
+        self.key = self.final_answer = (*self.key, await group if hasattr(group, "__await__") else group)
 
 
 class Routing:

@@ -239,6 +239,9 @@ class Transaction:
         offered: list[Plan] = []
         try:
             plans = await self._routing.plan(self._path, recipient)
+            for plan in plans:
+                if plan.is_grouped:
+                    await plan.find_group()
             self._answers.admit(plans)
             for plan in plans:
                 if plan.target is None:

@@ -130,7 +130,7 @@ class Zone:
             response.authority.append(dns.rrset.from_text("org.", 300, "IN", "NS", "a.gtld.example."))
             return [response.to_wire()]
         self._fill(response, question.name, kind, action)
-        whole = response.to_wire(max_size=65535)
+        whole = response.to_wire(max_size=65535, want_shuffle=False)
         limit = max(query.payload, 512)
         if by == "udp" and (action is Action.TRUNCATE or len(whole) > limit):
             response.flags |= dns.flags.TC

@@ -1,0 +1,202 @@
+"""From a recipient to the addresses that take its mail: what target.remote asks of the DNS, and in what order it will try.
+
+`Directory.route` says where the mail of a recipient goes: a `Route`. Recipients whose routes have the same ``key`` share a
+transaction: the domains have the same MX hosts with the same preferences. `Directory.stops` then gives the addresses of a route,
+in the order in which they are tried.
+
+- Denials are permanent, failures temporary: an address that could not be asked for is never one that does not exist.
+- All hosts of a route are asked for at once; those that fail are left out while others are there.
+- A host that is this gateway (by name, or by an address) prunes itself and whatever is not preferred to it.
+- Loopback, unspecified, multicast and own addresses are left out, whatever the DNS says.
+
+RFC 5321 5.1, RFC 7505; what is decided is in mx.py and ip_strategy.py, what is asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+
+from mailgate.dns.answer import Answer, Status
+from mailgate.dns.failure import DnsFailure
+from mailgate.dns.resolver import Addresses, Resolver
+from mailgate.net.waiting import Wait, start
+from mailgate.outbound.ip_strategy import IpStrategy, families_of, in_order
+from mailgate.outbound.mx import LOOPS_BACK, Exchange, Exchanges, exchanges, refusal_of, without_us
+from mailgate.smtp.address import Address, ascii_domain
+from mailgate.smtp.reply import MailError, Reply
+
+LOOKUP_FAILED = Reply(451, "4.4.3", "The hosts of this domain can't be looked up at present, try again later")
+NO_HOST = Reply(550, "5.4.4", "No host that takes the mail of this domain has an address")
+NOWHERE = Reply(550, "5.4.4", "The hosts of this domain have only addresses that no mail is sent to")
+NO_LITERALS = Reply(550, "5.1.2", "Mail is not sent to address literals")
+NO_DOMAIN = Reply(550, "5.1.2", "The address has no domain that mail could be sent to")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """Where the mail of a domain goes. ``answer`` is its MX answer; None for an address literal, which ``literal`` is."""
+
+    key: Hashable
+    domain: str
+    answer: Answer | None = None
+    literal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One address of one host; ``host`` is "" for an address literal."""
+
+    host: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryRules:
+    """What holds for all messages of a target."""
+
+    own_names: frozenset[str] = frozenset()
+    is_own: Callable[[str], bool] = lambda _: False
+    allow_loopback: bool = False
+    address_literals: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What may differ by message: functions of the host, since expressions see it."""
+
+    mx_limit: int
+    strategy: Callable[[str], Any]
+    """Maybe awaitable `IpStrategy`."""
+    multihomed_limit: Callable[[str], Any]
+    """Maybe awaitable int."""
+
+
+class Directory:
+    """See the module's docstring."""
+
+    def __init__(self, resolver: Resolver, random: Random, rules: DirectoryRules) -> None:
+        self._resolver = resolver
+        self._random = random
+        self._rules = rules
+
+    async def route(self, address: Address) -> Route:
+        """:raises MailError: nobody takes this recipient's mail, or that can't be said at present."""
+        domain = address.domain
+        if domain.startswith("["):
+            return self._literal(domain)
+        name = ascii_domain(domain.removesuffix("."))
+        if name is None:
+            raise MailError(NO_DOMAIN)
+        try:
+            answer = await self._resolver.mx(name)
+        except DnsFailure as failure:
+            raise MailError(LOOKUP_FAILED, str(failure)) from failure
+        exchanges(answer, self._rules.own_names, self._random, 1)  # refuses what goes nowhere
+        if answer.status is Status.NODATA:
+            return Route(("implicit", name), name, answer)
+        named = frozenset((record.preference, record.exchange.to_text().lower()) for record in answer.records)
+        return Route(("mx", named), name, answer)
+
+    def _literal(self, domain: str) -> Route:
+        if not self._rules.address_literals:
+            raise MailError(NO_LITERALS)
+        text = domain.strip("[]")
+        try:
+            address = str(ip_address(text[5:] if text[:5].casefold() == "ipv6:" else text))
+        except ValueError:
+            raise MailError(NO_DOMAIN) from None
+        return Route(("literal", address), domain, literal=address)
+
+    async def stops(self, route: Route, choices: Choices) -> list[Stop]:
+        """At least one. :raises MailError: there is none, or that can't be said at present."""
+        if route.answer is None:
+            self._refuse(route.literal)
+            return [Stop("", route.literal)]
+        chosen = exchanges(route.answer, self._rules.own_names, self._random, choices.mx_limit)
+        found = await self._addresses(chosen, choices)
+        return await self._in_order(chosen, found, choices)
+
+    async def _addresses(self, chosen: Exchanges, choices: Choices) -> dict[str, Addresses | DnsFailure]:
+        """Of all hosts, asked for at once."""
+        waiting = {exchange.host: start(self._ask(exchange.host, choices)) for exchange in chosen.hosts}
+        try:
+            return {host: await one if isinstance(one, Wait) else one for host, one in waiting.items()}
+        except CancelledError:
+            for one in waiting.values():
+                if isinstance(one, Wait):
+                    one.cancel()
+            raise
+
+    async def _ask(self, host: str, choices: Choices) -> Addresses | DnsFailure:
+        strategy: IpStrategy = await settled(choices.strategy(host))
+        try:
+            return await self._resolver.addresses(host, families_of(strategy))
+        except DnsFailure as failure:
+            return failure
+
+    async def _in_order(self, chosen: Exchanges, found: dict[str, Addresses | DnsFailure], choices: Choices) -> list[Stop]:
+        usable: dict[str, Addresses] = {}
+        ours: set[str] = set()
+        failure: DnsFailure | None = None
+        nowhere = False
+        for exchange in chosen.hosts:
+            addresses = found[exchange.host]
+            if isinstance(addresses, DnsFailure):
+                failure = addresses
+            elif addresses.status is Status.FOUND:
+                good = self._good(addresses)
+                if self._is_ours(addresses):
+                    ours.add(exchange.host)
+                elif good.ipv4 or good.ipv6:
+                    usable[exchange.host] = good
+                else:
+                    nowhere = True
+            failure = failure or (addresses.failure if isinstance(addresses, Addresses) else None)
+        hosts: list[Exchange] = list(chosen.hosts)
+        if ours:
+            hosts = without_us(hosts, lambda exchange: exchange.host in ours)
+        stops: list[Stop] = []
+        for exchange in hosts:
+            if exchange.host in usable:
+                stops += await self._stops_of(exchange, usable[exchange.host], choices)
+        if stops:
+            return stops
+        if failure is not None:
+            raise MailError(LOOKUP_FAILED, str(failure))
+        raise MailError(NOWHERE if nowhere else NO_HOST)
+
+    async def _stops_of(self, exchange: Exchange, addresses: Addresses, choices: Choices) -> list[Stop]:
+        strategy = await settled(choices.strategy(exchange.host))
+        limit = await settled(choices.multihomed_limit(exchange.host))
+        chosen = in_order(strategy, addresses.ipv4, addresses.ipv6, limit)
+        return [Stop(exchange.host, address) for address in chosen]
+
+    def _is_ours(self, addresses: Addresses) -> bool:
+        if self._rules.allow_loopback:
+            return False
+        return any(self._rules.is_own(address) for address in (*addresses.ipv4, *addresses.ipv6))
+
+    def _good(self, addresses: Addresses) -> Addresses:
+        """Without those that no mail is sent to."""
+        ipv4 = tuple(address for address in addresses.ipv4 if not self._refusal(address))
+        ipv6 = tuple(address for address in addresses.ipv6 if not self._refusal(address))
+        return Addresses(addresses.name, addresses.status, ipv4, ipv6, addresses.canonical, addresses.secure, addresses.failure)
+
+    def _refusal(self, address: str) -> str:
+        return refusal_of(address, self._rules.is_own, allow_loopback=self._rules.allow_loopback)
+
+    def _refuse(self, address: str) -> None:
+        reason = self._refusal(address)
+        if reason:
+            raise MailError(LOOPS_BACK if self._rules.is_own(address) else NOWHERE, reason)
+
+
+async def settled(value: Any) -> Any:
+    """The value, awaited if it has to be."""
+    return await value if hasattr(value, "__await__") else value
