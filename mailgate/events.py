@@ -72,6 +72,7 @@ class Event(Enum):
     TABLE_RELOADED = "table.reloaded"  # table, path, entries
     TABLE_FAILED = "table.failed"  # table, path, reason
     QUEUE_STORE = "queue.store"  # queue or file, error: results can't be recorded, deliveries pause; or recovered
+    COPY_FAILED = "copy.failed"  # message, target, to, reply: copy_to could not keep its copy
     QUEUE_RETRY = "queue.retry"  # message, queue, to, reply, kind (class of failure), retry (attempts so far), retry_in
     QUEUE_HELD = "queue.held"  # queue, message, reason
     QUEUE_DESTINATION_DOWN = "queue.destination_down"  # queue, destination, reason, retry_in: all who wait for it wait
@@ -79,8 +80,6 @@ class Event(Enum):
     UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
     REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
-    LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
-    LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
     LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
     LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows

@@ -8,8 +8,8 @@ What a table holds is not known here, with two exceptions that a table states it
 are written in the configuration) and ``matches_all``.
 
 Diagnostics: E0801 empty block, E0802 decisions that exclude each other, E0803 rules without a default, E0804 duplicate or
-shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle, E0808 `on_split queue` without a queue; W0801
-`on_split allow`, W0802 postmaster.
+shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle, E0808 and E0809 `on_split queue` and `copy_to` without
+a queue; W0801 `on_split allow`, W0802 postmaster.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mailgate.config.domains import NOTHING_LOCAL, LocalDomains
 from mailgate.config.expression import tokenize
 from mailgate.config.schema import Block, Item
 from mailgate.config.source import Span
+from mailgate.interfaces import Finality
 from mailgate.pipeline.check import SESSION_STAGES, has_message_stage, has_session_stage, stages_of
 from mailgate.pipeline.grammar import PipelineBlock, PipelineRules, Split
 from mailgate.pipeline.modifiers import takes_part
@@ -218,14 +219,18 @@ class _Compiler:
                 hint="one of them in each block",
                 notes=(f"`{first.name}` is at {first.span}",),
             )
+        copies = [item for item in block.items if item.name == "copy_to"]
+        if copies and (not handling or handling[0].name not in ("deliver_to", "reroute")):
+            hint = "`deliver_to &QUEUE`, if it is to get all of the mail"
+            self._report.error(copies[0].span, "`copy_to` stands beside `deliver_to` or `reroute`", code="E0802", hint=hint)
         if handling:
-            return self._handling(handling)
+            return self._handling(handling, copies)
         side, items = next((side, items) for side, items in by_side.items() if items)
         return self._rules(block, title, side, items, outer)
 
     # Handling
 
-    def _handling(self, items: list[Item]) -> Handling:
+    def _handling(self, items: list[Item], copies: list[Item]) -> Handling:
         first = items[0]
         for item in items[1:]:
             if item.name != first.name or item.name != "deliver_to":
@@ -237,8 +242,15 @@ class _Compiler:
         if first.name == "discard":
             return Discard(first.span)
         if first.name == "reroute":
-            return Deliver((Through(self.router(first.value, "reroute"), first.span),), first.span)
-        return Deliver(tuple(self._steps(items)), first.span)
+            return Deliver((Through(self.router(first.value, "reroute"), first.span), *self._copies(copies)), first.span)
+        return Deliver((*self._steps(items), *self._copies(copies)), first.span)
+
+    def _copies(self, items: list[Item]) -> Iterator[DeliverTo]:
+        for item in items:
+            if getattr(item.value, "finality", None) is not Finality.TWO_PHASE:
+                self._report.error(item.span, "`copy_to` needs a target.queue", code="E0809")
+            else:
+                yield DeliverTo(item.value, item.span, copy=True)
 
     def _steps(self, items: list[Item]) -> Iterator[DeliverTo | Through]:
         seen: dict[int, Item] = {}

@@ -60,7 +60,13 @@ class HandlingBlock(Block):
         doc="Pass the rewritten envelope through another pipeline.",
         origin="maddy",
     )
-    copy_to = Refused("copy_to", "copies need a queue, which this version does not have")
+    copy_to = Directive(
+        "copy_to",
+        v.ReferenceTo("target"),
+        repeatable=True,
+        doc="Beside deliver_to or reroute: what is accepted goes into this queue too. A copy that fails is logged, and changes no"
+        " answer.",
+    )
     after_body = Refused("after_body", "decisions after the body need a queue, which this version does not have")
 
 

@@ -42,6 +42,8 @@ class DeliverTo:
     target: Any
     """An ITarget."""
     span: Span | None = None
+    copy: bool = False
+    """`copy_to`: made once everything else was accepted, and nobody hears of it."""
 
     @property
     def is_irrevocable(self) -> bool:

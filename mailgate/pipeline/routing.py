@@ -86,6 +86,8 @@ class Plan:
     """``file:line`` of the decision."""
     key: tuple[Any, ...] = ()
     """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
+    copy: bool = False
+    """`copy_to`: made when everything else was accepted."""
     is_irrevocable: bool = False
     is_grouped: bool = False
     """Its transaction is one of several of its target: `find_group` comes before it is promised."""
@@ -230,7 +232,7 @@ class Routing:
             return
         for step in handling.steps:
             if isinstance(step, DeliverTo):
-                plans.append(Plan(step.target, envelope, recipient, modified_by, judged_by, place(step.span)))
+                plans.append(Plan(step.target, envelope, recipient, modified_by, judged_by, place(step.span), copy=step.copy))
             else:
                 await self.through(step, envelope, recipient, modified_by, judged_by, plans)
 

@@ -25,6 +25,7 @@ from mailgate.config.lexer import Token
 from mailgate.config.line import Line, List, Value
 from mailgate.config.references import ReferenceTo
 from mailgate.config.schema import REQUIRED, Argument, Directive, Item
+from mailgate.config.text_forms import table_key
 from mailgate.interfaces import ITable
 from mailgate.net.waiting import begin
 from mailgate.pipeline.compile import NamedPipeline
@@ -40,7 +41,7 @@ from mailgate.pipeline.explain import (
     find_listener,
     read_address,
 )
-from mailgate.pipeline.lookup import Answers, Kept, Lookups, not_asked, table_key
+from mailgate.pipeline.lookup import Answers, Kept, Lookups, not_asked
 from mailgate.registry import Configuration, Module
 from mailgate.smtp.address import AddressError
 from mailgate.smtp.reply import Reply

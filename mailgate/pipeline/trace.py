@@ -246,8 +246,7 @@ class TracedRouting(Routing):
         self.trace.add(Node(Kind.REWRITE, _heading_of(modifier), place(span), reason, changed, entry))
 
     def note_check(self, check: Any, stage: str, verdict: object) -> None:
-        reason = str(verdict) if isinstance(verdict, Reply) else "failed" if verdict is not None else check.passes
-        self.trace.add(Node(Kind.CHECK, _heading_of(check), place(check.span), f"{stage}: {reason}", verdict is None))
+        self.trace.add(check_node(check, stage, verdict))
 
     @property
     def asked(self) -> int:
@@ -382,6 +381,13 @@ class _Check:
         return await listened(self, stage, lambda: getattr(self._state, stage)(subject), self._routing.note_check)
 
 
+def check_node(check: Any, stage: str, verdict: object) -> Node:
+    """What a check said: None, a `Reply`, or that it failed."""
+    passes = getattr(check, "passes", "passes")
+    reason = str(verdict) if isinstance(verdict, Reply) else "failed" if verdict is not None else passes
+    return Node(Kind.CHECK, _heading_of(check), place(getattr(check, "span", None)), f"{stage}: {reason}", verdict is None)
+
+
 async def listened(check: Any, stage: str, ask: Callable[[], Any], note: Callable[[Any, str, object], None]) -> Any:
     """Ask a check, and note what it said; nothing of one that nobody waited for."""
     verdict: object = "failed"
@@ -409,7 +415,12 @@ def delivery_node(step: DeliverTo) -> Node:
     endpoint = first_endpoint(step.target)
     reason = f"to {endpoint}" if endpoint else ""
     return Node(
-        Kind.DELIVER, _word("deliver_to", step.span), place(step.span), reason, target=step.target.label, endpoint=endpoint
+        Kind.DELIVER,
+        _word("copy_to" if step.copy else "deliver_to", step.span),
+        place(step.span),
+        reason,
+        target=step.target.label,
+        endpoint=endpoint,
     )
 
 

@@ -32,7 +32,7 @@ from mailgate.message.header import sendable
 from mailgate.message.message import Message
 from mailgate.message.received import received
 from mailgate.message.tally import Tally
-from mailgate.net.waiting import Wait, as_deferred, start
+from mailgate.net.waiting import Wait, as_deferred, spawn, start
 from mailgate.pipeline.answers import (
     DISCARDED,
     NO_ANSWER,
@@ -44,6 +44,7 @@ from mailgate.pipeline.answers import (
     with_id,
 )
 from mailgate.pipeline.checks import ask, ask_each
+from mailgate.pipeline.copies import copy
 from mailgate.pipeline.grammar import Split
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
@@ -114,6 +115,7 @@ class _Accepted:
     name: str
     """The address as text."""
     plans: list[Plan]
+    copies: list[Plan]
 
 
 class Transaction:
@@ -242,6 +244,9 @@ class Transaction:
             for plan in plans:
                 if plan.is_grouped:
                     await plan.find_group()
+            copies = [plan for plan in plans if plan.copy] if len(plans) > 1 else []
+            if copies:
+                plans = [plan for plan in plans if not plan.copy]
             self._answers.admit(plans)
             for plan in plans:
                 if plan.target is None:
@@ -267,7 +272,7 @@ class Transaction:
         self._answers.accepted(plans)
         if len(self._deliveries) > 1 and self._answers.is_taken:
             self._drop_unused()
-        self._accepted.append(_Accepted(str(recipient.address), plans))
+        self._accepted.append(_Accepted(str(recipient.address), plans, copies))
         self._envelope.recipients.append(recipient)
         return reply if len(plans) == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
 
@@ -300,6 +305,7 @@ class Transaction:
             self._content_error = error
 
     async def _end(self) -> list[Reply]:
+        message: Message | None = None
         try:
             if self._content_error is not None:
                 raise self._content_error
@@ -334,8 +340,21 @@ class Transaction:
         if not self._done:
             self._log_outcome(answers)
             self._done = True
+            if any(one.copies for one in self._accepted):
+                self._make_copies(message, answers)
             self._release()
         return answers
+
+    def _make_copies(self, message: Message | None, answers: list[Reply]) -> None:
+        """Of what was accepted, for `copy_to`; the client does not wait for them."""
+        plans = [
+            plan
+            for number, one in enumerate(self._accepted)
+            if answers[number if self._settings.per_recipient else 0].is_success
+            for plan in one.copies
+        ]
+        if message is not None and plans:
+            spawn(copy(self.id, message, plans))
 
     def _header(self, body: Body) -> bytes:
         """The header section to send on: ours in front, without what claims to be ours.

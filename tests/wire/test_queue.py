@@ -300,3 +300,24 @@ class CopyTests(SimulatedCase):
         self.assertEqual([reply[:3] for reply in replies[-2:]], [b"250", b"550"])
         self.reactor.settle(HOUR)
         self.assertEqual([transaction.paths for transaction in archive.transactions], [[b"b@y.test"]])
+
+    def test_copy_to_gets_what_was_accepted_and_changes_no_answer(self) -> None:
+        hop, archive = self.hop(script={Step.DOT: [say(b"550 5.7.1 no")]}), self.hop()
+        gateway = self.gateway(
+            f"target.smtp next {{\n    targets {hop.endpoint}\n}}\ntarget.smtp archive {{\n    targets {archive.endpoint}\n}}\n"
+            "target.queue copies {\n    target &archive\n    bounce {\n        discard\n    }\n}\n"
+            f"smtp {SMTP} {{\n    tls off\n    deliver_to &next\n    copy_to &copies\n}}\n"
+        )
+        client = self.client()
+        self.assertEqual(self.deliver(client, b"b@y.test", content=message("refused"))[-1][:3], b"550")
+        self.assertEqual(self.deliver(client, b"b@y.test", b"c@y.test", content=message("taken"))[-1][:3], b"250")
+        self.reactor.settle(10)
+        (transaction,) = archive.transactions
+        self.assertIn(b"X-Token: taken\r\n", transaction.content)
+        self.assertEqual(transaction.paths, [b"b@y.test", b"c@y.test"])
+        queue: Any = gateway.configuration.instances["copies"]
+        queue.queue._paused = "a test says so"
+        self.assertEqual(self.deliver(client, b"b@y.test")[-1][:3], b"250")
+        self.reactor.settle(1)
+        self.assertEqual(len(gateway.logged("copy.failed")), 1)
+        queue.queue._paused = ""

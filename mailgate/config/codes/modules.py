@@ -176,6 +176,12 @@ CODES = {
         bad=lmtp(_NEXT, _WEIGHTED.format("ordered")),
         good=lmtp(_NEXT, _WEIGHTED.format("round_robin")),
     ),
+    "E0736": Entry(
+        "a name that can't be said in EHLO",
+        "RFC 5321 4.1.2 allows a domain, or an address in brackets: `[192.0.2.1]`, `[IPv6:2001:db8::1]`.",
+        bad=_target("hostname \"our gateway\""),
+        good=_target("hostname gateway.example.org"),
+    ),
     "E0735": Entry(
         "a value for TLS that can't be used",
         "A list of versions or ciphers that selects nothing, or a name that no certificate could have. `.example.net` stands for any"

@@ -42,6 +42,12 @@ CODES = {
         bad=lmtp("on_split queue &store\ndiscard", "target.maildir store ./store\n"),
         good=lmtp("on_split defer\ndiscard"),
     ),
+    "E0809": Entry(
+        "`copy_to` without a queue",
+        "A copy must not change what the client hears, so it is not sent on while the client waits: it goes into a queue.",
+        bad=lmtp("copy_to &store\ndeliver_to lmtp unix://other.sock", "target.maildir store ./store\n"),
+        good=lmtp("deliver_to lmtp unix://other.sock"),
+    ),
     "W0801": Entry(
         "`on_split allow` may deliver twice",
         "When one of several next hops refuses after others accepted, the client is told to try again, and those who have the"

@@ -1,0 +1,57 @@
+"""`copy_to`: what was accepted goes into a queue too, after the answer and without a say in it.
+
+A copy that can't be kept is a line in the log (`copy.failed`). Nothing here raises but a cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import CancelledError
+
+from mailgate.events import Event, EventLog
+from mailgate.message.message import Message
+from mailgate.pipeline.answers import NO_ANSWER
+from mailgate.pipeline.routing import Plan
+from mailgate.smtp.reply import Reply, reply_for
+
+_log = EventLog("mailgate.pipeline")
+
+
+async def copy(message_id: str, message: Message, plans: Sequence[Plan]) -> None:
+    """Make the copies, those with the same target, sender and modifiers together. The body is held until they are made."""
+    message.body.hold()
+    try:
+        groups: dict[object, list[Plan]] = {}
+        for plan in plans:
+            groups.setdefault(plan.key, []).append(plan)
+        for group in groups.values():
+            await _copy(message_id, message, group)
+    finally:
+        message.body.release()
+
+
+async def _copy(message_id: str, message: Message, plans: Sequence[Plan]) -> None:
+    target = plans[0].target
+    try:
+        for modifier in plans[0].body_modifiers:
+            modified = modifier.body(message)
+            message = modified if isinstance(modified, Message) else await modified
+        delivery = target.open(plans[0].envelope)
+        for plan in plans:
+            answer = delivery.rcpt(plan.recipient)
+            reply = answer if isinstance(answer, Reply) else await answer
+            if not reply.is_success:
+                delivery.abort()
+                break
+        else:
+            replies = delivery.send(message)
+            replies = replies if isinstance(replies, list) else await replies
+            reply = next((one for one in replies if not one.is_success), replies[0] if replies else NO_ANSWER)
+    except CancelledError:
+        raise
+    except Exception as error:
+        reply = reply_for(error, message_id)
+    if not reply.is_success:
+        to = ",".join(f"<{plan.recipient.address}>" for plan in plans)
+        _log.warn(Event.COPY_FAILED, message=message_id, target=target.label, to=to, reply=reply)
