@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from ipaddress import ip_address
 
 
 def is_own_address(address: str) -> bool:
+    """Loopback addresses are everybody's, and so not meant."""
+    if ip_address(address.partition("%")[0]).is_loopback:
+        return False
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
