@@ -12,6 +12,7 @@ from mailgate.outbound.tls_policy import TlsMode
 LINK_DIRECTIVES = frozenset(
     {"tls", "require_tls", "tls_verify_name", "verify_failure", "auth_insecure", "tls_client", "tls_client_cert", "tls_sni"}
     | {"tls_protocols", "tls_ciphers", "tls_capture_peer_cert"}
+    | {"source_ip", "source_selection", "source_ip_fallback", "nonlocal_source"}
 )
 """Of which it matters whether they are written."""
 
@@ -61,6 +62,10 @@ def warnings_of(address: Any, link: LinkFacts) -> Iterator[Advice]:
         yield _idle("tls_verify_name", f"`tls {mode.value}` verifies nothing")
     if "verify_failure" in written and mode is not TlsMode.OPTIONAL_VERIFY:
         yield _idle("verify_failure", "it is for `tls optional_verify`")
+    if "source_ip" not in written:
+        for directive in ("source_selection", "source_ip_fallback", "nonlocal_source"):
+            if directive in written:
+                yield _idle(directive, "there is no `source_ip`")
     if mode is TlsMode.DISABLED and address.scheme == "tcp":
         for directive in ("tls_client", "tls_client_cert", "tls_sni", "tls_protocols", "tls_ciphers", "tls_capture_peer_cert"):
             if directive in written:

@@ -35,6 +35,7 @@ from mailgate.net.waiting import Wait
 from mailgate.outbound.endpoint import Link
 from mailgate.outbound.failure import Kind
 from mailgate.outbound.record import ConnectionFacts
+from mailgate.outbound.sources import Source
 from mailgate.smtp.client import Answer, ClientSession, Step
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.reply_parser import Fault
@@ -162,8 +163,7 @@ class Connection(Protocol):
         """For the record of an attempt, with the timings since the last one."""
         timings = tuple(self.timings)
         self.timings.clear()
-        name = self.settings.hostname
-        return ConnectionFacts(self.local, self.remote, name, self.reused, self.tls, self.tls_error, timings)
+        return ConnectionFacts(self.local, self.remote, self.session.hostname, self.reused, self.tls, self.tls_error, timings)
 
     def _unasked(self, answer: Answer) -> None:
         if answer.step is Step.IDLE:
@@ -356,6 +356,12 @@ class Connection(Protocol):
         self._make_room()
         if self._waiter is not None:
             self._answer()
+
+    def source_failed(self, source: Source, reason: str) -> None:
+        """One of our own addresses can't be connected from."""
+        self._log.warn(
+            Event.SOURCE_FAILED, target=self._target, endpoint=self.settings.label, source=source.address, error=reason
+        )
 
     def _trace(self, direction: str, text: str) -> None:
         self._log.info(

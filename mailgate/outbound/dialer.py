@@ -1,8 +1,8 @@
 """Connecting: tcp://, tls:// and unix:// endpoints, over the reactor that was given.
 
-A connection is made from the address of its link, if that has one (`LinkKey.source`). A name is resolved and its addresses are
-tried as Twisted's HostnameEndpoint does (RFC 8305); an address is connected to directly. TLS from the first byte is begun by
-`handshake.make_ready` on the connected transport, as STARTTLS is, so both are judged in one place.
+With `source_ip` a connection is made from one of our addresses, those of its link's key before those of its endpoint. A name is
+resolved and its addresses are tried as Twisted's HostnameEndpoint does (RFC 8305); an address is connected to directly. TLS from
+the first byte is begun by `handshake.make_ready` on the connected transport, as STARTTLS is, so both are judged in one place.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from twisted.internet.protocol import Factory
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.source_policy import SYSTEM_CHOOSES
+from mailgate.outbound.source_socket import NoSource, SourcedReactor
 
 
 class _Once(Factory):
@@ -38,32 +40,37 @@ async def dial(reactor: Any, connection: Connection, seconds: float, host: str =
 
     :raises AttemptFailed: when nobody answers there.
     """
-    source = connection.link.key.source
-    waiting: Deferred[Any] = _endpoint(reactor, connection.settings, seconds, host, source).connect(_Once(connection))
+    settings = connection.settings
+    sources = connection.link.key.sources
+    policy = settings.source or SYSTEM_CHOOSES
+    if policy.sources or sources:
+        reactor = SourcedReactor(reactor, lambda remote: policy.candidates(sources, remote), connection.source_failed)
+    waiting: Deferred[Any] = _endpoint(reactor, settings, seconds, host).connect(_Once(connection))
     try:
         await waiting
     except CancelledError:
         raise
-    except ConnectBindError as error:
-        raise AttemptFailed(Kind.SOURCE, "connect", f"can't send from {source}: {error.osError or error}") from error
+    except (NoSource, ConnectBindError) as error:
+        raise AttemptFailed(Kind.SOURCE, "connect", str(error)) from error
     except Exception as error:
         raise AttemptFailed(Kind.CONNECT, "connect", str(error) or type(error).__name__) from error
     # Twisted's endpoints put a protocol of their own between; from here on it would only pass everything through.
     connection.transport.protocol = connection  # type: ignore[union-attr]
+    if policy.sources or sources:
+        local = str(connection.transport.getHost().host)  # type: ignore[union-attr]
+        connection.session.hostname = policy.name_of(sources, local) or connection.session.hostname
 
 
-def _endpoint(reactor: Any, settings: EndpointSettings, seconds: float, host: str, source: str) -> Any:
+def _endpoint(reactor: Any, settings: EndpointSettings, seconds: float, host: str) -> Any:
     if settings.scheme == "unix":
         unix: Any = UNIXClientEndpoint
         return unix(reactor, settings.path, timeout=seconds)
     host = host or settings.host
-    bind = (source, 0) if source else None
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
-        return HostnameEndpoint(reactor, host, settings.port, timeout=seconds, bindAddress=bind)
-    kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
-    return kind(reactor, host, settings.port, timeout=seconds, bindAddress=bind)
+        return HostnameEndpoint(reactor, host, settings.port, timeout=seconds)
+    return (TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint)(reactor, host, settings.port, timeout=seconds)
 
 
 def peer_host(connection: Connection) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.health import Circuit, State
+from mailgate.outbound.sources import Source
 from mailgate.outbound.tls_memory import BrokenTls
 from mailgate.outbound.tls_policy import Decision
 
@@ -33,8 +34,8 @@ class LinkKey:
     decision: Decision
     hostname: str
     """What we say behind EHLO or LHLO."""
-    source: str = ""
-    """Our address; "" is the system's choice."""
+    sources: tuple[Source, ...] = ()
+    """Our addresses, of which one is used, with their names; empty: what the endpoint's settings say."""
     login: Hashable = None
     """Whose credentials, where they are not the endpoint's own."""
     xclient: tuple[tuple[str, str], ...] = ()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from mailgate.outbound.source_policy import SourcePolicy
 from mailgate.outbound.tls_policy import IN_CLEAR, Decision
 from mailgate.smtp.client import Step
-from mailgate.smtp.sasl import SaslClient
+from mailgate.smtp.sasl import Offer, SaslClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EndpointSettings:
-    """How to speak to it. ``credentials`` makes the mechanism of one exchange."""
+    """How to speak to it. ``credentials`` makes the mechanism of one exchange (auth_settings.py)."""
 
     scheme: str
     label: str
@@ -74,9 +75,13 @@ class EndpointSettings:
     tls_context: Any = None
     capture_peer: bool = False
     """Keep the peer's certificates in the record of each attempt."""
-    credentials: Callable[[], SaslClient] | None = field(default=None, repr=False)
+    credentials: Callable[[Offer, Any], SaslClient | None] | None = field(default=None, repr=False)
+    forwards_logins: bool = False
+    """The credentials are the client's."""
     vary: tuple[Callable[[Any, Any], Any], ...] = ()
     """Where connections differ by message: each makes, of a `LinkKey` and the variables of a delivery (variables.py), the key
     with one thing more in it, or an awaitable of that. In this order: source address, hostname, XCLIENT, PROXY, login."""
+    source: SourcePolicy | None = None
+    """From which of our addresses; None: the system chooses."""
     timeouts: Timeouts = Timeouts()
     debug: bool = False

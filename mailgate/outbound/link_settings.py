@@ -6,6 +6,7 @@ Loading turns what is written into `EndpointSettings`, where every contradiction
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive, Refused
@@ -13,6 +14,7 @@ from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, warnings_of
 from mailgate.outbound.auth_settings import AuthSettings, authentication
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.pki import PkiError
+from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.timeout_settings import TimeoutSettings, report_steps_set_twice, timeouts
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
 from mailgate.outbound.tls_settings import TlsSettings, endpoint_tls, report_tls
@@ -24,14 +26,10 @@ from mailgate.tls.options import TlsError
 _LATER = "is not there yet in this version"
 
 
-class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings):
+class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings, SourceSettings):
     """How an endpoint is spoken to."""
 
-    hostname = Directive(
-        "hostname", v.String("NAME"), doc="The name we say in EHLO or LHLO; the gateway's by default.", origin="maddy"
-    )
     xclient = Refused("xclient", "XCLIENT " + _LATER)
-    source_ip = Refused("source_ip", "choosing the source address " + _LATER)
     proxy_protocol = Refused("proxy_protocol", "PROXY towards next hops " + _LATER)
     xforward = Refused("xforward", "XFORWARD " + _LATER)
 
@@ -55,11 +53,12 @@ class LinkDefaults:
     mode: TlsMode
     hostname: str
     debug: bool
+    random: Random
 
 
 def report_block(block: LinkSettings, report: Report) -> bool:
     """What is wrong within one block, of a target or of an endpoint, whatever else is written; False if something is."""
-    return report_tls(block, report) & report_steps_set_twice(block, report)
+    return report_tls(block, report) & report_steps_set_twice(block, report) & report_source(block, report)
 
 
 def endpoint_settings(
@@ -82,8 +81,9 @@ def endpoint_settings(
 
 def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaults, report: Report) -> EndpointSettings:
     """:raises PolicyError, TlsError, SaslError: for what can't be."""
-    auth = authentication(written)
+    auth = authentication(written, defaults.random)
     tls = endpoint_tls(written, address, auth, defaults.mode)
+    source = endpoint_source(written, address.scheme, defaults.hostname, defaults.random)
     directives = {name for name in LINK_DIRECTIVES if written.has(name)}
     for found in warnings_of(address, LinkFacts(tls.mode, tls.names, auth.sends_secret, directives)):
         report.warning(written.place(found.directive), found.message, code=found.code, hint=found.hint)
@@ -94,12 +94,15 @@ def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaul
         port=address.port,
         path=address.path,
         lmtp=defaults.lmtp,
-        hostname=written.value("hostname") or defaults.hostname,
+        hostname=source.hostname,
+        source=source.policy,
+        vary=(*source.vary, *auth.vary),
         decision=tls.decision,
         requiretls_decision=tls.requiretls,
         tls_context=tls.context,
         capture_peer=tls.capture,
         credentials=auth.credentials,
+        forwards_logins=auth.forwards,
         timeouts=timeouts(written),
         debug=defaults.debug,
     )

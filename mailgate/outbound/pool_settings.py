@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
-from typing import Any
 
 from mailgate.config import values as v
-from mailgate.config.conditions import compile_words
-from mailgate.config.diagnostics import Problem
-from mailgate.config.dynamic_variables import BALANCE_VARIABLES
-from mailgate.config.expression_types import Kind, Scope
-from mailgate.config.line import Line
 from mailgate.config.schema import DEFAULTS, Block, Directive
-from mailgate.config.suggest import did_you_mean
 from mailgate.outbound.balance import Balance, LeastBusy, Method, RoundRobin, at_random, by_hash, ordered
+from mailgate.outbound.choice_or_hash import ChoiceOrHash
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.health import HealthSettings
 from mailgate.outbound.pool import PoolSettings
 from mailgate.registry import Report
 
 WEIGHTED = frozenset({"random", "round_robin", "least_busy"})
-
-
-class BalanceValue(v.Choice):
-    """A method, or `hash(EXPR)`: the value is `Chosen`, of "hash" with the compiled expression."""
-
-    def __init__(self) -> None:
-        super().__init__("ordered", "round_robin", "random", "least_busy")
-
-    @property
-    def syntax(self) -> str:
-        return f"{super().syntax} | hash(EXPR)"
-
-    def parse_element(self, line: Line) -> v.Chosen:  # type: ignore[override]
-        word = line.next(f"one of {', '.join(self.words)}, hash(EXPR)")
-        if word.text in self.words:
-            return v.Chosen(word.text)
-        if word.quoted or not (word.text.startswith("hash(") and word.text.endswith(")")):
-            line.rest()
-            hint = did_you_mean(word.text, self.words) or ("`hash(sender)`" if word.text.startswith("hash") else "")
-            notes = (f"possible: {', '.join(self.words)}, hash(EXPR)",)
-            raise Problem(word.span, f"`{word.shown}` is not possible here", code="E0505", hint=hint, notes=notes)
-        inner = replace(word, text=word.text[5:-1], span=word.span.part(5, len(word.text) - 1))
-        names = Scope(BALANCE_VARIABLES.known, absent=BALANCE_VARIABLES.absent, table_key=BALANCE_VARIABLES.table_key)
-        test = compile_words([inner], names, line.scope, None)
-        if test.expression.type.kind is not Kind.STRING or test.expression.waits:
-            what = "a table can't be asked here" if test.expression.waits else f"this is {test.expression.type.named}"
-            raise Problem(test.place(test.expression.node), f"{what}: hash needs a string", code="E0523")
-        return v.Chosen("hash", test)
-
-    def show(self, value: Any) -> str:
-        return value.word if value.value is None else f"hash({value.value})"
 
 
 class Health(Block):
@@ -86,7 +48,7 @@ class PoolDirectives(Block):
 
     balance = Directive(
         "balance",
-        BalanceValue(),
+        ChoiceOrHash("ordered", "round_robin", "random", "least_busy"),
         default=v.Chosen("ordered"),
         doc="Which endpoint a message goes to: the first that is well, in the order written; in turn; by lot; to the one with the"
         " fewest connections in use; or always the same for the same text, of sender, rcpt, rcpt_domain, client_ip, auth_user.",

@@ -20,6 +20,8 @@ class Source:
 
     address: str = ""
     hostname: str = ""
+    foreign: bool = False
+    """This host need not have it."""
 
 
 SYSTEM = Source()

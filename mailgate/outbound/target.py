@@ -7,6 +7,7 @@ opened before `start`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any, ClassVar
 
 from zope.interface import implementer
@@ -133,7 +134,8 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         written += [(block.value, block) for block in self.endpoint]
         if not written:
             report.error(self.span, "no endpoint to deliver to", code="E0732", hint="`targets tcp://host`, or an `endpoint`")
-        defaults = LinkDefaults(self.is_lmtp, self.default_mode, self.context.hostname, self.debug)
+        random = self.context.adapters.random if self.context.adapters is not None else Random(0)
+        defaults = LinkDefaults(self.is_lmtp, self.default_mode, self.context.hostname, self.debug, random)
         fine = [report_block(linked, report) for linked in (self, *self.endpoint)]
         if not all(fine):
             return

@@ -140,7 +140,6 @@ class ClientSession:
         "_accepted",
         "_held",
         "_lmtp",
-        "_name",
         "_out",
         "_parser",
         "_sasl",
@@ -148,6 +147,7 @@ class ClientSession:
         "capabilities",
         "content_open",
         "fault",
+        "hostname",
         "in_transaction",
         "pending",
     )
@@ -157,7 +157,8 @@ class ClientSession:
         self.fault: Fault | None = None
         self.in_transaction = False
         """MAIL was accepted and neither RSET nor an end of content has followed."""
-        self._name = _argument(hostname)
+        self.hostname = _argument(hostname)
+        """What we say behind EHLO, LHLO or HELO."""
         self._lmtp = lmtp
         self._trace = trace
         self._parser = ReplyParser()
@@ -181,10 +182,10 @@ class ClientSession:
 
     def hello(self) -> None:
         """EHLO or LHLO."""
-        self._say(Step.HELLO, f"{'LHLO' if self._lmtp else 'EHLO'} {self._name}")
+        self._say(Step.HELLO, f"{'LHLO' if self._lmtp else 'EHLO'} {self.hostname}")
 
     def helo(self) -> None:
-        self._say(Step.HELLO, f"HELO {self._name}")
+        self._say(Step.HELLO, f"HELO {self.hostname}")
 
     def starttls(self) -> None:
         self._say(Step.STARTTLS, "STARTTLS")
@@ -202,7 +203,7 @@ class ClientSession:
             if len(line) + len(encoded) + 3 <= MAX_AUTH_LINE:
                 self._say(Step.AUTH, f"{line} {encoded}", f"{line} ***")
                 return
-            self._sasl = _Delayed(mechanism.name, initial)
+            self._sasl = _Delayed(mechanism, initial)
         self._say(Step.AUTH, line)
 
     def mail(self, sender: Address, parameters: Sequence[str] = ()) -> None:
@@ -377,8 +378,9 @@ _RULES: dict[Step, Callable[[ClientSession, Reply], bool]] = {
 class _Delayed:
     """An initial response that is too long for the command line, given as the answer to an empty challenge."""
 
-    def __init__(self, name: str, response: bytes) -> None:
-        self.name = name
+    def __init__(self, mechanism: SaslClient, response: bytes) -> None:
+        self.name = mechanism.name
+        self._mechanism = mechanism
         self._response: bytes | None = response
 
     def initial(self) -> None:
@@ -386,9 +388,10 @@ class _Delayed:
 
     def respond(self, challenge: bytes) -> bytes:
         response, self._response = self._response, None
-        if response is None:
-            raise SaslError("one message only")
-        return response
+        return self._mechanism.respond(challenge) if response is None else response
+
+    def accepted(self) -> None:
+        self._mechanism.accepted()
 
 
 def _path(address: Address) -> str:

@@ -6,45 +6,51 @@ endif
 syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
-syntax keyword mailgateDirective all announce_size attempt_starttls attempts auth auth_insecure
-syntax keyword mailgateDirective auth_mechanisms auth_required auth_required_message backoff balance banner
-syntax keyword mailgateDirective body_spool_limit bounce ca cache case_insensitive cert certificate check
-syntax keyword mailgateDirective chunking ciphers client_auth client_ca command_timeout concurrency connect
-syntax keyword mailgateDirective connect_timeout control create curves data data_block data_timeout debug
-syntax keyword mailgateDirective default_destination default_source defer_sender_reject deliver_to destination
-syntax keyword mailgateDirective destination_in disable_commands discard early_talker ehlo endpoint entry
-syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
-syntax keyword mailgateDirective final_dot from full_match given greeting greeting_delay handshake_timeout
-syntax keyword mailgateDirective header health helo helo_response hide hide_client hold_timeout hostname
-syntax keyword mailgateDirective idle_timeout import insecure_auth ip key lease_timeout limits listener
-syntax keyword mailgateDirective local_domains mail_from match max_age max_auth_failures max_command_length
+syntax keyword mailgateDirective address address_literals all allow_loopback announce_size attempt_starttls
+syntax keyword mailgateDirective attempts auth auth_insecure auth_mechanisms auth_required
+syntax keyword mailgateDirective auth_required_message backoff balance banner body_spool_limit bounce ca cache
+syntax keyword mailgateDirective case_insensitive cert certificate check chunking ciphers client_auth
+syntax keyword mailgateDirective client_ca command_timeout concurrency connect connect_timeout control create
+syntax keyword mailgateDirective curves data data_block data_timeout debug default_destination default_source
+syntax keyword mailgateDirective defer_sender_reject deliver_to destination destination_in disable_commands
+syntax keyword mailgateDirective discard early_talker ehlo endpoint entry expand_placeholders expect expire
+syntax keyword mailgateDirective failover failures fallback_delay file final_dot from full_match given
+syntax keyword mailgateDirective greeting greeting_delay handshake_timeout header health helo helo_response
+syntax keyword mailgateDirective hide hide_client hold_timeout hostname idle_timeout import insecure_auth ip
+syntax keyword mailgateDirective ip_strategy key lease_timeout level limits listener local_domains log
+syntax keyword mailgateDirective log_name mail_from match max_age max_auth_failures max_command_length
 syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip
 syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_message_size
 syntax keyword mailgateDirective max_messages max_received max_recipients max_rejected_recipients
-syntax keyword mailgateDirective max_unauthenticated_commands modify network notify nul on_split optional_step
-syntax keyword mailgateDirective private_key probe protocols proxy_protocol quit rcpt rcpt_to read_timeout
+syntax keyword mailgateDirective max_unauthenticated_commands modify multihomed_limit mx_limit network
+syntax keyword mailgateDirective nonlocal_source notify nul on_split optional_step port private_key probe
+syntax keyword mailgateDirective protocols proxy_protocol quiet_hosts quit rcpt rcpt_to read_timeout
 syntax keyword mailgateDirective refuse_clients reject relay_from reload_interval require_tls required reroute
-syntax keyword mailgateDirective resolver retry reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir
-syntax keyword mailgateDirective schemes servers session_timeout shutdown_timeout slow_start
-syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode source source_in
-syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings submission_timeout
-syntax keyword mailgateDirective target targets tempfail timeout timeouts tls tls_capture_peer_cert
-syntax keyword mailgateDirective tls_ciphers tls_client tls_client_cert tls_default_ca tls_protocols tls_sni
-syntax keyword mailgateDirective tls_start tls_verify_host tls_verify_name token total trust trusted user
-syntax keyword mailgateDirective users verify_failure weight xclient xforward
+syntax keyword mailgateDirective reserved_connections resolver retry reverse_lookup reverse_lookup_timeout
+syntax keyword mailgateDirective root_ca rset runtime_dir schemes servers session_timeout shutdown_timeout
+syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
+syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection state_dir step
+syntax keyword mailgateDirective store strict_addresses strict_line_endings submission_timeout target targets
+syntax keyword mailgateDirective tarpit tempfail timeout timeouts tls tls_capture_peer_cert tls_ciphers
+syntax keyword mailgateDirective tls_client tls_client_cert tls_default_ca tls_protocols tls_sni tls_start
+syntax keyword mailgateDirective tls_verify_host tls_verify_name token total trust trusted user users
+syntax keyword mailgateDirective verify_failure weight xclient xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.static chain checks email_localpart
 syntax keyword mailgateModule email_with_domain external identity lmtp maildir modifiers modify.replace_rcpt
-syntax keyword mailgateModule modify.replace_sender msgpipeline pki queue regexp replace_rcpt replace_sender
-syntax keyword mailgateModule smtp static submission table.chain table.email_localpart table.email_with_domain
-syntax keyword mailgateModule table.file table.identity table.regexp table.static target.lmtp target.maildir
-syntax keyword mailgateModule target.queue target.smtp test
+syntax keyword mailgateModule modify.replace_sender msgpipeline pki queue regexp remote replace_rcpt
+syntax keyword mailgateModule replace_sender smtp source_address static submission table.chain
+syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.identity
+syntax keyword mailgateModule table.regexp table.static target.lmtp target.maildir target.queue target.remote
+syntax keyword mailgateModule target.smtp test
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 accept allow
-syntax keyword mailgateValue argon2 bcrypt clear defer disabled false fingerprint ignore least_busy login name
-syntax keyword mailgateValue next no normalize off on operate optional optional_verify ordered plain random
-syntax keyword mailgateValue require require_verify round_robin scram-sha-256 self_signed sha256-crypt
-syntax keyword mailgateValue sha512-crypt sqlite strip subject true verify view yes yescrypt
+syntax keyword mailgateValue argon2 auto bcrypt clear cram-md5 defer disabled error false fingerprint forward
+syntax keyword mailgateValue happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json
+syntax keyword mailgateValue least_busy login name next no normalize oauthbearer off on operate optional
+syntax keyword mailgateValue optional_verify ordered plain random require require_verify round_robin
+syntax keyword mailgateValue scram-sha-256 self_signed sha256-crypt sha512-crypt sqlite stderr stdout strip
+syntax keyword mailgateValue subject syslog true verify view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
