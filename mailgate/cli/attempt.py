@@ -21,6 +21,7 @@ from mailgate.inbound.sessions import Sessions
 from mailgate.message.envelope import Session
 from mailgate.pipeline.explain import Outcome, Question, describe, outcomes_of, place_of, tls_facts
 from mailgate.pipeline.lookup import WITHOUT_IO, Kept, Lookups
+from mailgate.pipeline.reception import receive
 from mailgate.pipeline.rehearsal import Rehearsal, spool
 from mailgate.pipeline.trace import Kind, Node
 from mailgate.smtp.address import NULL_ADDRESS, Address
@@ -58,6 +59,11 @@ class _Wire:
 
     def write(self, data: bytes) -> None:
         self.output += data
+
+    def readdress(self, client: str) -> None: ...
+
+    def channel_bindings(self) -> dict[str, bytes]:
+        return {}
 
     def start_tls(self) -> None:
         self.upgrading = True
@@ -97,7 +103,9 @@ class Attempt:
         self._root = Node(Kind.PIPELINE, "")
         self._outcomes: list[Outcome] = []
         sessions = Sessions(listener.server_settings(), listener.connection_settings(), self._open, outside, label=listener.label)
-        self.greeting = sessions.greeting.decode("utf-8", "replace").splitlines()
+        self._sessions = sessions
+        self._session = session
+        self._refused = False
         self._dialogue = Dialogue(sessions, session, self._wire)
 
     @property
@@ -106,7 +114,19 @@ class Attempt:
 
     @property
     def is_over(self) -> bool:
-        return self._wire.closed
+        return self._wire.closed or self._refused
+
+    async def greet(self) -> Exchange:
+        """What the client hears first."""
+        root = Node(Kind.PIPELINE, "")
+        refusal = await receive(self._listener, self._session, root, self._may_ask)
+        greeting = self._sessions.greeting if refusal is None else self._sessions.encode(refusal.reply)
+        exchange = Exchange("", greeting.decode("utf-8", "replace").splitlines())
+        if refusal is not None:
+            self._refused = True
+            exchange.places = [refusal.where] if refusal.where else []
+            exchange.reason = refusal.reason
+        return exchange
 
     async def say(self, line: bytes, said: str) -> Exchange:
         """Send one line, or with ``DATA`` accepted the content up to its dot; ``said`` is how it is shown."""
@@ -218,8 +238,10 @@ def attempt(
 
 async def hold(attempted: Attempt, lines: Iterable[bytes], show: Any, *, typed: bool) -> list[Exchange]:
     """Say line after line until the session ends; the exchanges, the greeting first."""
-    exchanges = [Exchange("", attempted.greeting)]
+    exchanges = [await attempted.greet()]
     show(exchanges[0])
+    if attempted.is_over:
+        return exchanges
     for line in lines:
         text = line.rstrip(b"\r\n")
         if not attempted.in_content and (text.startswith(b"#") or not (text or typed)):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mailgate.config import values as v
-from mailgate.config.schema import Block, Directive
+from mailgate.config.schema import Block, Directive, Span
 from mailgate.inbound.limiting import AT_MAIL, AT_RCPT, Gates, LimitedTransaction, gates, greeting_step
 from mailgate.inbound.refused_clients import ClientsValue, refusal_step
 from mailgate.inbound.sessions import TransactionLike
@@ -51,6 +51,10 @@ class AdmissionBlock(Block):
     def gates(self, label: str) -> Gates | None:
         """None without limits."""
         return gates(self.limits.limits, label) if self.limits is not None else None
+
+    def client_rules(self) -> list[tuple[Span | None, Step]]:
+        """Each `refuse_clients` by itself, for who wants to know which it is."""
+        return [(item.span, refusal_step([item.value])) for item in self.items if item.name == "refuse_clients"]
 
     def admission_steps(self, label: str) -> list[Step]:
         """What is asked of a client before its greeting, its checks apart; see `inbound.welcome`."""

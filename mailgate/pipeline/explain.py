@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 from mailgate.adapters import Adapters
 from mailgate.message.envelope import Session, TlsFacts
 from mailgate.pipeline.lookup import WITHOUT_IO, Kept, Lookups, not_asked
+from mailgate.pipeline.reception import receive
 from mailgate.pipeline.rehearsal import Rehearsal, adapters, spool
 from mailgate.pipeline.router import place
 from mailgate.pipeline.routing import Plan
+from mailgate.pipeline.session_checks import close
 from mailgate.pipeline.trace import Kind, Node, first_endpoint, heading
 from mailgate.smtp.address import NULL_ADDRESS, Address, parse_address
 from mailgate.smtp.reply import MailError, Reply
@@ -158,6 +160,10 @@ async def explain(
     session = question.session(listener)
     root = Node(Kind.PIPELINE, heading(listener.span) or listener.label, place_of(listener))
     settings = listener.transaction_settings(outside, spool(outside))
+    refusal = await receive(listener, session, root, may_ask)
+    if refusal is not None:
+        close(session)
+        return Explanation(listener.label, place_of(listener), session, question, Step(refusal.reply, root, refusal))
     rehearsal = Rehearsal(listener.router, session, settings, MESSAGE_ID, lookups, root, may_ask)
     reply = await _now(rehearsal.mail(question.sender))
     explanation = Explanation(listener.label, place_of(listener), session, question, _step(rehearsal, reply, root))
@@ -169,6 +175,7 @@ async def explain(
         if accepted:
             await _content(rehearsal, question.content, explanation, accepted, per_recipient=settings.per_recipient)
     rehearsal.abort()
+    close(session)
     silent = [lookup.table for lookup in lookups.since(before) if lookup.values is None]
     explanation.unanswered = tuple(dict.fromkeys(str(getattr(table, "label", "")) for table in silent))
     return explanation

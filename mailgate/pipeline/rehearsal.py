@@ -116,6 +116,11 @@ class _Silent:
     def close(self) -> None: ...
 
 
+def double_of(check: Any, may_ask: frozenset[Kept]) -> Any:
+    """The check itself, or one that stands in for it because it may not be asked."""
+    return check if kept(check) in may_ask else _Silent(check)
+
+
 class Rehearsal(Transaction):
     """One transaction, dry. ``refusal`` is why the last step was refused; `next_root` gives the next step a tree of its own."""
 
@@ -138,10 +143,7 @@ class Rehearsal(Transaction):
         def replace_target(target: Any) -> Understudy:
             return understudies.setdefault(target, Understudy(target))
 
-        def replace_check(check: Any) -> Any:
-            return check if kept(check) in may_ask else _Silent(check)
-
-        self._routed = self._routing = TracedRouting(root, lookups, replace_target, replace_check)
+        self._routed = self._routing = TracedRouting(root, lookups, replace_target, lambda check: double_of(check, may_ask))
 
     def next_root(self, root: Node) -> None:
         self.refusal = self._sender_refusal  # said at RCPT

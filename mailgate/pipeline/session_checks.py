@@ -56,14 +56,14 @@ class SessionChecks:
         states = session.check_states
         if states is None:
             states = session.check_states = {}
-            session.at_end = [*(session.at_end or ()), lambda: _close(session)]
+            session.at_end = [*(session.at_end or ()), lambda: close(session)]
             for one in self._all:
                 states[one.check] = one.check.open_session(session)
         return states
 
 
-def _close(session: Session) -> None:
-    """Each is closed, whatever the others do; then the first failure is raised."""
+def close(session: Session) -> None:
+    """What checks keep of a session is closed, each whatever the others do; then the first failure is raised."""
     states, session.check_states = session.check_states, None
     failed: Exception | None = None
     for state in (states or {}).values():

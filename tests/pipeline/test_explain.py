@@ -33,6 +33,9 @@ class Listener:
     def __init__(self, router: Router) -> None:
         self.router = router
 
+    def client_rules(self) -> list[Any]:
+        return []
+
     def transaction_settings(self, adapters: Any, spool: Any) -> TransactionSettings:
         return TransactionSettings(spool=spool, adapters=adapters, hostname=self.hostname)
 
