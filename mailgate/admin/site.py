@@ -217,7 +217,9 @@ def _send(request: Any, answer: Answer) -> bytes:
 
 def _finish(request: Any, answer: Answer) -> None:
     if not request._disconnected:
-        request.write(_send(request, answer))
+        data = _send(request, answer)
+        request.setHeader("Content-Length", str(len(data)))
+        request.write(data)
         request.finish()
 
 
