@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ class DidNotStart(AssertionError):
 class GatewayProcess:
     """One running gateway. Its working directory is of no use to it on purpose: it must run from anywhere."""
 
-    def __init__(self, config: str | Path, *options: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, config: str | Path, *options: str, environment: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """``prefix``: the program that runs it, `ip netns exec NAME` say, with its arguments; it must not fork."""
         self._lines: list[str] = []
         self._ended = False
         self._changed = threading.Condition()
         self._elsewhere = tempfile.TemporaryDirectory(prefix="mailgate-elsewhere-")
         self._process = subprocess.Popen(
-            [twistd(), "-n", "--pidfile=", "mailgate", *options, "-c", str(config)],
+            [*prefix, twistd(), "-n", "--pidfile=", "mailgate", *options, "-c", str(config)],
             cwd=self._elsewhere.name,
             env=environment,
             stdin=subprocess.DEVNULL,
