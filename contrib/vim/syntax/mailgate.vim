@@ -10,31 +10,32 @@ syntax keyword mailgateDirective address address_literals all allow_loopback ann
 syntax keyword mailgateDirective attempts auth auth_insecure auth_mechanisms auth_required
 syntax keyword mailgateDirective auth_required_message backoff balance banner body_spool_limit bounce ca cache
 syntax keyword mailgateDirective case_insensitive cert certificate check chunking ciphers client_auth
-syntax keyword mailgateDirective client_ca command_timeout concurrency connect connect_timeout control create
-syntax keyword mailgateDirective curves data data_block data_timeout debug default_destination default_source
-syntax keyword mailgateDirective defer_sender_reject deliver_to destination destination_in disable_commands
-syntax keyword mailgateDirective discard early_talker ehlo endpoint entry expand_placeholders expect expire
-syntax keyword mailgateDirective failover failures fallback_delay file final_dot from full_match given
-syntax keyword mailgateDirective greeting greeting_delay handshake_timeout header health helo helo_response
-syntax keyword mailgateDirective hide hide_client hold_timeout hostname idle_timeout import insecure_auth ip
-syntax keyword mailgateDirective ip_strategy key lease_timeout level limits listener local_domains log
-syntax keyword mailgateDirective log_name mail_from match max_age max_auth_failures max_command_length
-syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip
-syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_message_size
-syntax keyword mailgateDirective max_messages max_received max_recipients max_rejected_recipients
-syntax keyword mailgateDirective max_unauthenticated_commands modify multihomed_limit mx_limit network
-syntax keyword mailgateDirective nonlocal_source notify nul on_split optional_step port private_key probe
-syntax keyword mailgateDirective protocols proxy_protocol quiet_hosts quit rcpt rcpt_to read_timeout
-syntax keyword mailgateDirective refuse_clients reject relay_from reload_interval require_tls required reroute
-syntax keyword mailgateDirective reserved_connections resolver retry reverse_lookup reverse_lookup_timeout
-syntax keyword mailgateDirective root_ca rset runtime_dir schemes servers session_timeout shutdown_timeout
-syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
-syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection state_dir step
-syntax keyword mailgateDirective store strict_addresses strict_line_endings submission_timeout target targets
-syntax keyword mailgateDirective tarpit tempfail timeout timeouts tls tls_capture_peer_cert tls_ciphers
-syntax keyword mailgateDirective tls_client tls_client_cert tls_default_ca tls_protocols tls_sni tls_start
-syntax keyword mailgateDirective tls_verify_host tls_verify_name token total trust trusted user users
-syntax keyword mailgateDirective verify_failure weight xclient xforward
+syntax keyword mailgateDirective client_ca command_timeout concurrency connect connect_timeout control copy_to
+syntax keyword mailgateDirective create curves data data_block data_timeout debug default_destination
+syntax keyword mailgateDirective default_source defer_sender_reject deliver_to destination destination_in
+syntax keyword mailgateDirective disable_commands discard early_talker ehlo endpoint entry expand_placeholders
+syntax keyword mailgateDirective expect expire failover failures fallback_delay file final_dot from full_match
+syntax keyword mailgateDirective given greeting greeting_delay handshake_timeout header health helo
+syntax keyword mailgateDirective helo_response hide hide_client hold_timeout hostname idle_timeout import
+syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease_timeout level limits listener
+syntax keyword mailgateDirective local_domains log log_name mail_from match max_age max_auth_failures
+syntax keyword mailgateDirective max_command_length max_connections max_connections_per_endpoint
+syntax keyword mailgateDirective max_connections_per_ip max_errors max_header_count max_header_size max_idle
+syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
+syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands modify multihomed_limit
+syntax keyword mailgateDirective mx_limit network nonlocal_source notify nul on_split optional_step port
+syntax keyword mailgateDirective private_key probe protocols proxy_protocol quiet_hosts quit rcpt rcpt_to
+syntax keyword mailgateDirective read_timeout refuse_clients reject relay_from reload_interval require_tls
+syntax keyword mailgateDirective required reroute reserved_connections resolver retry reverse_lookup
+syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir schemes servers
+syntax keyword mailgateDirective session_timeout shutdown_timeout slow_start smtp_max_line_length sni
+syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner source source_in source_ip
+syntax keyword mailgateDirective source_ip_fallback source_selection state_dir step store strict_addresses
+syntax keyword mailgateDirective strict_line_endings submission_timeout target targets tarpit tempfail timeout
+syntax keyword mailgateDirective timeouts tls tls_capture_peer_cert tls_ciphers tls_client tls_client_cert
+syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start tls_verify_host
+syntax keyword mailgateDirective tls_verify_name token total trust trusted user users verify_failure weight
+syntax keyword mailgateDirective xclient xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.static chain checks email_localpart
 syntax keyword mailgateModule email_with_domain external identity lmtp maildir modifiers modify.replace_rcpt
 syntax keyword mailgateModule modify.replace_sender msgpipeline pki queue regexp remote replace_rcpt
