@@ -1,0 +1,355 @@
+"""target.remote: deliver mail straight to the hosts that its recipients' domains name (RFC 5321 5.1).
+
+What its directives decide is carried out in mailgate/outbound: routes.py asks the DNS, remote.py makes the transactions. Here
+they are put together. Expressions see the host (``mx``) where it is known, and our address (``local_ip``) in `hostname`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from twisted.internet.interfaces import IReactorFDSet
+from zope.interface import implementer
+
+from mailgate.config import values as v
+from mailgate.config.dynamic import Dynamic, alternatives
+from mailgate.config.dynamic_variables import Stage, outbound
+from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
+from mailgate.events import EventLog
+from mailgate.interfaces import Finality, IGroupingTarget
+from mailgate.message.envelope import Envelope, Recipient
+from mailgate.outbound.attempts import DeliverySettings
+from mailgate.outbound.auth_settings import Authentication
+from mailgate.outbound.endpoint import Endpoint
+from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
+from mailgate.outbound.health import Circuit, HealthSettings
+from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
+from mailgate.outbound.ip_strategy import IpStrategy
+from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
+from mailgate.outbound.own_addresses import is_own_address
+from mailgate.outbound.pki import PkiError
+from mailgate.outbound.pool import Pool
+from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_settings
+from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
+from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, settled
+from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
+from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
+from mailgate.outbound.timeout_settings import TimeoutsBlock, TimeoutSettings, report_steps_set_twice, written_steps
+from mailgate.outbound.tls_policy import PolicyError, TlsMode
+from mailgate.outbound.tls_settings import EndpointTls, TlsSettings, decisions, endpoint_tls, report_tls
+from mailgate.outbound.variables import DeliveryVariables
+from mailgate.outbound.written import Written
+from mailgate.registry import Globals, Module, ModuleContext, Report
+from mailgate.registry.fingerprint import fingerprint
+from mailgate.tls.options import TlsError
+
+_LONGER = {"tls": 180.0, "data": 600.0, "data_block": 180.0}
+"""Where hosts of others get another time than next hops of ours."""
+_ANY_HOST = "mx.invalid"
+"""Stands for every host where settings are judged before one is known."""
+_ROUTES = "target.remote.routes"
+
+
+class RemoteTimeouts(TimeoutsBlock):
+    """How long each step of the dialogue with a host may take."""
+
+    tls = Directive(
+        "tls",
+        v.Duration(minimum=0.001),
+        default=_LONGER["tls"],
+        doc="For the answer to STARTTLS, and again for the handshake.",
+    )
+    data = Directive("data", v.Duration(minimum=0.001), default=_LONGER["data"], doc="For the answer to DATA.")
+    data_block = Directive(
+        "data_block",
+        v.Duration(minimum=0.001),
+        default=_LONGER["data_block"],
+        doc="For each piece of content to be taken, or its BDAT answered.",
+    )
+    auth = Refused("auth", "hosts of others are not logged in to")
+    mta_sts = Refused("mta_sts", "policies of MTA-STS are not there yet")
+
+
+class RemoteHealth(Health):
+    """When an address of a host counts as down."""
+
+    probe = Refused("probe", "hosts of others are not probed")
+    slow_start = Refused("slow_start", "hosts of others are tried in the order that their domain gives them")
+
+
+class RemoteFailover(Block):
+    """When a message goes on to another host."""
+
+    tempfail = Directive(
+        "tempfail",
+        v.Boolean(),
+        default=False,
+        doc="Also after 4xx to MAIL, DATA, or a RCPT while none is accepted there. Hosts that greylist all do.",
+    )
+    total = Directive(
+        "total",
+        v.Duration(minimum=0.001),
+        doc="What one command of a client may wait, up to the final dot: 4 minutes by default. An attempt of a queue, where the"
+        " client has gone, has 30.",
+    )
+
+
+@implementer(IGroupingTarget)
+class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives, LimitsDirective, Module):
+    """The hosts that the domains of the recipients name: MX, or the domain itself. One transaction for all recipients of a
+    message whose domains have the same hosts; connections are used again, whichever domain they were made for."""
+
+    name = "target.remote"
+    finality: ClassVar[Finality] = Finality.GROUP
+
+    ip_strategy = Directive(
+        "ip_strategy",
+        v.Choice(*(strategy.value for strategy in IpStrategy)),
+        default=IpStrategy.IPV4_THEN_IPV6.value,
+        dynamic=outbound(Stage.HOST),
+        doc="Which addresses of a host are tried, and in what order. If `multihomed_limit` would leave none of the second family,"
+        " its first address takes the last place; only happy_eyeballs lets the families take turns.",
+        origin="stalwart",
+    )
+    mx_limit = Directive(
+        "mx_limit",
+        v.Integer(minimum=1, maximum=100),
+        default=5,
+        dynamic=outbound(Stage.RECIPIENT),
+        doc="Hosts that are tried at most.",
+        origin="stalwart",
+    )
+    multihomed_limit = Directive(
+        "multihomed_limit",
+        v.Integer(minimum=1, maximum=100),
+        default=2,
+        dynamic=outbound(Stage.HOST),
+        doc="Addresses of one host that are tried at most.",
+        origin="stalwart",
+    )
+    port = Directive("port", v.Integer(minimum=1, maximum=65535), default=25, doc="The port of the hosts; for laboratories.")
+    allow_loopback = Directive(
+        "allow_loopback",
+        v.Boolean(),
+        default=False,
+        doc="Deliver to loopback and own addresses too, which otherwise are left out; for laboratories.",
+    )
+    address_literals = Directive(
+        "address_literals", v.Boolean(), default=False, doc="Deliver to address literals (`user@[192.0.2.1]`), straight there."
+    )
+    timeouts = Directive(
+        "timeouts",
+        block=RemoteTimeouts,
+        block_required=True,
+        doc="How long each step may take.",
+        origin="stalwart",
+    )
+    balance = Refused("balance", "hosts are tried in the order that their domain gives them")
+    health = Directive("health", block=RemoteHealth, default=DEFAULTS, doc="When an address of a host counts as down.")
+    failover = Directive("failover", block=RemoteFailover, default=DEFAULTS, doc="When a message goes on to another host.")
+    hold_timeout = Directive(
+        "hold_timeout",
+        v.Duration(minimum=0.001),
+        default=30.0,
+        doc="How long a connection waits for the client; then it is given back, and the envelope is said again later.",
+    )
+    fallback_delay = Directive(
+        "fallback_delay",
+        v.Duration(),
+        default=3.0,
+        doc="An address that is not connected by then is overtaken by the next one; 0: never.",
+    )
+    chunking = Directive("chunking", v.Boolean(), default=False, doc="Send content by BDAT where CHUNKING is offered.")
+    debug = Directive(
+        "debug",
+        v.Boolean(),
+        default=False,
+        inherit=Globals.debug,
+        doc="Log the dialogue with the hosts, without content.",
+        origin="maddy",
+    )
+    mx_auth = Refused("mx_auth", "DANE and MTA-STS are not there yet; `tls` says what is required of every host")
+    tls_report = Refused("tls_report", "reports by TLS-RPT are not there yet")
+    route = Refused("route", "the pipeline says where mail goes: another target for those recipients")
+    auth = Refused("auth", "hosts of others are not logged in to")
+
+    auth_insecure = False
+    """Read by the settings of TLS: nothing secret is said."""
+
+    def __init__(self, context: ModuleContext) -> None:
+        super().__init__(context)
+        self._log = context.log or EventLog("mailgate.outbound")
+        self._written = Written(self, self)
+        self._tls: EndpointTls | None = None
+        self._told: Any = None
+        self._gates: Gates | None = None
+        self._inherited: tuple[Estate, RemoteHosts] | None = None
+        self._share: Share | None = None
+        self._hosts: RemoteHosts | None = None
+        self._directory: Directory | None = None
+        self._office: Office | None = None
+
+    # ITarget
+
+    def open(self, envelope: Envelope) -> RemoteDelivery | LimitedDelivery:
+        """See `ITarget`."""
+        assert self._office is not None, "a target that was not started"
+        delivery = RemoteDelivery(self._office, envelope)
+        return delivery if self._gates is None else LimitedDelivery(self._gates, envelope, delivery)
+
+    async def group(self, envelope: Envelope, recipient: Recipient) -> Hashable:
+        """See `IGroupingTarget`."""
+        route = await self._route(envelope, recipient)
+        return route.key
+
+    # Life
+
+    def configure(self, report: Report) -> None:
+        self.check_limits(report)
+        fine = report_tls(self, report) & report_steps_set_twice(self, report) & report_source(self, report)
+        backoff, most = self.health.backoff
+        if most < backoff:
+            report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
+        if not fine:
+            return
+        try:
+            self._tls = endpoint_tls(self._written, self._place(_ANY_HOST), Authentication(), TlsMode.OPTIONAL)
+        except PolicyError as error:
+            report.error(self._written.place(error.directive), str(error), code="E0730")
+        except PkiError as error:
+            report.error(error.span, str(error), code="E0720")
+        except TlsError as error:
+            report.error(self._written.place("tls_client"), str(error), code="E0720")
+        self._told = (self.context.hostname, self.label, fingerprint(self, PER_DELIVERY))
+
+    def inherit_state(self, old: Module) -> None:
+        if isinstance(old, RemoteTarget):
+            self.inherit_limits(old)
+            if old._share is not None and old._hosts is not None:
+                self._inherited = old._share.estate, old._hosts
+
+    async def start(self) -> None:
+        adapters = self.context.adapters
+        assert adapters is not None
+        if adapters.resolver is None:
+            raise RuntimeError("target.remote needs a resolver")
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None and inherited[0].told == self._told:
+            estate, self._hosts = inherited
+        else:
+            estate, self._hosts = self._make_estate()
+        self._share = Share(estate)
+        self._gates = self.make_gates(self.label, self.lease_timeout)
+        rules = DirectoryRules(
+            frozenset(self._own_names()),
+            is_own_address if IReactorFDSet.providedBy(adapters.reactor) else lambda _: False,
+            self.allow_loopback,
+            self.address_literals,
+        )
+        self._directory = Directory(adapters.resolver, adapters.random, rules)
+        settings = DeliverySettings(
+            label=self.label,
+            tempfail=self.failover.tempfail,
+            total=self.failover.total or TOTAL,
+            queue_total=self.failover.total or QUEUE_TOTAL,
+            hold_timeout=self.hold_timeout,
+            fallback_delay=self.fallback_delay,
+            chunking=self.chunking,
+            quotes_failures=True,
+        )
+        self._office = Office(settings, self._hosts, estate.pool, adapters.reactor, self._log, self._route, self._ways)
+
+    def superseded(self) -> None:
+        if self._share is not None:
+            self._share.superseded()
+
+    async def stop(self) -> None:
+        if self._share is not None:
+            share, self._share = self._share, None
+            await share.release()
+
+    def _make_estate(self) -> tuple[Estate, RemoteHosts]:
+        adapters = self.context.adapters
+        assert adapters is not None
+        assert self._tls is not None
+        backoff, most = self.health.backoff
+        health = HealthSettings(self.health.failures, backoff, most)
+
+        def make_circuit(label: str) -> Circuit:
+            return Circuit(health, adapters.reactor, adapters.random, endpoint_reporter(self._log, self.label, label))
+
+        source = endpoint_source(self._written, "tcp", self.context.hostname, adapters.random)
+        settings = EndpointSettings(
+            scheme="tcp",
+            label="",
+            port=self.port,
+            hostname=source.hostname,
+            source=source.policy,
+            vary=source.vary,
+            tls_context=self._tls.context,
+            capture_peer=self._tls.capture,
+            timeouts=Timeouts(**{**_LONGER, **dict(written_steps(self))}),
+            debug=self.debug,
+        )
+        endpoints: list[Endpoint] = []
+        pool = Pool(pool_settings(self), endpoints, adapters.reactor, self._log, self.label)
+        return Estate(self._told, health, endpoints, pool), RemoteHosts(settings, make_circuit, endpoints)
+
+    def _own_names(self) -> Iterable[str]:
+        written = [name for name, _ in alternatives(self.hostname) if name]
+        return (name.lower().removesuffix(".") for name in (self.context.hostname, *written))
+
+    def _place(self, host: str) -> v.EndpointAddress:
+        return v.EndpointAddress("tcp", host, self.port)
+
+    # Routes
+
+    async def _route(self, envelope: Envelope, recipient: Recipient) -> Route:
+        """Asked once for each domain of a message: what is promised to a client must not change with the next answer."""
+        assert self._directory is not None
+        known: dict[Any, Route] = envelope.extra.setdefault(_ROUTES, {})
+        domain = (self, recipient.address.domain.casefold())
+        route = known.get(domain)
+        if route is None:
+            route = await self._directory.route(recipient.address)
+            if self._sees_domain:
+                route = replace(route, key=(route.key, route.domain))
+            known[domain] = route
+        return route
+
+    @property
+    def _sees_domain(self) -> bool:
+        """Some setting depends on whom the message is for: recipients of different domains then share nothing."""
+        written = (self.hostname, self.ip_strategy, self.mx_limit, self.multihomed_limit, self.source_ip)
+        names = frozenset[str]().union(*(setting.names for setting in written if isinstance(setting, Dynamic)))
+        return bool(names & {"rcpt", "rcpt_domain", "recipients"})
+
+    async def _ways(self, envelope: Envelope, recipient: Recipient, route: Route) -> list[Way]:
+        assert self._directory is not None
+
+        def seen(host: str) -> DeliveryVariables:
+            return DeliveryVariables(envelope, (recipient,), mx=host)
+
+        limit: int = await settled(valued(self.mx_limit, seen("")))
+        choices = Choices(
+            limit,
+            lambda host: self._strategy(seen(host)),
+            lambda host: valued(self.multihomed_limit, seen(host)),
+        )
+        stops = await self._directory.stops(route, choices)
+        return [Way(stop, *decisions(self._written, self._mode, self._place(stop.host or stop.address))) for stop in stops]
+
+    async def _strategy(self, seen: DeliveryVariables) -> IpStrategy:
+        return IpStrategy(await settled(valued(self.ip_strategy, seen)))
+
+    @property
+    def _mode(self) -> TlsMode:
+        assert self._tls is not None
+        return self._tls.mode
+
+
+def valued(setting: Any, variables: Any) -> Any:
+    """Its value for a message, maybe awaitable. :raises TemporaryError: it has none this time."""
+    return setting.value(variables) if isinstance(setting, Dynamic) else setting
