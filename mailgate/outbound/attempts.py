@@ -174,6 +174,8 @@ class Attempts:
         """The dialogue failed: for the endpoint's health, for the log, and not again within this command."""
         endpoint = connection.link.endpoint
         endpoint.circuit.failed(failure.kind, failure.reason)
+        if failure.kind is Kind.TIMEOUT:  # a host that vanished says so on no connection: what is idle is as old as this one
+            self._hops.pool.drain(endpoint)
         failure.facts = connection.facts()
         self.record_failure(endpoint, failure)
         self._select().tried.add(endpoint)
