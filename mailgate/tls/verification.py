@@ -144,11 +144,22 @@ def _check_strength(chain: Sequence[x509.Certificate]) -> None:
 def _match(verdict: Verdict, names: Sequence[str]) -> Verdict:
     if not names:
         raise _Refused("no name to verify is known")
-    patterns = extract_patterns(verdict.chain[0])
+    patterns = _patterns(verdict.chain[0])
     for name in names:
         if any(_matches(pattern, name) for pattern in patterns):
             return Verdict(True, matched_name=name, chain=verdict.chain)
     raise _Refused(f"the certificate is not for {' or '.join(names)}", _mismatch(names))
+
+
+def _patterns(certificate: x509.Certificate) -> Sequence[CertificatePattern]:
+    """The names in a certificate. service_identity takes white space off them, which nobody else does."""
+    try:
+        written = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    if any(name != name.strip() for name in written.get_values_for_type(x509.DNSName)):
+        raise _Refused("a name in the certificate begins or ends with white space")
+    return extract_patterns(certificate)
 
 
 def _mismatch(names: Sequence[str]) -> int:

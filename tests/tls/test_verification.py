@@ -81,6 +81,8 @@ BAD = [
     ("key only for certificates", ROOT.issue([dns(HOST)], key_usage=SIGNS_ONLY_CERTIFICATES), HOST),
     ("address as a DNS name", ROOT.issue([raw_dns("192.0.2.1")]), "192.0.2.1"),
     ("another address", ROOT.issue([_ip("192.0.2.2")]), "192.0.2.1"),
+    ("a space before the name", ROOT.issue([raw_dns(f" {HOST}")]), HOST),
+    ("a line end behind the name", ROOT.issue([raw_dns(f"{HOST}\n")]), HOST),
     ("NUL in the name", ROOT.issue([raw_dns("mx.example.net\0.evil.example")]), HOST),
 ]
 
