@@ -43,7 +43,7 @@ class Views:
             Route("GET", "/v1/limits", Role.VIEW, self.limits),
             Route("GET", "/v1/certificates", Role.VIEW, self.certificates),
             Route("GET", "/metrics", Role.VIEW, self.metrics, public=True),
-            Route("POST", "/v1/reload", Role.OPERATE, self.reload),
+            Route("POST", "/v1/reload", Role.ADMIN, self.reload),
             Route("POST", "/v1/pools", Role.OPERATE, self.act_on_pool),
         ]
 

@@ -15,9 +15,9 @@ class Role(enum.IntEnum):
     VIEW = 1
     """See: state, pools, limits, certificates, metrics."""
     OPERATE = 2
-    """Act on what runs: reload, drain an endpoint."""
+    """Act on what runs: drain an endpoint, probe it."""
     ADMIN = 3
-    """See what senders and recipients do: log more about one of them."""
+    """Change what runs: reload."""
 
     @property
     def word(self) -> str:

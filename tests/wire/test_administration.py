@@ -281,7 +281,7 @@ class TheSockets(AdministrationCase):
         self.assertEqual((status, sorted(body)), (401, ["error"]))
         self.assertEqual(self.ask("GET", "/v1/status", Authorization="Bearer sesame")[0], 200)
         status, body = self.ask("POST", "/v1/reload", "{}", Authorization="Bearer sesame", Content_Type="application/json")
-        self.assertEqual((status, body["error"]), (403, "this needs the role operate, you have view"))
+        self.assertEqual((status, body["error"]), (403, "this needs the role admin, you have view"))
         self.assertEqual(self.ask("GET", "/v1/nothing", Authorization="Bearer sesame")[0], 404)
 
     def test_admin_addresses_come_and_go_with_a_reload(self) -> None:
