@@ -34,6 +34,7 @@ from mailgate.registry import Configuration
 from mailgate.registry.names import ResolverBlock
 from mailgate.smtp.client import ClientSession, Step
 from mailgate.smtp.reply import Reply
+from mailgate.smtp.sasl import Offer, SaslError
 from mailgate.tls.pairs import explain
 from mailgate.tls.verification import verify_chain, verify_peer
 
@@ -239,9 +240,10 @@ class _Dialogue:
         if decision.start in (Start.OFFERED, Start.ALWAYS):
             self._starttls()
         if self._settings.credentials is not None:
-            name = self._settings.credentials().name
-            if name not in self._session.capabilities.mechanisms:
-                raise Unusable(f"AUTH {name} is not offered")
+            try:
+                self._settings.credentials(Offer(self._session.capabilities.mechanisms), None)
+            except SaslError as error:
+                raise Unusable(str(error)) from error
         self._session.quit()
         self._deadline = min(self._deadline, time.monotonic() + GOODBYE)
         with suppress(Unusable, OSError):  # who says goodbye badly takes mail all the same

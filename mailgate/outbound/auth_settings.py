@@ -1,17 +1,31 @@
-"""`auth` of a target: which mechanism, with which credentials; nothing else reads it."""
+"""`auth` of a target: which mechanism, with which credentials; nothing else reads it.
+
+With `auth forward` the credentials are those of the client whose message it is: they stand in the key of the link
+(`Login`), so two users never share a connection, and a client that has not logged in is refused before anybody is connected to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, TypeAlias
 
 from mailgate.config import values as v
-from mailgate.config.schema import Block, Directive, Refused
+from mailgate.config.schema import Block, Directive
+from mailgate.outbound.endpoint import LinkKey
 from mailgate.outbound.written import Written
-from mailgate.smtp.sasl import External, Login, Plain, SaslClient
+from mailgate.smtp.reply import MailError, Reply
+from mailgate.smtp.sasl import CHOICES, Offer, SaslClient, check_credentials, external, strongest
 
-_LATER = "is not there yet in this version"
-_SECRETS: dict[str, Callable[[str, str], SaslClient]] = {"plain": Plain, "login": Login}
+NO_LOGIN = Reply(530, "5.7.0", "Authentication required")
+
+_WITH_SECRET = v.Args(v.String("USER"), v.Secret("PASSWORD"))
+_WITH_TOKEN = v.Args(v.String("USER"), v.Secret("TOKEN"))
+
+Credentials: TypeAlias = Callable[[Offer, Any], SaslClient | None]
+"""Makes the mechanism of one exchange, of what the peer offers and the login in the link's key; None where there is nobody to log
+in (a probe, with `auth forward`). :raises SaslError: it can't."""
 
 
 class AuthSettings(Block):
@@ -22,18 +36,20 @@ class AuthSettings(Block):
         v.OneOf(
             {
                 "off": v.Nothing(),
-                "plain": v.Args(v.String("USER"), v.Secret("PASSWORD")),
-                "login": v.Args(v.String("USER"), v.Secret("PASSWORD")),
+                "auto": _WITH_SECRET,
+                "plain": _WITH_SECRET,
+                "login": _WITH_SECRET,
+                "cram-md5": _WITH_SECRET,
+                "scram-sha-256": _WITH_SECRET,
+                "xoauth2": _WITH_TOKEN,
+                "oauthbearer": _WITH_TOKEN,
                 "external": v.Nothing(),
-                "forward": Refused("forward", "it needs authentication of clients, which " + _LATER),
-                "auto": Refused("auto", "name the mechanism: choosing it " + _LATER),
-                "cram-md5": Refused("cram-md5", "this mechanism " + _LATER),
-                "scram-sha-256": Refused("scram-sha-256", "this mechanism " + _LATER),
-                "xoauth2": Refused("xoauth2", "this mechanism " + _LATER),
-                "oauthbearer": Refused("oauthbearer", "this mechanism " + _LATER),
+                "forward": v.Nothing(),
             }
         ),
-        doc="How we authenticate. A password goes only over TLS with a verified name or a unix socket.",
+        doc="How we authenticate: with one mechanism, with the strongest that is offered (`auto`), with our certificate"
+        " (`external`), or with the user and password of the client whose message it is (`forward`). Secrets go only over TLS"
+        " with a verified name or a unix socket.",
         origin="maddy",
     )
     auth_insecure = Directive(
@@ -42,22 +58,56 @@ class AuthSettings(Block):
 
 
 @dataclass(frozen=True, slots=True)
-class Authentication:
-    """``credentials`` makes the mechanism of one exchange; ``sends_secret``: with a password; ``shows_certificate``: by TLS."""
+class Login:
+    """A client's, to be passed on."""
 
-    credentials: Callable[[], SaslClient] | None = field(default=None, repr=False)
+    user: str
+    password: Any
+    """A `SecretText`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """``sends_secret``: credentials that others could use; ``shows_certificate``: by TLS; ``vary`` puts a client's login into
+    the key of the link."""
+
+    credentials: Credentials | None = field(default=None, repr=False)
     sends_secret: bool = False
     shows_certificate: bool = False
+    vary: tuple[Callable[[LinkKey, Any], LinkKey], ...] = ()
+
+    @property
+    def forwards(self) -> bool:
+        return bool(self.vary)
 
 
-def authentication(written: Written) -> Authentication:
+def authentication(written: Written, random: Random) -> Authentication:
     """:raises SaslError: for a name or password that can't be sent."""
+
+    def fresh(offer: Offer) -> Offer:
+        return replace(offer, nonce=f"{random.getrandbits(144):036x}")
+
     auth = written.value("auth")
     if auth is None or auth.word == "off":
         return Authentication()
     if auth.word == "external":
-        return Authentication(External, shows_certificate=True)
-    mechanism = _SECRETS[auth.word]
+        return Authentication(lambda offer, login: external(offer), shows_certificate=True)
+    if auth.word == "forward":
+        return Authentication(lambda offer, login: _forwarded(fresh(offer), login), sends_secret=True, vary=(_with_login,))
+    choose = CHOICES[auth.word]
     user, secret = auth.value
-    mechanism(user, secret.reveal())
-    return Authentication(lambda: mechanism(user, secret.reveal()), sends_secret=True)
+    check_credentials(user, secret.reveal())
+    return Authentication(lambda offer, login: choose(fresh(offer), user, secret.reveal()), sends_secret=True)
+
+
+def _forwarded(offer: Offer, login: Any) -> SaslClient | None:
+    return None if login is None else strongest(offer, login.user, login.password.reveal())
+
+
+def _with_login(key: LinkKey, variables: Any) -> LinkKey:
+    """:raises MailError: the client has not logged in with a password."""
+    credentials = variables.envelope.session.credentials
+    if credentials is None:
+        raise MailError(NO_LOGIN, "auth forward: the client has not logged in")
+    user, password = credentials
+    return replace(key, login=Login(user, password))

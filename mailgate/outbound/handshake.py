@@ -6,11 +6,14 @@ EHLO (or LHLO) with its name and STARTTLS, nothing else, where the decision does
 
 from __future__ import annotations
 
+from mailgate.outbound.auth_settings import Credentials
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.tls_policy import OnFailure, Start
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
+from mailgate.smtp.sasl import Offer, SaslError
+from mailgate.tls.bindings import channel_bindings
 from mailgate.tls.capture import peer_facts
 from mailgate.tls.verification import Verdict, verify_chain, verify_peer
 
@@ -38,7 +41,7 @@ async def make_ready(connection: Connection) -> None:
     if start in (Start.OFFERED, Start.ALWAYS):
         await _starttls(connection, required=not decision.allow_clear, needs_extensions=needs_extensions)
     if settings.credentials is not None:
-        await _authenticate(connection)
+        await _authenticate(connection, settings.credentials)
 
 
 async def _ask(connection: Connection, step: Step) -> Reply:
@@ -114,12 +117,21 @@ def _judge(connection: Connection) -> Verdict:
     return verdict
 
 
-async def _authenticate(connection: Connection) -> None:
-    """Only the configured mechanism is used, and only where it is offered: an offer is no reason to say a secret another way."""
-    credentials = connection.settings.credentials
-    assert credentials is not None
-    mechanism = credentials()
-    if mechanism.name not in connection.session.capabilities.mechanisms:
-        raise AttemptFailed(Kind.AUTH, Step.AUTH, f"AUTH {mechanism.name} is not offered")
-    connection.session.auth(mechanism)
-    await _expect(connection, Step.AUTH, 235, Kind.AUTH)
+async def _authenticate(connection: Connection, credentials: Credentials) -> None:
+    """A client's own login that is refused says nothing of the endpoint."""
+    login = connection.link.key.login
+    kind = Kind.AUTH if login is None else Kind.LOGIN
+    peer = connection.tls_connection
+    offer = Offer(
+        connection.session.capabilities.mechanisms,
+        channel_bindings(peer, server=False) if peer is not None else {},
+    )
+    try:
+        mechanism = credentials(offer, login)
+        if mechanism is None:
+            return
+        connection.session.auth(mechanism)
+        await _expect(connection, Step.AUTH, 235, kind)
+        mechanism.accepted()
+    except SaslError as error:
+        raise AttemptFailed(kind, Step.AUTH, str(error)) from error

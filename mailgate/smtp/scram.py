@@ -29,7 +29,9 @@ ITERATIONS = 4096
 """For keys that are made of a password in plain at login: RFC 7677's least, since they are not stored."""
 MIN_ITERATIONS = 4096
 MAX_ITERATIONS = 1_000_000
-"""About a third of a second: beyond it a next hop would spend our time."""
+"""Of stored keys: about a third of a second for each login."""
+MAX_CHALLENGE = 200_000
+"""Of a next hop's challenge: about 60 ms. Beyond it a next hop would spend our time."""
 
 _NONCE = r"[!-+\--~]+"
 _FIRST = re.compile(rf"(n|y|p=[A-Za-z0-9.-]+),(?:a=([^,\0]*))?,(n=([^,\0]*),r=({_NONCE})(?:,[a-zA-Z]=[^,]*)*)", re.DOTALL)
@@ -183,7 +185,7 @@ class ClientFirst:
         nonce, salt, iterations = match[1], _octets(match[2]), int(match[3])
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
             raise ScramError("the nonce is not ours")
-        if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
+        if not MIN_ITERATIONS <= iterations <= MAX_CHALLENGE:
             raise ScramError(f"{iterations} iterations")
         try:
             salted = _salted(self._password, salt, iterations)
