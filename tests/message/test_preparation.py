@@ -33,8 +33,9 @@ LISTS: list[tuple[bytes, int]] = [
 
 WRONG: list[bytes] = [
     b"", b"   ", b",", b"alice", b"Alice", b"a@", b"@x.test", b"a@x.test b@x.test", b"<a@x.test", b"a@x.test>", b"<>",
-    b"a@@x.test", b"a@x..test", b".a@x.test", b"a..b@x.test", b'a@"x.test"', b"a@x.test (open", b'"open@x.test', b"group: a@x.test",
-    b"a@x.test;", b"a@x.test\0", b"\xff@x.test", b"outer: inner: a@x.test;;", b"<a@x.test> b", b"a@x.test\\", b"[1.2.3.4]", b"<@r:>", b"<@r a@x>",
+    b"a@@x.test", b"a@x..test", b".a@x.test", b"a..b@x.test", b'a@"x.test"', b"a@x.test (open", b'"open@x.test',
+    b"group: a@x.test", b"a@x.test;", b"a@x.test\0", b"\xff@x.test", b"outer: inner: a@x.test;;", b"<a@x.test> b",
+    b"a@x.test\\", b"[1.2.3.4]", b"<@r:>", b"<@r a@x>",
 ]  # fmt: skip
 
 FROM = b"From: a@x.test\r\n"
