@@ -78,7 +78,7 @@ def report_pool(block: PoolDirectives, endpoints: Sequence[Block], report: Repor
         place = endpoint.span_of("weight")
         if place is not None:
             hint = f"`balance {' | '.join(sorted(WEIGHTED))}`"
-            report.error(place, f"`balance {block.balance.word}` has no weights", code="E0736", hint=hint)
+            report.error(place, f"`balance {block.balance.word}` has no weights", code="E0738", hint=hint)
 
 
 def pool_settings(block: PoolDirectives) -> PoolSettings:

@@ -170,7 +170,7 @@ CODES = {
         bad=_target("health {", "    backoff 5m 5s", "}"),
         good=_target("health {", "    backoff 5s 5m", "}"),
     ),
-    "E0736": Entry(
+    "E0738": Entry(
         "a weight where there are none",
         "`balance random`, `round_robin` and `least_busy` go by weights; the order written and `hash` do not.",
         bad=lmtp(_NEXT, _WEIGHTED.format("ordered")),

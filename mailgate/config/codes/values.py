@@ -8,7 +8,16 @@ _TARGET = "target.smtp next {{\n    targets tcp://10.0.0.1:25\n    tls disabled\
 _NEXT = "deliver_to &next"
 _RELAY = "target.smtp next {{\n    targets tcp://mx.example.net:587\n    auth plain gateway {}\n}}\n"
 
-_DYNAMIC = "a directive that is dynamic"
+_CHOSEN = "target.smtp next {{\n    targets tcp://10.0.0.1:25\n    tls disabled\n    hostname {}\n}}\n"
+
+
+def _choice(title: str, text: str, bad: str, good: str) -> Entry:
+    """Of a dynamic setting."""
+    return Entry(title, text, lmtp(_NEXT, _CHOSEN.format(bad)), lmtp(_NEXT, _CHOSEN.format(good)))
+
+
+_TWO = "{{\n        if retry_num == 0 then a.example\n        {}\n    }}"
+_ONE = "{{\n        {}\n        else b.example\n    }}"
 
 
 def _value(title: str, text: str, bad: str, good: str) -> Entry:
@@ -128,31 +137,36 @@ CODES = {
         bad=lmtp("when helo == 5 {\n    reject\n}\ndiscard"),
         good=lmtp('when helo == "5" {\n    reject\n}\ndiscard'),
     ),
-    "E0531": Entry(
+    "E0531": _choice(
         "a choice without `else`",
         "A setting that is chosen by `if` has a value in every case: its last line is `else VALUE`.",
-        needs=_DYNAMIC,
+        _TWO.format("if retry_num > 5 then b.example"),
+        _TWO.format("else b.example"),
     ),
-    "E0532": Entry(
+    "E0532": _choice(
         "something else where a choice is written",
         "In the block of a dynamic setting stand lines `if EXPR then VALUE`, tried in order, and `else VALUE` last; nothing else,"
         " and no `else if`.",
-        needs=_DYNAMIC,
+        _ONE.format("a.example\n        if retry_num == 0 then c.example"),
+        _ONE.format("if retry_num == 0 then c.example"),
     ),
-    "E0533": Entry(
+    "E0533": _choice(
         "half a line of a choice",
         "`if EXPR then VALUE`, or `else VALUE`: the condition, `then`, or the value is missing.",
-        needs=_DYNAMIC,
+        _ONE.format("if retry_num == 0 a.example"),
+        _ONE.format("if retry_num == 0 then a.example"),
     ),
-    "E0534": Entry(
+    "E0534": _choice(
         "a value that can't be computed so",
         "A computed value is one expression in one pair of parentheses. Not every setting can be computed; each that is dynamic"
         " can be chosen by `if`.",
-        needs=_DYNAMIC,
+        "(lower(sender_domain)) (rcpt_domain)",
+        "(lower(sender_domain))",
     ),
-    "W0531": Entry(
+    "W0531": _choice(
         "a condition that nothing changes",
         "It is always true, so what stands below it is never used; or never, so its own value is not.",
-        needs=_DYNAMIC,
+        _ONE.format('if "live" == "test" then test.example'),
+        _ONE.format('if sender == "" then test.example'),
     ),
 }
