@@ -31,6 +31,7 @@ from mailgate.message.envelope import Session
 from mailgate.message.tally import Tally
 from mailgate.pipeline.compile import compile_pipeline
 from mailgate.pipeline.grammar import PipelineBlock
+from mailgate.pipeline.reach import enforces_requiretls
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.session_checks import SessionChecks
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
@@ -38,12 +39,23 @@ from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.certificates import LINE as LISTENER_TLS
 from mailgate.registry.certificates import ListenerTls
 from mailgate.smtp.settings import ServerSettings
-from mailgate.tls.pairs import KeyPair
 from mailgate.tls.live import LiveContexts
+from mailgate.tls.pairs import KeyPair
 
 _events = EventLog("mailgate.inbound")
 
-KEYWORDS = ("STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME", "SIZE", "LIMITS")
+KEYWORDS = (
+    "STARTTLS",
+    "PIPELINING",
+    "8BITMIME",
+    "SMTPUTF8",
+    "ENHANCEDSTATUSCODES",
+    "CHUNKING",
+    "BINARYMIME",
+    "SIZE",
+    "LIMITS",
+    "REQUIRETLS",
+)
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
 
@@ -374,6 +386,7 @@ class Listener(
             refuse_early_talkers=self.early_talker == "reject",
             **self.login_settings(),
             starttls=self._contexts is not None,
+            requiretls=enforces_requiretls(self.router),
         )
 
     def connection_settings(self) -> ConnectionSettings:

@@ -21,6 +21,7 @@ from mailgate.outbound.connection import Connection
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.outcome import handed_up
+from mailgate.outbound.parameters import is_relayed
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.race import Race, half_of
 from mailgate.outbound.record import AttemptRecord, ConnectionFacts, log_attempt, worst
@@ -40,6 +41,8 @@ class DeliverySettings:
     hold_timeout: float = 30.0
     fallback_delay: float = 3.0
     chunking: bool = False
+    max_line_length: int = 0
+    """0: no limit."""
     quotes_failures: bool = False
     """Clients hear what a host said before the envelope; of next hops that are ours they only hear that there was trouble."""
 
@@ -75,7 +78,6 @@ class Attempts:
         "message",
         "patience",
         "refused",
-        "relayed",
     )
 
     def __init__(self, hops: NextHops, envelope: Envelope) -> None:
@@ -99,8 +101,6 @@ class Attempts:
         """Label of the endpoint that was heard of last."""
         self.refused: list[tuple[Recipient, Reply]] = []
         """Recipients it did not take, of the transaction that is open."""
-        self.relayed = False
-        """DSN parameters were left out, since this next hop does not announce them."""
 
     def begin(self, now: float) -> None:
         self._started = now
@@ -227,7 +227,17 @@ class Attempts:
         """The final dot went out: what was said to it, and of whom nothing."""
         reply = worst([reply for _, reply in results])
         error = "" if reply is not None else connection.reason or "no reply that says whether it was taken"
-        self.record(connection.link.endpoint, Step.DOT, connection.facts(), reply, error, (*self.refused, *results), unknown)
+        taken = [recipient for recipient, answer in results if answer.code // 100 == 2]
+        self.record(
+            connection.link.endpoint,
+            Step.DOT,
+            connection.facts(),
+            reply,
+            error,
+            (*self.refused, *results),
+            unknown,
+            relayed=is_relayed(self._envelope.parameters, taken, connection.session.capabilities, lmtp=self._hops.settings.lmtp),
+        )
 
     def ended(self, connection: Connection, step: Step, reply: Reply) -> None:
         """It refused the message before the final dot."""
@@ -273,6 +283,7 @@ class Attempts:
         error: str = "",
         results: Sequence[tuple[Recipient, Reply]] = (),
         unknown: Sequence[Recipient] = (),
+        relayed: bool = False,
     ) -> None:
         """One try is over."""
         hops = self._hops
@@ -289,7 +300,7 @@ class Attempts:
             results=tuple((str(recipient.address), answer) for recipient, answer in results),
             unknown=tuple(str(recipient.address) for recipient in unknown),
             mx=endpoint.settings.mx,
-            relayed=self.relayed,
+            relayed=relayed,
         )
         self.refused = []
         log_attempt(hops.log, record)

@@ -80,8 +80,12 @@ def _a_labels(domain: str) -> str | None:
         return None
 
 
-def mail_parameters(given: MailParameters, needs: Needs, offered: Capabilities, *, lmtp: bool) -> tuple[str, ...]:
-    """The parameters of MAIL. :raises PermanentError: when the message can't go this way."""
+def mail_parameters(
+    given: MailParameters, needs: Needs, offered: Capabilities, *, lmtp: bool, trusted: bool = False
+) -> tuple[str, ...]:
+    """The parameters of MAIL; ``trusted``: the client has logged in, so what it says in AUTH= is passed on (RFC 4954 5).
+
+    :raises PermanentError: when the message can't go this way."""
     if needs is NO_NEEDS and given is NO_MAIL_PARAMETERS:
         return ()
     words = []
@@ -109,8 +113,17 @@ def mail_parameters(given: MailParameters, needs: Needs, offered: Capabilities, 
     if offered.dsn and not lmtp:
         words += [f"RET={given.ret}"] * (given.ret is not None) + [f"ENVID={given.envid}"] * (given.envid is not None)
     if given.auth is not None and offered.mechanisms:
-        words.append(f"AUTH={given.auth}")
+        words.append(f"AUTH={given.auth if trusted else '<>'}")
     return tuple(words)
+
+
+def is_relayed(given: MailParameters, recipients: Sequence[Recipient], offered: Capabilities, *, lmtp: bool) -> bool:
+    """Whether DSN was asked for and ends here, because this next hop does not do it (RFC 3461 5.2.2)."""
+    if lmtp or offered.dsn or not recipients:
+        return False
+    if given is not NO_MAIL_PARAMETERS and (given.ret is not None or given.envid is not None):
+        return True
+    return any(recipient.parameters is not NO_RCPT_PARAMETERS for recipient in recipients)
 
 
 def rcpt_parameters(given: RcptParameters, offered: Capabilities, *, lmtp: bool) -> tuple[str, ...]:

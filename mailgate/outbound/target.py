@@ -74,6 +74,14 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         default=3.0,
         doc="An endpoint that is not connected by then is overtaken by the next one; 0: never.",
     )
+    max_line_length = Directive(
+        "max_line_length",
+        v.OneOf({"off": v.Nothing(), "": v.Integer(minimum=64)}),
+        doc="Refuse a message with a longer line, in octets without its end; off by default: lines are sent as they came.",
+    )
+    enforces_requiretls: ClassVar[bool] = True
+    """A message with REQUIRETLS goes on only as RFC 8689 wants it."""
+
     chunking = Directive("chunking", v.Boolean(), default=False, doc="Send content by BDAT where CHUNKING is offered.")
     failover = Directive("failover", block=Failover, default=DEFAULTS, doc="When a message goes on to another endpoint.")
     debug = Directive(
@@ -177,6 +185,7 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
                 hold_timeout=self.hold_timeout,
                 fallback_delay=self.fallback_delay,
                 chunking=self.chunking,
+                max_line_length=(self.max_line_length.value or 0) if self.max_line_length else 0,
             ),
             estate.endpoints,
             estate.pool,

@@ -27,6 +27,7 @@ from mailgate.interfaces import Finality
 from mailgate.pipeline.check import SESSION_STAGES, has_message_stage, has_session_stage, stages_of
 from mailgate.pipeline.grammar import PipelineBlock, PipelineRules, Split
 from mailgate.pipeline.modifiers import takes_part
+from mailgate.pipeline.reach import branches
 from mailgate.pipeline.review import Hole, report_hole, report_relays
 from mailgate.pipeline.router import (
     Branch,
@@ -328,23 +329,8 @@ def _by_stage(modifiers: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, .
     return sender, rcpt, body
 
 
-def _branches(router: Router) -> Iterator[Branch]:
-    """Every block that a message may come to, nested pipelines included, each once."""
-    seen: set[Branch] = set()
-    waiting: list[Branch] = [router]
-    while waiting:
-        branch = waiting.pop()
-        if branch in seen:
-            continue
-        seen.add(branch)
-        yield branch
-        waiting += branch.inner()
-        if isinstance(branch.route, Deliver):
-            waiting += [step.router for step in branch.route.steps if isinstance(step, Through)]
-
-
 def _report_copies(router: Router, report: Report) -> None:
-    for branch in _branches(router):
+    for branch in branches(router):
         handling = branch.route
         if isinstance(handling, Deliver) and len(handling.steps) > 1 and irrevocable_copies(handling) > 1:
             report.error(
