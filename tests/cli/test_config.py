@@ -99,6 +99,22 @@ class EffectiveTests(ConfigCase):
         self.assertEqual(self.effective("hostnam a\n").exit_code, 1)
         self.assertEqual(CliRunner().invoke(main, ["config", "effective", "-c", str(self.directory / "none")]).exit_code, 2)
 
+    def test_dynamic_settings_are_shown_as_they_are_written(self) -> None:
+        text = BASE.replace("    auth plain", CHOSEN + "    auth plain")
+        result = self.effective(text)
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertIn(CHOSEN, result.output)
+        self.assertEqual(CliRunner().invoke(main, ["check", "-c", self.path]).exit_code, 0)
+
+
+CHOSEN = """\
+    hostname {
+        if retry_num > 0 and sender == "a@x.example" then other.example.org
+        if rcpt_domain in [".example.net"] then (lower(sender_domain))
+        else mx.example.org
+    }
+"""
+
 
 class DiffTests(ConfigCase):
     def diff(self, new: str, old: str = BASE, *arguments: str) -> Result:

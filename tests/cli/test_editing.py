@@ -52,6 +52,29 @@ class EditingTests(SynchronousTestCase):
         offered = {found.label for found in Document(text, "editor.conf").complete(text.index("        \n") + 8)}
         self.assertEqual(offered, {"replace_rcpt", "replace_sender", "import"})
 
+    def test_what_a_dynamic_setting_may_say(self) -> None:
+        text = "target.smtp out {\n    hostname {\n        if \n        if retry_num == 0 then a\n        \n    }\n}\n"
+        document = Document(text, "editor.conf")
+        self.assertEqual({found.label for found in document.complete(text.index("        \n    }") + 8)}, {"if", "else"})
+        named = {found.label: found for found in document.complete(text.index("if \n") + 3)}
+        self.assertLessEqual({"local_ip", "sender_domain", "lookup", "lower", "then", "and"}, set(named))
+        self.assertEqual(named["local_ip"].detail, "address")
+        self.assertNotIn("helo", named)
+        hovered = document.hover(text.index("retry_num") + 2)
+        assert hovered is not None
+        self.assertIn("Attempts before this one", hovered[1])
+        other = document.hover(text.index("then a") + 5)
+        assert other is not None
+        self.assertIn("EHLO", other[1])
+
+    def test_the_values_of_a_choice(self) -> None:
+        text = "target.remote out {\n    ip_strategy {\n        if retry_num == 0 then \n        else \n    }\n}\n"
+        document = Document(text, "editor.conf")
+        for place in ("then ", "else "):
+            offered = {found.label for found in document.complete(text.index(place) + 5)}
+            self.assertIn("ipv6_only", offered)
+            self.assertNotIn("retry_num", offered)
+
     def test_a_fix_is_the_word_that_was_suggested(self) -> None:
         span = Source("x", "deliver_too").span(0, 11)
         for hint, fix in [("did you mean `deliver_to`?", "deliver_to"), ("not known here", ""), ("", "")]:
