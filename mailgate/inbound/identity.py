@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailgate.message.envelope import Session
-from mailgate.smtp.xclient import Identity
-
-UNKNOWN_ADDRESS = "0.0.0.0"
-"""Of a client whose address the proxy does not know."""
+from mailgate.smtp.xclient import UNKNOWN_ADDRESS, Identity
 
 
 def client_address(own: Session, identity: Identity) -> str:

@@ -48,6 +48,10 @@ from mailgate.outbound.race import NoneLeft
 from mailgate.smtp.client import Answer, ClientSession, CommandError, Step
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, BodyType
 from mailgate.smtp.reply import MailError, PermanentError, Reply
+from mailgate.smtp.xclient import Identity
+
+_BEFORE_MAIL = (Step.RSET, Step.XFORWARD)
+"""What is said in front of MAIL; its answers decide nothing."""
 
 
 @implementer(IDelivery)
@@ -187,7 +191,7 @@ class Delivery:
                 self._needs = find_needs(self._envelope, recipients, self._message)
                 self._say(connection, recipients)
                 answers = await self._exchange(connection)
-                if answers and answers[0].step is Step.RSET:
+                while answers and answers[0].step in _BEFORE_MAIL:
                     del answers[0]
                 # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL.
                 gone = answers[0].reply.code == 421 if answers else connection.trouble in (Kind.LOST, Kind.CLOSING)
@@ -214,6 +218,8 @@ class Delivery:
             )
             if session.in_transaction:
                 session.rset()
+            if connection.settings.xforward is not None:
+                session.xforward(self._origin(connection.settings.xforward))
             session.mail(sender, parameters)
             for recipient in recipients:
                 self._say_rcpt(session, recipient)
@@ -221,6 +227,11 @@ class Delivery:
             session.unsay()
             self._give_back()
             raise Refused(_local_refusal(error)) from error
+
+    def _origin(self, identity: Callable[[Envelope], Identity]) -> Identity:
+        """Where the message comes from; what the client itself passes on goes before what we know of the client."""
+        known, passed = identity(self._envelope), self._envelope.session.xforward
+        return known if passed is None else known.with_more(passed)
 
     def _say_rcpt(self, session: ClientSession, recipient: Recipient) -> None:
         address = recipient.address

@@ -22,6 +22,7 @@ from mailgate.outbound.health import Circuit, State
 from mailgate.outbound.sources import Source
 from mailgate.outbound.tls_memory import BrokenTls
 from mailgate.outbound.tls_policy import Decision
+from mailgate.smtp.proxy_protocol import Header
 
 MAX_LINKS = 200
 """Links with a key of their own that an endpoint remembers; those without a connection go first."""
@@ -39,7 +40,7 @@ class LinkKey:
     login: Hashable = None
     """Whose credentials, where they are not the endpoint's own."""
     xclient: tuple[tuple[str, str], ...] = ()
-    proxy: Hashable = None
+    proxy: Header | None = None
     """What a PROXY header says."""
 
 

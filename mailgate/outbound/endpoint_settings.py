@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from mailgate.message.envelope import Envelope
 from mailgate.outbound.source_policy import SourcePolicy
 from mailgate.outbound.tls_policy import IN_CLEAR, Decision
 from mailgate.smtp.client import Step
 from mailgate.smtp.sasl import Offer, SaslClient
+from mailgate.smtp.xclient import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ class Timeouts:
             Step.GREETING: self.greeting,
             Step.HELLO: self.ehlo,
             Step.STARTTLS: self.tls,
+            Step.XCLIENT: self.ehlo,
             Step.AUTH: self.auth,
+            Step.XFORWARD: self.mail_from,
             Step.MAIL: self.mail_from,
             Step.RCPT: self.rcpt_to,
             Step.DATA: self.data,
@@ -83,5 +87,10 @@ class EndpointSettings:
     with one thing more in it, or an awaitable of that. In this order: source address, hostname, XCLIENT, PROXY, login."""
     source: SourcePolicy | None = None
     """From which of our addresses; None: the system chooses."""
+    proxy_version: int = 0
+    """Of the PROXY header that each connection begins with; 0: none."""
+    xclient_required: bool = True
+    xforward: Callable[[Envelope], Identity] | None = None
+    """What XFORWARD says of a message."""
     timeouts: Timeouts = Timeouts()
     debug: bool = False

@@ -34,6 +34,7 @@ class Kind(Enum):
     TLS = ("tls", Reply(451, "4.7.5", "No trusted encrypted connection to the next hop"), Health.COUNT)
     AUTH = ("auth", Reply(451, "4.7.0", "The next hop does not accept this gateway, try again later"), Health.COUNT)
     LOGIN = ("auth", Reply(451, "4.7.0", "The next hop does not accept this login, try again later"), Health.NEUTRAL)
+    XCLIENT = ("xclient", Reply(451, "4.7.0", "The next hop does not take mail for this client, try again later"), Health.NEUTRAL)
     LEASE = ("lease", Reply(451, "4.3.2", "All connections to the next hop are busy, try again later"), Health.NEUTRAL)
     LOCAL = ("local", Reply(451, "4.3.0", "Temporary lookup failure"), Health.NEUTRAL)
     SOURCE = ("source", Reply(451, "4.3.0", "No address to send from at present, try again later"), Health.NEUTRAL)

@@ -6,13 +6,17 @@ EHLO (or LHLO) with its name and STARTTLS, nothing else, where the decision does
 
 from __future__ import annotations
 
+from mailgate.net.transport import send
 from mailgate.outbound.auth_settings import Credentials
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.identity_settings import own_header
 from mailgate.outbound.tls_policy import OnFailure, Start
 from mailgate.smtp.client import Step
+from mailgate.smtp.proxy_protocol import encode
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.sasl import Offer, SaslError
+from mailgate.smtp.xclient import Identity
 from mailgate.tls.bindings import channel_bindings
 from mailgate.tls.capture import peer_facts
 from mailgate.tls.verification import Verdict, verify_chain, verify_peer
@@ -32,14 +36,19 @@ async def make_ready(connection: Connection) -> None:
     """:raises AttemptFailed: when this connection can't be used; the caller closes it."""
     decision = connection.link.decision
     settings = connection.settings
+    if settings.proxy_version:
+        send(connection.transport, encode(connection.link.key.proxy or own_header(settings.proxy_version)))
     start = Start.NEVER if connection.tls_error else decision.start
     if start is Start.IMPLICIT:
         await _start_tls(connection)
     await _expect(connection, Step.GREETING, 220)
-    needs_extensions = start is Start.ALWAYS or settings.credentials is not None or settings.lmtp
+    identity = connection.link.key.xclient
+    needs_extensions = bool(start is Start.ALWAYS or settings.credentials is not None or settings.lmtp or identity)
     await _hello(connection, needs_extensions=needs_extensions)
     if start in (Start.OFFERED, Start.ALWAYS):
         await _starttls(connection, required=not decision.allow_clear, needs_extensions=needs_extensions)
+    if identity:
+        await _become(connection, Identity(dict(identity)), needs_extensions=needs_extensions)
     if settings.credentials is not None:
         await _authenticate(connection, settings.credentials)
 
@@ -86,6 +95,18 @@ async def _starttls(connection: Connection, *, required: bool, needs_extensions:
         return
     await _start_tls(connection)
     await _hello(connection, needs_extensions=needs_extensions or required)
+
+
+async def _become(connection: Connection, identity: Identity, *, needs_extensions: bool) -> None:
+    """Be the client whose mail it is. What the peer thinks of that client says nothing of the endpoint."""
+    session = connection.session
+    missing = identity.values.keys() - session.capabilities.xclient
+    if missing and connection.settings.xclient_required:
+        raise AttemptFailed(Kind.XCLIENT, Step.XCLIENT, f"XCLIENT is not offered with {' '.join(sorted(missing))}")
+    for _ in range(session.xclient(identity)):
+        await _expect(connection, Step.XCLIENT, 220, Kind.XCLIENT)
+    if missing < identity.values.keys():
+        await _hello(connection, needs_extensions=needs_extensions)
 
 
 async def _start_tls(connection: Connection) -> None:

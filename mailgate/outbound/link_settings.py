@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from random import Random
 
 from mailgate.config import values as v
-from mailgate.config.schema import Block, Directive, Refused
+from mailgate.config.schema import Block, Directive
 from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, warnings_of
 from mailgate.outbound.auth_settings import AuthSettings, authentication
 from mailgate.outbound.endpoint_settings import EndpointSettings
+from mailgate.outbound.identity_settings import IdentitySettings, endpoint_identity
 from mailgate.outbound.pki import PkiError
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.timeout_settings import TimeoutSettings, report_steps_set_twice, timeouts
@@ -23,15 +24,9 @@ from mailgate.registry import Report
 from mailgate.smtp.sasl import SaslError
 from mailgate.tls.options import TlsError
 
-_LATER = "is not there yet in this version"
 
-
-class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings, SourceSettings):
+class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings, SourceSettings, IdentitySettings):
     """How an endpoint is spoken to."""
-
-    xclient = Refused("xclient", "XCLIENT " + _LATER)
-    proxy_protocol = Refused("proxy_protocol", "PROXY towards next hops " + _LATER)
-    xforward = Refused("xforward", "XFORWARD " + _LATER)
 
 
 class EndpointBlock(LinkSettings):
@@ -82,6 +77,7 @@ def endpoint_settings(
 def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaults, report: Report) -> EndpointSettings:
     """:raises PolicyError, TlsError, SaslError: for what can't be."""
     auth = authentication(written, defaults.random)
+    identity = endpoint_identity(written)
     tls = endpoint_tls(written, address, auth, defaults.mode)
     source = endpoint_source(written, address.scheme, defaults.hostname, defaults.random)
     directives = {name for name in LINK_DIRECTIVES if written.has(name)}
@@ -96,13 +92,16 @@ def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaul
         lmtp=defaults.lmtp,
         hostname=source.hostname,
         source=source.policy,
-        vary=(*source.vary, *auth.vary),
+        vary=(*source.vary, *identity.vary, *auth.vary),
         decision=tls.decision,
         requiretls_decision=tls.requiretls,
         tls_context=tls.context,
         capture_peer=tls.capture,
         credentials=auth.credentials,
         forwards_logins=auth.forwards,
+        proxy_version=identity.proxy,
+        xclient_required=identity.xclient_required,
+        xforward=identity.xforward,
         timeouts=timeouts(written),
         debug=defaults.debug,
     )

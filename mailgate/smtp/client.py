@@ -34,6 +34,7 @@ from mailgate.smtp.address import Address
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.reply_parser import Fault, ReplyParser
 from mailgate.smtp.sasl import SaslClient, SaslError
+from mailgate.smtp.xclient import Identity, encode
 
 MAX_AUTH_LINE = 512
 """An initial response that makes the command longer than this waits for the server's challenge (RFC 4954 4)."""
@@ -51,7 +52,9 @@ class Step(StrEnum):
     GREETING = "greeting"
     HELLO = "hello"
     STARTTLS = "starttls"
+    XCLIENT = "xclient"
     AUTH = "auth"
+    XFORWARD = "xforward"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
@@ -67,8 +70,8 @@ class Step(StrEnum):
     """A 421 that came while nothing was asked (RFC 5321 3.8)."""
 
 
-_MAY_PRECEDE = frozenset({Step.RSET, Step.MAIL, Step.RCPT})
-"""Commands that another may follow in the same group (RFC 2920 3.1); all others are the last of theirs."""
+_MAY_PRECEDE = frozenset({Step.RSET, Step.XFORWARD, Step.MAIL, Step.RCPT})
+"""Commands that another may follow in the same group (RFC 2920 3.1, XFORWARD_README); all others are the last of theirs."""
 
 
 class Answer(NamedTuple):
@@ -99,6 +102,9 @@ class Capabilities:
     requiretls: bool = False
     starttls: bool = False
     mechanisms: frozenset[str] = frozenset()
+    xclient: frozenset[str] = frozenset()
+    """The attributes that XCLIENT takes; empty where it is not offered."""
+    xforward: frozenset[str] = frozenset()
 
 
 NO_CAPABILITIES = Capabilities()
@@ -120,7 +126,7 @@ def parse_capabilities(text: str) -> Capabilities:
     """From the text of the reply to EHLO or LHLO; its first line is the greeting."""
     flags: dict[str, bool] = {}
     size: int | None = None
-    mechanisms: set[str] = set()
+    lists: dict[str, set[str]] = {"AUTH": set(), "XCLIENT": set(), "XFORWARD": set()}
     for line in text.split("\n")[1:]:
         keyword, *arguments = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
         if keyword in _FLAGS:
@@ -128,9 +134,10 @@ def parse_capabilities(text: str) -> Capabilities:
         elif keyword == "SIZE":
             value = arguments[0] if arguments else "0"
             size = int(value) if value.isdecimal() and len(value) <= 20 else 0
-        elif keyword == "AUTH":
-            mechanisms.update(arguments)
-    return Capabilities(**flags, size=size, mechanisms=frozenset(mechanisms))
+        elif keyword in lists:
+            lists[keyword].update(arguments)
+    mechanisms, xclient, xforward = (frozenset(words) for words in lists.values())
+    return Capabilities(**flags, size=size, mechanisms=mechanisms, xclient=xclient, xforward=xforward)
 
 
 class ClientSession:
@@ -205,6 +212,18 @@ class ClientSession:
                 return
             self._sasl = _Delayed(mechanism, initial)
         self._say(Step.AUTH, line)
+
+    def xclient(self, identity: Identity) -> int:
+        """Say who the client is, as far as the peer takes it; how many answers there will be. `hello` follows them."""
+        lines = encode("XCLIENT", identity, self.capabilities.xclient)
+        for line in lines:
+            self._say(Step.XCLIENT, line.decode())
+        return len(lines)
+
+    def xforward(self, identity: Identity) -> None:
+        """Say where the next message comes from, as far as the peer takes it."""
+        for line in encode("XFORWARD", identity, self.capabilities.xforward):
+            self._say(Step.XFORWARD, line.decode())
 
     def mail(self, sender: Address, parameters: Sequence[str] = ()) -> None:
         """``parameters`` as they stand in the command: ``SIZE=1000``."""

@@ -24,6 +24,9 @@ from mailgate.smtp.reply import MailError, Reply
 UNAVAILABLE = "[UNAVAILABLE]"
 _WITHOUT_VALUE = frozenset({UNAVAILABLE, "[TEMPUNAVAIL]"})
 
+UNKNOWN_ADDRESS = "0.0.0.0"
+"""Stands for the address of a client of whom nobody knows it: in no network that an operator would trust."""
+
 MAX_VALUE = 255
 """Octets of a value, decoded: what a host name may have (RFC 1035 2.3.4). A login may have no more either."""
 MAX_LINE = 510
@@ -138,7 +141,15 @@ def _read(raw: bytes, read: Callable[[str], str | None]) -> str | None:
         text = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw).decode()
     except UnicodeDecodeError:
         return None
-    if not text or len(text.encode()) > MAX_VALUE or _CONTROL.search(text):
+    return checked(text, read)
+
+
+def checked(text: str, read: Callable[[str], str | None]) -> str | None:
+    """The value of an attribute, which ``read`` knows, in its plain form; None if it can't be one."""
+    try:
+        if not text or len(text.encode()) > MAX_VALUE or _CONTROL.search(text):
+            return None
+    except UnicodeEncodeError:
         return None
     return read(text)
 

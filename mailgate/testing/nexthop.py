@@ -323,6 +323,13 @@ class _Peer(Protocol):
             self._silent = True
         return False
 
+    def _xclient(self, argument: bytes) -> None:
+        self._current = None
+        self._step(Step.XCLIENT, argument, b"220 nexthop.test\r\n")
+
+    def _xforward(self, argument: bytes) -> None:
+        self._step(Step.XFORWARD, argument, b"250 2.0.0 Ok\r\n")
+
     def _auth(self, argument: bytes) -> None:
         mechanism, _, initial = argument.partition(b" ")
         if mechanism.upper() == b"LOGIN" or not initial:
@@ -479,6 +486,8 @@ _VERBS: dict[bytes, Callable[[_Peer, bytes], None]] = {
     b"LHLO": _Peer._hello,
     b"HELO": _Peer._plain_hello,
     b"STARTTLS": _Peer._starttls,
+    b"XCLIENT": _Peer._xclient,
+    b"XFORWARD": _Peer._xforward,
     b"AUTH": _Peer._auth,
     b"MAIL": _Peer._mail,
     b"RCPT": _Peer._rcpt,

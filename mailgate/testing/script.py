@@ -17,6 +17,8 @@ class Step(Enum):
     STARTTLS = "starttls"
     HANDSHAKE = "handshake"
     """The first octets behind a STARTTLS that was answered 220 where there is no TLS: nothing else happens any more."""
+    XCLIENT = "xclient"
+    XFORWARD = "xforward"
     AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"

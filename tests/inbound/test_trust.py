@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from mailgate.inbound.identity import UNKNOWN_ADDRESS
 from mailgate.inbound.trust import Peers
 from mailgate.smtp.proxy_protocol import Family, Header, encode
+from mailgate.smtp.xclient import UNKNOWN_ADDRESS
 from mailgate.testing.client import RawClient, connect
 from mailgate.testing.gateway import Misconfigured, WholeGateway
 from tests.support.scenario import SimulatedCase
