@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import tempfile
 import time
@@ -134,6 +135,33 @@ class Destinations(SynchronousTestCase):
         self.assertEqual(said[0].partition("Z ")[2], f"warn log.lost events={500 - len(kept)}")
         self.assertTrue(said[1].endswith("[lib] again"))
         self.assertTrue(all(line.endswith(b"x" * 500) for line in kept))  # no half of a line
+
+    def test_a_socket_takes_whole_lines_after_a_pause(self) -> None:
+        """What systemd gives a service for its standard output."""
+        ours, journal = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(journal.close)
+        output = Output(Descriptor(ours.fileno()), SyslogFormat())
+        for number in range(3000):
+            output(foreign(f"{number} " + "x" * 500))
+        journal.setblocking(False)
+        kept = b""
+        while True:
+            try:
+                kept += journal.recv(1 << 20)
+            except BlockingIOError:
+                break
+        output(foreign("again"))
+        lines = (kept + journal.recv(1 << 20)).decode().splitlines()
+        self.assertTrue(lines[-2].startswith("log.lost events="))
+        self.assertEqual(lines[-1], "[lib] again")
+        self.assertEqual([line for line in lines[:-2] if not re.fullmatch(r"\[lib\] \d+ x{500}", line)], [])
+
+    def test_the_descriptor_itself_is_left_as_it_is(self) -> None:
+        read_end, output = self.pipe()
+        output(foreign("x"))
+        self.assertTrue(os.get_blocking(read_end))
+        self.assertTrue(os.get_blocking(output._destination._descriptor))  # type: ignore[attr-defined]
 
     def test_a_closed_log_does_not_stop_the_gateway(self) -> None:
         read_end, write_end = os.pipe()

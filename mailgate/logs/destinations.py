@@ -1,6 +1,6 @@
 """What takes log lines: a descriptor, a file, syslog. None of them may hold up the gateway for long.
 
-A pipe, a terminal or a socket can be full because its reader has stopped. It is asked before each write; if there is no room,
+A pipe, a terminal or a socket can be full because its reader has stopped. It is written to without waiting; if there is no room,
 the event loop waits up to `PATIENCE` for it, once, and then lines are lost (and counted, `outputs.Output`) until there is room
 again. A file is written to directly: the kernel takes it into memory. It should lie on a local disk; one that is full loses
 lines, it does not stop the mail.
@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 PATIENCE = 0.1
@@ -41,36 +43,66 @@ class Destination(Protocol):
 
 
 class Descriptor:
-    """Standard output or error, whatever they are. It is not ours to close."""
+    """Standard output or error, whatever they are. It is not ours to close, and it is left as it is: others may have it too."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
+        self._put = _without_waiting(descriptor)
         self._stalled = False
+        self._rest = b""
+        """Of a line that a socket took in part."""
 
     def write(self, lines: str, level: str) -> bool:
         taken = True
-        for line in lines.splitlines(keepends=True) if len(lines) > 4000 else (lines,):
+        for line in lines.splitlines(keepends=True) if len(lines) > 1000 else (lines,):
             taken = self._write(line.encode("utf-8", "backslashreplace")) and taken
         return taken
 
     def _write(self, data: bytes) -> bool:
-        try:
-            if not self._poll.poll(0 if self._stalled else PATIENCE * 1000):
-                self._stalled = True
-                return False
-            self._stalled = False
-            os.write(self._descriptor, data)
-        except OSError:
-            return False  # nobody reads any more: a lost line must not stop the mail
-        return True
+        data = self._rest + data
+        for _ in range(2):
+            try:
+                sent = self._put(data)
+            except BlockingIOError:
+                if self._stalled or not _has_room(self._descriptor):
+                    break
+            except OSError:
+                return False  # nobody reads any more: a lost line must not stop the mail
+            else:
+                self._stalled, self._rest = False, data[sent:]
+                return True
+        self._stalled = True
+        return False
 
     def reopen(self) -> None:
         """It has no name."""
 
     def close(self) -> None:
         """It is not ours."""
+
+
+def _without_waiting(descriptor: int) -> Callable[[bytes], int]:
+    """A write that raises BlockingIOError where there is no room, without a change to the descriptor: its flags are shared."""
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        mode = 0
+    if stat.S_ISSOCK(mode):
+        shared = socket.socket(fileno=os.dup(descriptor))
+        return lambda data: shared.send(data, socket.MSG_DONTWAIT)
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return lambda data: os.write(own, data)
+        except OSError:  # no such file system, or not our pipe
+            return lambda data: _write_if_room(descriptor, data)
+    return lambda data: os.write(descriptor, data)
+
+
+def _write_if_room(descriptor: int, data: bytes) -> int:
+    if not _has_room(descriptor, 0.0):
+        raise BlockingIOError
+    return os.write(descriptor, data)
 
 
 class LogFile:
@@ -167,10 +199,10 @@ class Syslog:
             opened.close()
 
 
-def _has_room(opened: socket.socket | None) -> bool:
-    """Whether there is, or will be before `PATIENCE` is at an end."""
+def _has_room(opened: int | socket.socket | None, patience: float = PATIENCE) -> bool:
+    """Whether there is, or will be before it is at an end."""
     if opened is None:
         return False
     poll = select.poll()
     poll.register(opened, select.POLLOUT)
-    return bool(poll.poll(PATIENCE * 1000))
+    return bool(poll.poll(patience * 1000))

@@ -42,16 +42,14 @@ class Output:
         if not lines:
             return
         if self._lost:
-            self._say_lost(event)
-        if self._lost or not self._destination.write(lines, level):
-            self._lost += 1
+            lines = self._say_lost(event) + lines
+        self._lost = 0 if self._destination.write(lines, level) else self._lost + 1
 
-    def _say_lost(self, event: dict[str, Any]) -> None:
-        """There may be room again: first of all the number of lines that are missing here."""
+    def _say_lost(self, event: dict[str, Any]) -> str:
+        """There may be room again: first of all the number of events that are missing here."""
         said: list[dict[str, Any]] = []
         EventLog("mailgate.logs", observer=said.append).warn(Event.LOG_LOST, events=self._lost)
-        if self._destination.write(self._format({**said[0], "log_time": event["log_time"]}), "warn"):
-            self._lost = 0
+        return self._format({**said[0], "log_time": event["log_time"]})
 
     def reopen(self) -> None:
         self._destination.reopen()
