@@ -84,6 +84,8 @@ class GatewayService(Service):
         self._pools = pools
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
+        self._collecting: Any = None
+        gateway.released = self._collect_later
         self._twistd_reopens: Any = None
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._hang_up)
@@ -124,6 +126,10 @@ class GatewayService(Service):
         collect()
         gc.set_threshold(GC_THRESHOLD, 50, 50)
 
+    def _collect_later(self) -> None:
+        if self._collecting is None or not self._collecting.active():
+            self._collecting = self._reactor.callLater(COLLECT_AFTER, collect)
+
     def _failed(self, failure: Any) -> None:
         self._starting = None
         if failure.check(CancelledError):
@@ -139,6 +145,10 @@ class GatewayService(Service):
         self._reactor.callFromThread(reopen)
         if callable(self._twistd_reopens):
             self._twistd_reopens(number, frame)
+
+
+COLLECT_AFTER = 10.0
+"""Seconds after an old configuration was released: a collection stops everything for a moment, and one does for many reloads."""
 
 
 def collect() -> None:
@@ -169,7 +179,7 @@ def makeService(options: Any) -> GatewayService:
     assembler = Assembler(options["config"], adapters)
     configuration = load(assembler)
     log = begin_log(configuration, options)
-    gateway = LiveGateway(assembler, configuration, adapters, released=collect)
+    gateway = LiveGateway(assembler, configuration, adapters)
     gateway.companions.append(log)
     pulse = Pulse(reactor)
     views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse))

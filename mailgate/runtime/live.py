@@ -89,7 +89,7 @@ class Companion:
 
 
 class LiveGateway:
-    """See the module's docstring. ``released`` is called when an old configuration has come to its end."""
+    """See the module's docstring."""
 
     def __init__(
         self,
@@ -98,11 +98,11 @@ class LiveGateway:
         adapters: Adapters,
         *,
         companions: Sequence[Companion] = (),
-        released: Callable[[], None] | None = None,
     ) -> None:
         self._assembler = assembler
         self._adapters = adapters
-        self._released = released
+        self.released: Callable[[], None] | None = None
+        """Called when an old configuration has come to its end."""
         self.companions = list(companions)
         self.current = Gateway(configuration)
         self.old: list[Gateway] = []
@@ -299,8 +299,8 @@ class LiveGateway:
         await gateway.stop()
         self.old.remove(gateway)
         _events.info(Event.CONFIGURATION_RELEASED, old=len(self.old))
-        if self._released is not None and not self._stopping:
-            self._adapters.reactor.callLater(0, self._released)  # nothing of ours holds it any more then
+        if self.released is not None and not self._stopping:
+            self._adapters.reactor.callLater(0, self.released)  # nothing of ours holds it any more then
 
     def _record(self, outcome: Outcome) -> None:
         self.reloads[outcome.verdict] += 1
