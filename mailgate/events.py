@@ -40,7 +40,7 @@ class Event(Enum):
     SESSION_OPEN = "session.open"  # session, listener, client, peer (a proxy that speaks for the client) (debug)
     SESSION_CLOSE = "session.close"  # session, listener, client, peer, reason, messages
     SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)
-    SESSION_REFUSED = "session.refused"  # listener, client, limit
+    SESSION_REFUSED = "session.refused"  # listener, client, limit; of a check: session, stage, reply, where
     LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
     SESSION_XCLIENT = "session.xclient"  # session, peer, and what it said of its client: name, addr, port, helo, login, …
     PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none

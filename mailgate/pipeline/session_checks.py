@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Session
 from mailgate.pipeline.check import SESSION_STAGES, has_session_stage, stages_of
 from mailgate.pipeline.checks import first_refusal
 from mailgate.pipeline.router import place
+from mailgate.smtp.reply import MailError, Reply
+
+_log = EventLog("mailgate.pipeline")
 
 
 class _Listed:
@@ -38,7 +42,16 @@ class SessionChecks:
 
     def steps(self, stage: str) -> tuple[Callable[[Session], Any], ...]:
         """What is asked about a session in a stage; nothing where no check takes part."""
-        return (partial(self.ask, stage),) if self._by_stage[stage] else ()
+        return (partial(self._step, stage),) if self._by_stage[stage] else ()
+
+    async def _step(self, stage: str, session: Session) -> Reply | None:
+        try:
+            await self.ask(stage, session)
+        except MailError as error:
+            fields = {"listener": session.listener, "client": session.client_ip, "session": session.id}
+            _log.info(Event.SESSION_REFUSED, **fields, stage=stage, reply=error.reply, where=error.where)
+            return error.reply
+        return None
 
     async def ask(self, stage: str, session: Session) -> None:
         """:raises MailError: refused, and by which check."""
