@@ -11,8 +11,12 @@ from mailgate.config.schema import Block, Directive
 from mailgate.inbound.authentication import Logins, offered
 from mailgate.interfaces import Proof
 from mailgate.message.envelope import Session
+from mailgate.pipeline.reach import targets
 from mailgate.registry import ModuleContext, Report
 from mailgate.smtp.sasl_server import MECHANISMS
+
+WITH_PASSWORD = ("PLAIN", "LOGIN")
+"""The mechanisms that give us the password itself."""
 
 
 class LoginDirectives(Block):
@@ -22,6 +26,8 @@ class LoginDirectives(Block):
     disable_commands: Any
     hostname: str
     context: ModuleContext
+    router: Any
+    split_queue: Any
     auth_required_by_default: ClassVar[bool] = False
 
     auth = Directive(
@@ -74,6 +80,9 @@ class LoginDirectives(Block):
         doc="The failed login that ends the session. Guesses are counted over sessions too, by address and by user.",
     )
 
+    forwards_logins = False
+    """A target with `auth forward` is reached from here; known after `check_logins`."""
+
     @property
     def login_required(self) -> bool:
         """Whether nobody can send mail without having logged in."""
@@ -81,8 +90,9 @@ class LoginDirectives(Block):
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
-        """What is offered, the strongest first."""
-        return offered(self.auth, self.auth_mechanisms)
+        """What is offered, the strongest first. Where a next hop wants the client's own login, its password must come here."""
+        names = offered(self.auth, self.auth_mechanisms)
+        return tuple(name for name in names if name in WITH_PASSWORD) if self.forwards_logins else names
 
     def login_settings(self) -> dict[str, Any]:
         """The fields of `smtp.settings.ServerSettings` that these directives decide."""
@@ -98,7 +108,10 @@ class LoginDirectives(Block):
 
     def logins(self, adapters: Adapters, steps: Sequence[Callable[[Session], Any]] = ()) -> Logins | None:
         """For `inbound.sessions`; None where nobody can log in. ``steps``: see `Logins`."""
-        return Logins(self.auth, self.mechanisms, self.context.guard, adapters, self.hostname, steps) if self.auth else None
+        if not self.auth:
+            return None
+        mechanisms, guard = self.mechanisms, self.context.guard
+        return Logins(self.auth, mechanisms, guard, adapters, self.hostname, steps, keeps_password=self.forwards_logins)
 
     def check_logins(self, report: Report) -> None:
         """What only all of it together shows."""
@@ -108,13 +121,13 @@ class LoginDirectives(Block):
         if self.login_required and (not self.auth or "AUTH" in self.disable_commands):
             hint = "add `auth &NAME`, or `auth_required no`"
             report.error(place, "nobody can log in here, but everybody must", code="E0783", hint=hint)
-        elif self.auth and not self.mechanisms:
-            possible = offered(self.auth, None)
+        elif (possible := offered(self.auth, None)) and not self.mechanisms:
             notes = (f"`auth` can judge {', '.join(possible)}",)
             report.error(self.span_of("auth_mechanisms"), "none of these mechanisms can be offered", code="E0784", notes=notes)
         elif self.auth and not (has_tls or self.insecure_auth):
             hint = "add `tls file CERTIFICATE KEY`; `insecure_auth yes` lets passwords go in clear"
             report.error(self.span_of("auth"), "without TLS nobody can log in", code="E0785", hint=hint)
+        self._check_forwarding(report)
         if not asks_certificates and any(Proof.CERTIFICATE in provider.proofs for provider in self.auth):
             hint = "say `client_auth optional` and `client_ca FILE` in `tls { … }`"
             report.warning(self.span_of("auth"), "no client is asked for a certificate here", code="W0786", hint=hint)
@@ -124,3 +137,25 @@ class LoginDirectives(Block):
         for name in ("auth_required_message", "max_unauthenticated_commands"):
             if not self.login_required and self.span_of(name) is not None:
                 report.warning(self.span_of(name), f"`{name}` has no effect here", code="W0714", hint="nobody must log in")
+
+    def _check_forwarding(self, report: Report) -> None:
+        """Whether clients' logins are passed on, and what does not go together with that."""
+        reached = list(targets(self.router))
+        queue = self.split_queue
+        self.forwards_logins = any(map(_forwards, reached))
+        place = self.span_of("auth_mechanisms") or self.span_of("auth") or self.span
+        others = [name for name in self.auth_mechanisms if name not in WITH_PASSWORD]
+        if self.forwards_logins and others:
+            hint = "`auth_mechanisms PLAIN LOGIN`, or leave it out"
+            message = f"`auth forward` needs the client's password, which {others[0]} does not give"
+            report.error(place, message, code="E0787", hint=hint)
+        elif self.forwards_logins and not self.mechanisms:
+            message = "a next hop wants the client's login (`auth forward`), and nobody can log in here with a password"
+            report.error(place, message, code="E0788", hint="add `auth &NAME`")
+        if any(_forwards(getattr(target, "target", None)) for target in reached) or (self.forwards_logins and queue is not None):
+            hint = "give the target behind the queue credentials of its own"
+            report.error(self.span, "`auth forward` behind a queue: passwords are not kept", code="E0789", hint=hint)
+
+
+def _forwards(target: Any) -> bool:
+    return bool(getattr(target, "forwards_logins", False))

@@ -16,7 +16,7 @@ from mailgate.config.schema import Block, Directive
 from mailgate.outbound.endpoint import LinkKey
 from mailgate.outbound.written import Written
 from mailgate.smtp.reply import MailError, Reply
-from mailgate.smtp.sasl import CHOICES, Offer, SaslClient, check_credentials, external, strongest
+from mailgate.smtp.sasl import CHOICES, Offer, SaslClient, check_credentials, check_token, external, strongest
 
 NO_LOGIN = Reply(530, "5.7.0", "Authentication required")
 
@@ -97,6 +97,8 @@ def authentication(written: Written, random: Random) -> Authentication:
     choose = CHOICES[auth.word]
     user, secret = auth.value
     check_credentials(user, secret.reveal())
+    if auth.word in ("xoauth2", "oauthbearer"):
+        check_token(secret.reveal())
     return Authentication(lambda offer, login: choose(fresh(offer), user, secret.reveal()), sends_secret=True)
 
 

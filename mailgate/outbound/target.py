@@ -129,6 +129,11 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         return tuple(settings.label for settings in self._endpoints)
 
     @property
+    def forwards_logins(self) -> bool:
+        """Whether some endpoint is told the client's own user and password; known after `configure`."""
+        return any(settings.forwards_logins for settings in self._endpoints)
+
+    @property
     def endpoint_settings(self) -> tuple[EndpointSettings, ...]:
         """How each of them is spoken to; known after `configure`."""
         return tuple(self._endpoints)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -257,6 +258,15 @@ def check_credentials(username: str, secret: str) -> None:
     _octets(secret)
     _field(username)
     _field(secret)
+
+
+def check_token(token: str) -> None:
+    """:raises SaslError: it has characters that no bearer token has (RFC 6750 2.1)."""
+    if not _is_token(token):
+        raise SaslError("this is no bearer token")
+
+
+_is_token = re.compile(r"[A-Za-z0-9._~+/-]+=*").fullmatch
 
 
 def _field(text: str) -> str:

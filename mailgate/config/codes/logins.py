@@ -13,6 +13,17 @@ def _logins(lines: str, provider: str = "static") -> str:
     return lmtp("insecure_auth yes\nauth &users\ndiscard", head)
 
 
+_USERS = "auth.static users {\n    entry alice secret\n}\n"
+
+
+def _forward(line: str, target: str = "&next") -> str:
+    """A file with a listener that passes logins on."""
+    queue = "target.queue later {\n    target &next\n    bounce {\n        discard\n    }\n}\n" if target == "&later" else ""
+    top = f"{_USERS}target.smtp next {{\n    targets tls://mx.example.net\n    auth forward\n}}\n{queue}"
+    body = ["insecure_auth yes", "auth &users", *([line] if line else []), f"deliver_to {target}"]
+    return lmtp("\n".join(body), top)
+
+
 CODES = {
     "E0780": Entry(
         "a user that can't be one",
@@ -53,6 +64,24 @@ CODES = {
         "AUTH comes only after TLS, and this listener has none: give it a certificate, or say `insecure_auth yes`.",
         bad=lmtp("auth static {\n    entry alice secret\n}\ndiscard"),
         good=lmtp("insecure_auth yes\nauth static {\n    entry alice secret\n}\ndiscard"),
+    ),
+    "E0787": Entry(
+        "a mechanism without a password, where passwords are passed on",
+        "A target with `auth forward` logs in as the client, so its listeners can offer PLAIN and LOGIN only.",
+        bad=_forward("auth_mechanisms PLAIN SCRAM-SHA-256"),
+        good=_forward("auth_mechanisms PLAIN"),
+    ),
+    "E0788": Entry(
+        "logins are passed on, and there are none",
+        "A target with `auth forward` refuses clients that have not logged in; this listener has no `auth` with passwords.",
+        bad=_forward("").replace("    auth &users\n", "").replace("    insecure_auth yes\n", "").replace(_USERS, ""),
+        good=_forward(""),
+    ),
+    "E0789": Entry(
+        "a login behind a queue",
+        "A queue delivers when the client has long gone, and keeps no passwords: its target needs credentials of its own.",
+        bad=_forward("", "&later"),
+        good=_forward(""),
     ),
     "W0786": Entry(
         "certificates that nobody is asked for",
