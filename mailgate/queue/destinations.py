@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
+from typing import Any
 
 BACKOFF = 30.0
 BACKOFF_MOST = 1800.0
@@ -26,7 +27,19 @@ NEVER = float("inf")
 class Destination:
     """One destination; ``due`` is when the first of those who wait, and are not being delivered, may be tried."""
 
-    __slots__ = ("due", "failures", "in_line", "name", "not_before", "reason", "running", "searching", "since")
+    __slots__ = (
+        "due",
+        "failures",
+        "fresh",
+        "in_line",
+        "name",
+        "not_before",
+        "old_next",
+        "reason",
+        "running",
+        "searching",
+        "since",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,6 +55,10 @@ class Destination:
         self.in_line = False
         self.searching = False
         """The store is being asked."""
+        self.fresh: deque[Any] = deque()
+        """What was just accepted and waits for its turn in memory; the owner's business."""
+        self.old_next = False
+        """Whose turn it is where both wait: those in the store, or a fresh one."""
 
     @property
     def ready_at(self) -> float:
@@ -83,10 +100,11 @@ class Destinations:
             destination.due = due
             self._note(destination)
 
-    def may_start(self, name: str, now: float) -> bool:
-        """Whether one more delivery may go there at once, past the line: it is up, not full, and nobody stands before it."""
+    def wait_fresh(self, name: str, one: Any) -> None:
+        """Something that was just accepted waits in memory for its turn."""
         destination = self[name]
-        return not destination.failures and destination.running < self.each and not destination.in_line and destination.due > now
+        destination.fresh.append(one)
+        self._enter(destination)
 
     def room(self, destination: Destination) -> int:
         """How many more deliveries may go there now: one, where it must be probed."""
@@ -104,9 +122,26 @@ class Destinations:
         while self._line:
             destination = self._line.popleft()
             destination.in_line = False
-            if destination.ready_at <= now and not destination.searching and self.room(destination) > 0:
+            if self._is_ready(destination, now) and self.room(destination) > 0:
                 return destination
         return None
+
+    def _is_ready(self, destination: Destination, now: float) -> bool:
+        if destination.not_before > now:
+            return False
+        return bool(destination.fresh) or (destination.due <= now and not destination.searching)
+
+    def takes_fresh(self, destination: Destination, now: float) -> bool:
+        """Whether it is a fresh one's turn at a destination that `next` gave. Where old ones wait too, they take turns."""
+        old = destination.due <= now and not destination.searching
+        fresh = bool(destination.fresh) and not (old and destination.old_next)
+        destination.old_next = fresh
+        return fresh
+
+    def again(self, destination: Destination, now: float) -> None:
+        """One was served; if more wait there, its place is at the end of the line."""
+        if self._is_ready(destination, now):
+            self._enter(destination)
 
     def served(self, destination: Destination, due: float) -> None:
         """The store was asked: from ``due`` on the next one waits there."""
@@ -120,9 +155,12 @@ class Destinations:
         """A delivery is over. A destination that nobody waits for is forgotten."""
         destination = self[name]
         destination.running -= 1
-        if destination.ready_at <= now:
+        if self._is_ready(destination, now):
             self._enter(destination)
-        elif not destination.running and destination.due == NEVER and not destination.failures and not destination.searching:
+        elif (
+            not (destination.running or destination.fresh or destination.failures or destination.searching)
+            and destination.due == NEVER
+        ):
             del self._all[name]
 
     def succeeded(self, name: str, now: float) -> None:

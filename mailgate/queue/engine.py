@@ -117,6 +117,8 @@ class Queue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for destination in self.destinations.report():
+            self._forget_fresh(destination.name)
         late = self._adapters.reactor.callLater(PATIENCE, self._give_up_waiting)
         while self._running:
             await DeferredList(list(self._running), consumeErrors=True)
@@ -188,22 +190,31 @@ class Queue:
         now = self._adapters.wall_time()
         for name in dict.fromkeys(row.destination for row in entry.recipients):
             due = min(row.due for row in entry.recipients if row.destination == name)
-            if due > now or not self._may_start_fresh(name, message, now):
+            if due > now or not self._may_keep_fresh(name, message):
                 self.destinations.waits(name, due)
                 continue
             message.body.hold()
             self._fresh += message.size
-            self._begin(self.store.take(entry, name), name, message)
+            self.destinations.wait_fresh(name, (self.store.take(entry, name), message))
         self._serve()
 
-    def _may_start_fresh(self, name: str, message: Message, now: float) -> bool:
+    def _may_keep_fresh(self, name: str, message: Message) -> bool:
         return (
             self._started
             and not self._paused
-            and self._delivering < self.settings.concurrency
             and self._fresh + message.size <= FRESH_LIMIT
-            and self.destinations.may_start(name, now)
+            and not self.destinations[name].is_down
         )
+
+    def _forget_fresh(self, name: str) -> None:
+        """Those that wait in memory wait in the store instead: the destination is down, or the queue stops."""
+        destination = self.destinations[name]
+        while destination.fresh:
+            lease, message = destination.fresh.popleft()
+            self._fresh -= message.size
+            message.body.release()
+            self.store.drop(lease)
+            self.destinations.waits(name, min(row.due for row in lease.recipients))
 
     # Serving
 
@@ -226,6 +237,11 @@ class Queue:
             destination = self.destinations.next(now)
             if destination is None:
                 break
+            if self.destinations.takes_fresh(destination, now):
+                lease, message = destination.fresh.popleft()
+                self._begin(lease, destination.name, message)
+                self.destinations.again(destination, now)
+                continue
             destination.searching = True
             room = min(self.destinations.room(destination), self.settings.concurrency - self._delivering)
             self._own(self._search(destination, now, room))
@@ -260,6 +276,7 @@ class Queue:
         for lease in leases:
             self._begin(lease, destination.name, None)
         self.destinations.served(destination, min(destination.due, following))
+        self.destinations.again(destination, self._now())
         self._serve()
 
     def _begin(self, lease: Lease, name: str, message: Message | None) -> None:
@@ -433,6 +450,7 @@ class Queue:
         reason = next(outcome.reply.text for outcome in outcomes if outcome.kind is blamed)
         was_down = self.destinations[name].is_down
         until = self.destinations.failed(name, now, reason)
+        self._forget_fresh(name)
         last = next(outcome.last(now) for outcome in outcomes if outcome.kind is blamed)
         self._own(self._tell_the_line(name, last, now))
         if not was_down:

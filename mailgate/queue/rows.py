@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mailgate.queue.codec import checksum, decode_facts, decode_recipient, encode_facts, encode_recipient
+from mailgate.queue.codec import checksum, decode_facts, decode_recipient, encode_recipient
 from mailgate.queue.content import Shape
-from mailgate.queue.entry import Draft, Entry, Settled, Standing, Waiting
+from mailgate.queue.entry import Entry, Standing, Waiting
 from mailgate.queue.store import Damaged, Line
 
 Found = list[tuple[Entry, tuple[Waiting, ...]]]
@@ -17,77 +17,18 @@ Found = list[tuple[Entry, tuple[Waiting, ...]]]
 Broken = list[tuple[int, str]]
 """Damaged entries and what is wrong with them."""
 
-_ENTRY_COLUMNS = "token, message_id, target, arrived, body, facts, header, checksum"
-_RECIPIENT_COLUMNS = "entry, number, destination, standing, due, intent, facts, checksum"
+ENTRY_COLUMNS = "id, token, message_id, target, arrived, body, facts, header, checksum"
+RECIPIENT_COLUMNS = "entry, number, destination, standing, due, intent, facts, checksum"
 _ENTRY = "SELECT id, message_id, target, arrived, body, facts, header, checksum FROM entry"
-_RECIPIENT = f"SELECT {_RECIPIENT_COLUMNS} FROM recipient"
+_RECIPIENT = f"SELECT {RECIPIENT_COLUMNS} FROM recipient"
 
 
-# Accepting
+# Content in pieces
 
 
-def insert_drafts(
-    connection: sqlite3.Connection, drafts: Sequence[Draft], bodies: dict[int, int], token: int, prepared: bool
-) -> list[Entry]:
-    """``bodies`` has the numbers of content that is stored already, by the identity of the body object."""
-    for body in bodies.values():
-        connection.execute("UPDATE body SET complete = 1 WHERE id = ?", (body,))
-    entries = []
-    for draft in drafts:
-        message = draft.message
-        body = bodies.get(id(message.body), 0)
-        if not body:
-            body = bodies[id(message.body)] = _insert_content(connection, draft)
-        facts = encode_facts(draft.sender, draft.parameters, draft.origin, draft.priority)
-        check = _entry_checksum(draft.message_id, draft.target, draft.arrived, facts, message.header)
-        values = (token, draft.message_id, draft.target, draft.arrived, body, facts, message.header, check)
-        inserted = connection.execute(f"INSERT INTO entry ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values).lastrowid
-        assert inserted is not None
-        kept = [(inserted, *_recipient_values(row, Standing.PREPARED if prepared else row.standing)) for row in draft.recipients]
-        connection.executemany(
-            f"INSERT INTO recipient ({_RECIPIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
-            kept,
-        )
-        entries.append(
-            Entry(
-                inserted,
-                draft.message_id,
-                draft.target,
-                draft.sender,
-                draft.parameters,
-                draft.origin,
-                draft.arrived,
-                message.header,
-                body,
-                message.size,
-                draft.recipients,
-                draft.priority,
-            )
-        )
-    return entries
-
-
-def _insert_content(connection: sqlite3.Connection, draft: Draft) -> int:
-    message = draft.message
-    whole = message.body.data
-    assert whole is not None
-    data = whole[len(whole) - (message.size - len(message.header)) :]
-    body = message.body
-    shape = Shape(len(data), body.rest_eight_bit, body.rest_has_dots, message.ends_with_newline)
-    inserted = connection.execute(
-        "INSERT INTO body (size, flags, complete, checksum, data) VALUES (?, ?, 1, ?, ?)",
-        (shape.size, shape.pack(), checksum(data), data),
-    ).lastrowid
-    assert inserted is not None
-    return inserted
-
-
-def begin_body(connection: sqlite3.Connection, shape: Shape) -> int:
-    inserted = connection.execute(
-        "INSERT INTO body (size, flags, complete) VALUES (?, ?, 0)", (shape.size, shape.pack())
-    ).lastrowid
-    assert inserted is not None
-    return inserted
+def begin_body(connection: sqlite3.Connection, body: int, shape: Shape) -> None:
+    """Content that comes in pieces; nobody sees it before it is complete."""
+    connection.execute("INSERT INTO body (id, size, flags, complete) VALUES (?, ?, ?, 0)", (body, shape.size, shape.pack()))
 
 
 def insert_piece(connection: sqlite3.Connection, body: int, number: int, piece: bytes) -> None:
@@ -103,6 +44,14 @@ def commit(connection: sqlite3.Connection, entries: Sequence[int]) -> None:
         ).rowcount
         if not changed:
             raise Damaged(f"entry {entry} was prepared and is not there")
+
+
+def last_numbers(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The highest numbers of an entry and of a body that were ever used."""
+    (entry,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'entry'").fetchone()
+    (body,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM body").fetchone()
+    (used,) = connection.execute("SELECT COALESCE(MAX(body), 0) FROM entry").fetchone()
+    return entry, max(body, used)
 
 
 # Forgetting
@@ -227,26 +176,6 @@ def owed(connection: sqlite3.Connection, limit: int, leased: Collection[tuple[in
     return found, damaged, float("inf")
 
 
-def intend(connection: sqlite3.Connection, keys: Sequence[tuple[int, int]]) -> None:
-    connection.executemany("UPDATE recipient SET intent = 1 WHERE entry = ? AND number = ?", keys)
-
-
-def settle(connection: sqlite3.Connection, entry: int, body: int, results: Sequence[Settled], now: float) -> None:
-    for result in results:
-        if result.row is None:
-            connection.execute("DELETE FROM recipient WHERE entry = ? AND number = ?", (entry, result.number))
-        else:
-            _update(connection, entry, result.row)
-    left = connection.execute("SELECT 1 FROM recipient WHERE entry = ? LIMIT 1", (entry,)).fetchone()
-    if left is None:
-        connection.execute("DELETE FROM history WHERE entry = ?", (entry,))
-        connection.execute("DELETE FROM entry WHERE id = ?", (entry,))
-        _delete_unused_body(connection, body)
-        return
-    notes = [(entry, now, result.note) for result in results if result.note]
-    connection.executemany("INSERT INTO history (entry, at, text) VALUES (?, ?, ?)", notes)
-
-
 # Operators
 
 
@@ -264,7 +193,7 @@ def change(
         row = _recipient(stored)
         edited = edit(row) if row.number not in leased else None
         if edited is not None:
-            _update(connection, entry, edited)
+            update(connection, entry, edited)
             changed.append(row.number)
     if changed and note:
         connection.execute("INSERT INTO history (entry, at, text) VALUES (?, ?, ?)", (entry, now, note))
@@ -357,7 +286,7 @@ def _size_of(connection: sqlite3.Connection, stored: tuple[Any, ...]) -> int:
 def _entry(stored: tuple[Any, ...], rows: tuple[Waiting, ...], size: int) -> Entry:
     number, message_id, target, arrived, body, facts, header, check = stored
     try:
-        if _entry_checksum(message_id, target, arrived, facts, header) != check:
+        if entry_checksum(message_id, target, arrived, facts, header) != check:
             raise Damaged("the entry is not what was written")
     except (TypeError, AttributeError) as error:
         raise Damaged("the entry is not what was written") from error
@@ -365,7 +294,7 @@ def _entry(stored: tuple[Any, ...], rows: tuple[Waiting, ...], size: int) -> Ent
     return Entry(number, message_id, target, sender, parameters, origin, arrived, header, body, size, rows, priority)
 
 
-def _entry_checksum(message_id: str, target: str, arrived: float, facts: bytes, header: bytes) -> int:
+def entry_checksum(message_id: str, target: str, arrived: float, facts: bytes, header: bytes) -> int:
     return checksum(message_id.encode(), target.encode(), repr(float(arrived)).encode(), facts, header)
 
 
@@ -380,13 +309,13 @@ def _recipient(stored: tuple[Any, ...]) -> Waiting:
     return replace(row, in_doubt=True) if intent and not row.in_doubt else row
 
 
-def _recipient_values(row: Waiting, standing: Standing) -> tuple[Any, ...]:
+def recipient_values(row: Waiting, standing: Standing) -> tuple[Any, ...]:
     facts = encode_recipient(row)
     return (row.number, row.destination, int(standing), row.due, facts, checksum(facts, row.destination.encode()))
 
 
-def _update(connection: sqlite3.Connection, entry: int, row: Waiting) -> None:
-    number, destination, standing, due, facts, check = _recipient_values(row, row.standing)
+def update(connection: sqlite3.Connection, entry: int, row: Waiting) -> None:
+    number, destination, standing, due, facts, check = recipient_values(row, row.standing)
     connection.execute(
         "UPDATE recipient SET destination = ?, standing = ?, due = ?, intent = 0, facts = ?, checksum = ?"
         " WHERE entry = ? AND number = ?",

@@ -26,11 +26,12 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.message import Message
 from mailgate.queue import rows
+from mailgate.queue.batch import Insertion, Intent, Job, Settlement, Write, insertion
 from mailgate.queue.content import PIECE, Shape, StoredContent
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing, Waiting
 from mailgate.queue.schema import upgrade
 from mailgate.queue.store import Damaged, Line, StoreError, Unavailable
-from mailgate.queue.writer import Broken, Job, Writer, as_store_error
+from mailgate.queue.writer import Broken, Writer, as_store_error
 
 _NEVER = float("inf")
 
@@ -46,6 +47,8 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._reading: sqlite3.Connection | None = None
         self._reader_lock = threading.Lock()
+        self._last_entry = 0
+        self._last_body = 0
         self._leased: set[tuple[int, int]] = set()
         self._searches = 0
         """Searches for recipients to lease that are under way in a thread."""
@@ -60,7 +63,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         connections = await self._adapters.run_in_thread(self._open)
-        self._use(*connections)
+        await self._use(*connections)
 
     async def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -80,11 +83,17 @@ class SqliteStore:
         connections = await self._adapters.run_in_thread(self._connect, refused)
         self._refused = self._refused[len(refused) :]
         self.broken = ""
-        self._use(*connections)
+        await self._use(*connections)
 
-    def _use(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
-        self._writer = Writer(writing, self._adapters.run_in_thread, self._break)
+    async def _use(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
         self._reading = reading
+        entry, body = await self._read(rows.last_numbers)
+        self._last_entry, self._last_body = max(entry, self._last_entry), max(body, self._last_body)
+        self._writer = Writer(writing, self._adapters.run_in_thread, self._break)
+
+    def _new_body(self) -> int:
+        self._last_body += 1
+        return self._last_body
 
     def _break(self, error: BaseException) -> None:
         self.broken = str(error)
@@ -153,21 +162,19 @@ class SqliteStore:
                 if message.body.data is None:
                     bodies[key] = await self._store_pieces(message)
             token = self._adapters.random.getrandbits(63)
-            return tuple(await self._accept(drafts, bodies, token, prepared))
+            numbers = range(self._last_entry + 1, self._last_entry + 1 + len(drafts))
+            self._last_entry += len(drafts)
+            stored, entries = insertion(drafts, numbers, dict(bodies), token, self._new_body, prepared)
+            await self._accepted(stored, token)
+            return tuple(entries)
         except BaseException:
             if bodies and not self.broken:
                 self._submit(lambda connection: rows.delete_bodies(connection, bodies.values())).when_done(_nothing)
             raise
 
-    def _accept(self, drafts: Sequence[Draft], bodies: dict[int, int], token: int, prepared: bool) -> Awaitable[list[Entry]]:
-        def insert(connection: sqlite3.Connection) -> list[Entry]:
-            return rows.insert_drafts(connection, drafts, dict(bodies), token, prepared)
-
-        return self._accepted(self._submit(insert), token)
-
-    async def _accepted(self, inserting: Awaitable[list[Entry]], token: int) -> list[Entry]:
+    async def _accepted(self, stored: Insertion, token: int) -> None:
         try:
-            return await inserting
+            await self._submit(stored)
         except Broken:
             self._refused.append(token)
             raise
@@ -180,7 +187,8 @@ class SqliteStore:
         """Content that is not in memory, piece by piece, in transactions of their own. Nobody sees it before it is complete."""
         start, size = len(message.header), message.size - len(message.header)
         shape = _shape(message)
-        body: int = await self._submit(lambda connection: rows.begin_body(connection, shape))
+        body = self._new_body()
+        await self._submit(lambda connection: rows.begin_body(connection, body, shape))
         try:
             for number in range(-(-size // PIECE)):
                 reading = message.read(start + number * PIECE, PIECE)
@@ -250,12 +258,11 @@ class SqliteStore:
         self._leased.difference_update((lease.entry.id, row.number) for row in lease.recipients)
 
     async def intend(self, lease: Lease) -> None:
-        keys = [(lease.entry.id, row.number) for row in lease.recipients]
-        await self._submit(lambda connection: rows.intend(connection, keys))
+        await self._submit(Intent([(lease.entry.id, row.number) for row in lease.recipients]))
 
     async def settle(self, lease: Lease, results: Sequence[Settled]) -> None:
         now = self._adapters.wall_time()
-        await self._submit(lambda connection: rows.settle(connection, lease.entry.id, lease.entry.body, results, now))
+        await self._submit(Settlement(lease.entry.id, lease.entry.body, results, now, len(results) < len(lease.entry.recipients)))
         saved = [(lease.entry.id, result.number) for result in results]
         self._leased.difference_update(saved)
         self._remember_saved(saved)
@@ -326,7 +333,7 @@ class SqliteStore:
 
     # Jobs
 
-    def _submit(self, job: Job) -> Any:
+    def _submit(self, job: Write) -> Any:
         if self._writer is None:
             raise Unavailable(self.broken or "the queue is not open")
         return self._writer.submit(job)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mailgate.net.waiting import Wait
+from mailgate.queue.batch import Write, run
 from mailgate.queue.store import Full, StoreError, Unavailable
 
 MAX_BATCH = 500
@@ -22,7 +23,6 @@ MAX_BATCH = 500
 MAX_WAITING = 20_000
 """Jobs that may wait: beyond it a client hears 452, and comes again."""
 
-Job = Callable[[sqlite3.Connection], Any]
 Outcome = tuple[Any, BaseException | None]
 
 _FULL = (sqlite3.SQLITE_FULL,)
@@ -43,7 +43,7 @@ class Writer:
         self._connection = connection
         self._run_in_thread = run_in_thread
         self._on_broken = on_broken
-        self._waiting: list[tuple[Job, Wait[Any]]] = []
+        self._waiting: list[tuple[Write, Wait[Any]]] = []
         self._busy = False
         self._broken: BaseException | None = None
         self._idle: list[Wait[None]] = []
@@ -53,7 +53,7 @@ class Writer:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, job: Job) -> Wait[Any]:
+    def submit(self, job: Write) -> Wait[Any]:
         """The job's result, once it is durable. :raises StoreError: too many wait, or the file is broken."""
         if self._broken is not None:
             raise Broken(str(self._broken))
@@ -78,7 +78,7 @@ class Writer:
         running = self._run_in_thread(run_batch, self._connection, [job for job, _ in batch])
         running.addCallbacks(self._done, self._crashed, callbackArgs=(batch,), errbackArgs=(batch,))
 
-    def _done(self, outcomes: list[Outcome], batch: list[tuple[Job, Wait[Any]]]) -> None:
+    def _done(self, outcomes: list[Outcome], batch: list[tuple[Write, Wait[Any]]]) -> None:
         self.commits += 1
         self._busy = False
         broken = next((error for _, error in outcomes if isinstance(error, Broken)), None)
@@ -90,7 +90,7 @@ class Writer:
             _tell(answer, result, error)
         self._tell_idle()
 
-    def _crashed(self, failure: Any, batch: list[tuple[Job, Wait[Any]]]) -> None:
+    def _crashed(self, failure: Any, batch: list[tuple[Write, Wait[Any]]]) -> None:
         """The thread pool failed us (it is stopping): nobody knows how far the batch came."""
         self._busy = False
         error = Broken(f"writing failed: {failure.getErrorMessage()}")
@@ -126,7 +126,7 @@ def _tell(answer: Wait[Any], result: Any, error: BaseException | None) -> None:
         answer.fire(result)
 
 
-def run_batch(connection: sqlite3.Connection, jobs: list[Job]) -> list[Outcome]:
+def run_batch(connection: sqlite3.Connection, jobs: list[Write]) -> list[Outcome]:
     """In a thread: all jobs in one transaction, or each in its own if that fails."""
     outcome = _transaction(connection, jobs)
     if not isinstance(outcome, BaseException):
@@ -140,10 +140,10 @@ def run_batch(connection: sqlite3.Connection, jobs: list[Job]) -> list[Outcome]:
     return outcomes
 
 
-def _transaction(connection: sqlite3.Connection, jobs: list[Job]) -> list[Any] | BaseException:
+def _transaction(connection: sqlite3.Connection, jobs: list[Write]) -> list[Any] | BaseException:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        results = [job(connection) for job in jobs]
+        results = run(connection, jobs)
         connection.execute("COMMIT")
     except Exception as error:
         failure = as_store_error(error)
