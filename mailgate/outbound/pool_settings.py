@@ -66,6 +66,11 @@ class PoolDirectives(Block):
     )
     health = Directive("health", block=Health, default=DEFAULTS, doc="When an endpoint counts as down.")
 
+    @property
+    def shares_load(self) -> bool:
+        """Whether another endpoint than the first may be chosen while all are well."""
+        return self.balance.word != "ordered"
+
 
 def report_pool(block: PoolDirectives, endpoints: Sequence[Block], report: Report) -> None:
     """What contradicts itself."""

@@ -411,7 +411,7 @@ _NOTHING = Node(Kind.RULE, "")
 
 
 def delivery_node(step: DeliverTo) -> Node:
-    """A target, and the endpoint that would serve: the first one, as long as it is well."""
+    """A target, and the endpoint that would serve: the first one, as long as it is well, or one of those that share the load."""
     endpoint = first_endpoint(step.target)
     reason = f"to {endpoint}" if endpoint else ""
     return Node(
@@ -425,8 +425,10 @@ def delivery_node(step: DeliverTo) -> Node:
 
 
 def first_endpoint(target: Any) -> str:
-    """The endpoint that a target tries first; "" for a target that has none (maildir)."""
+    """The endpoint that a target tries first, or those of which it chooses one; "" for a target that has none (maildir)."""
     labels: Sequence[str] = getattr(target, "endpoint_labels", ())
+    if len(labels) > 1 and getattr(target, "shares_load", False):
+        return f"one of {', '.join(labels)}"
     return labels[0] if labels else ""
 
 
