@@ -15,7 +15,8 @@ from functools import lru_cache
 from mailgate.message.envelope import Session
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
-_UNSAFE_PATH = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNSAFE_PATH = re.compile(r"[^\x20-\x7e]")
+"""An address with more than ASCII is left out too: our own field must not be what makes a message need SMTPUTF8 (RFC 6532)."""
 _MAX_WORD = 255
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

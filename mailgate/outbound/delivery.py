@@ -35,6 +35,7 @@ from mailgate.outbound.connection import Connection
 from mailgate.outbound.content import send_chunks, stream, whole
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.failure import ABORTED, NO_LONGER_ACCEPTED, AttemptFailed, Kind, Moved, Refused
+from mailgate.outbound.line_length import has_longer, line_too_long
 from mailgate.outbound.outcome import handed_up, outcome
 from mailgate.outbound.parameters import (
     NO_NEEDS,
@@ -45,7 +46,7 @@ from mailgate.outbound.parameters import (
     wire_address,
 )
 from mailgate.outbound.race import NoneLeft
-from mailgate.smtp.client import Answer, ClientSession, CommandError, Step
+from mailgate.smtp.client import Answer, Capabilities, ClientSession, CommandError, Step
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, BodyType
 from mailgate.smtp.reply import MailError, PermanentError, Reply
 from mailgate.smtp.xclient import Identity
@@ -145,6 +146,8 @@ class Delivery:
         replies: list[Reply] | None = None
         try:
             self._check_content(message)
+            if self._hops.settings.max_line_length:
+                await self._check_lines(message, self._hops.settings.max_line_length)
             while replies is None:
                 try:
                     replies = await self._transmit(message)
@@ -213,9 +216,7 @@ class Delivery:
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
         try:
-            parameters = mail_parameters(
-                self._envelope.parameters, self._needs, session.capabilities, lmtp=self._hops.settings.lmtp
-            )
+            parameters = self._mail_parameters(session.capabilities)
             if session.in_transaction:
                 session.rset()
             if connection.settings.xforward is not None:
@@ -232,6 +233,12 @@ class Delivery:
         """Where the message comes from; what the client itself passes on goes before what we know of the client."""
         known, passed = identity(self._envelope), self._envelope.session.xforward
         return known if passed is None else known.with_more(passed)
+
+    def _mail_parameters(self, offered: Capabilities) -> tuple[str, ...]:
+        """:raises PermanentError: when the message can't go there."""
+        envelope = self._envelope
+        trusted = bool(envelope.session.auth_user)
+        return mail_parameters(envelope.parameters, self._needs, offered, lmtp=self._hops.settings.lmtp, trusted=trusted)
 
     def _say_rcpt(self, session: ClientSession, recipient: Recipient) -> None:
         address = recipient.address
@@ -328,6 +335,10 @@ class Delivery:
             raise Refused(error.reply) from error
         said = self._needs
         self._replay = (needs.utf8 and not said.utf8) or (needs.body is not None and needs.body is not said.body)
+
+    async def _check_lines(self, message: Message, limit: int) -> None:
+        if self._envelope.parameters.body is not BodyType.BINARY and await has_longer(message, limit):
+            raise Refused(line_too_long(limit))
 
     async def _transmit(self, message: Message) -> list[Reply]:
         """The content and what becomes of the final dot, in the open transaction or in one that is opened for it."""
