@@ -15,6 +15,7 @@ Asked for during the start, it waits for that; during the stop, it is refused.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -267,7 +268,7 @@ class LiveGateway:
                 companion.give_up()
             await successor.stop()
             if isinstance(error, CannotBind):
-                return str(error)
+                return _explained(error)
             if isinstance(error, DeadlineExceeded):
                 return f"a module did not start within {START_TIME:g} s"
             if isinstance(error, CancelledError) or not isinstance(error, Exception):
@@ -321,3 +322,15 @@ class LiveGateway:
             _events.error(Event.RELOAD_REFUSED, reason=outcome.reason, errors=len(errors))
             for diagnostic in errors[:MOST_LINES]:
                 _events.error(Event.CONFIGURATION_ERROR, place=diagnostic.span, code=diagnostic.code, error=diagnostic.message)
+
+
+def _explained(error: CannotBind) -> str:
+    """Why an address can't be had now, though it might have been at the start."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    if cause is not None and cause.errno in (errno.EACCES, errno.EPERM):
+        return f"{error}; the process may have been allowed to before it dropped its privileges: restart it"
+    if cause is not None and cause.errno == errno.EADDRINUSE:
+        return f"{error}; if it is this gateway's own, under `*` or an address that the file no longer has: restart it"
+    return str(error)
