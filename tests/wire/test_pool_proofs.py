@@ -168,71 +168,105 @@ class EndpointProofs(SimulatedCase):
                 self.assertLess(self.reactor.seconds() - back, 10)
 
 
-class IdleCloseProof(SynchronousTestCase):
+WAYS: list[Action] = [DROP, RESET, say(b"421 4.4.2 idle", then_drop=True), say(b"421 4.4.2 idle")]
+
+
+class RestlessNextHop(NextHop):
+    """Closes half of its connections within 30 ms after a message, one way or another."""
+
+    def __init__(self, clock: Any, seed: int) -> None:
+        self._clock = clock
+        self._chance = random.Random(seed)
+        self.closed = 0
+        self.forgotten = 0
+        self._answered: dict[Connection, float] = {}
+        super().__init__(script=self._act)
+
+    @property
+    def idle_delay(self) -> float:  # type: ignore[override]
+        return self._chance.uniform(0.005, 0.03)
+
+    @idle_delay.setter
+    def idle_delay(self, seconds: float) -> None: ...
+
+    def _act(self, step: Step, connection: Connection, line: bytes) -> Action | None:
+        now = self._clock.seconds()
+        if step is Step.DOT:
+            self._answered[connection] = now
+        if step is not Step.IDLE or self._chance.random() < 0.5 or now - self._answered.get(connection, 0.0) < 0.005:
+            return None  # a reset any sooner destroys the answer to the dot, which is not a connection that is idle
+        self.closed += 1
+        return self._chance.choice(WAYS)
+
+    def forget(self) -> None:
+        """What was counted: or memory is what is measured."""
+        self.forgotten += len(self.transactions)
+        self.transactions.clear()
+        del self.connections[:-100]
+        self._answered.clear()
+
+
+class _IdleCloses:
     """Connections that the next hop closes while they are idle, also in the very moment they are used again."""
 
-    def closes(self, count: int, seed: int) -> Counter[str]:
-        """``count`` messages by six at once; the next hop closes half of its connections within 30 ms after a message."""
+    def __init__(self, clock: Any, count: int, seed: int) -> None:
+        self.clock = clock
+        self.count = count
+        self.codes: Counter[int] = Counter()
+        self.observed = Observed()
+        self.hop = RestlessNextHop(clock, seed).listen(clock)
+        self.engine = make_hops(clock, endpoint_settings(self.hop.endpoint, timeouts=timeouts()), observed=self.observed)
+        self._chance = random.Random(seed)
+
+    def run(self) -> Any:
+        """Six at once."""
+        return gatherResults([spawn(self._send(self.count // 6)) for _ in range(6)])
+
+    async def _send(self, count: int) -> None:
+        for _ in range(count):
+            heard, replies = await deliver(self.engine)
+            self.codes[(replies or heard)[-1].code] += 1
+            await deferLater(self.clock, self._chance.uniform(0, 0.03))
+            if len(self.hop.transactions) > 5000:
+                self.hop.forget()  # type: ignore[attr-defined]
+                self.observed.events.clear()
+
+    def check(self, test: Any) -> str:
+        hop: Any = self.hop
+        hop.forget()
+        test.assertEqual((dict(self.codes), hop.forgotten), ({250: self.count}, self.count))
+        test.assertGreater(hop.closed, self.count // 10)
+        circuit = self.engine.endpoints[0].circuit
+        test.assertEqual((circuit.closed, list(circuit.evidence)), (True, []), "it is nobody's failure")
+        return f"\nidle closes: {self.count} messages, {hop.closed} connections closed under them, 0 errors"
+
+
+class IdleCloseProof(SynchronousTestCase):
+    def closes(self, count: int, seed: int) -> str:
         network = SimulatedReactor(seed)
-        chance = random.Random(seed)
-        counts: Counter[str] = Counter()
-        ways: list[Action] = [DROP, RESET, say(b"421 4.4.2 idle", then_drop=True), say(b"421 4.4.2 idle")]
-
-        answered: dict[Connection, float] = {}
-
-        def script(step: Step, connection: Connection, line: bytes) -> Action | None:
-            if step is Step.DOT:
-                answered[connection] = network.seconds()
-            if step is not Step.IDLE or chance.random() < 0.5 or network.seconds() - answered.get(connection, 0.0) < 0.005:
-                return None  # a reset any sooner destroys the answer to the dot, which is not a connection that is idle
-            counts["closed"] += 1
-            return chance.choice(ways)
-
-        class Restless(NextHop):
-            @property
-            def idle_delay(self) -> float:
-                return chance.uniform(0.005, 0.03)
-
-            @idle_delay.setter
-            def idle_delay(self, seconds: float) -> None: ...
-
-        hop = Restless(script=script).listen(network)
-        observed = Observed()
-        engine = make_hops(network, endpoint_settings(hop.endpoint, timeouts=timeouts()), observed=observed)
-
-        async def send(number: int) -> None:
-            for _ in range(number):
-                heard, replies = await deliver(engine)
-                counts[str((replies or heard)[-1].code)] += 1
-                await deferLater(network, chance.uniform(0, 0.03))
-                if len(hop.transactions) > 5000:  # what was counted is forgotten, or memory is what is measured
-                    counts["delivered"] += len(hop.transactions)
-                    hop.transactions.clear()
-                    del hop.connections[:-100]
-                    answered.clear()
-                    observed.events.clear()
-
-        network.run(gatherResults([spawn(send(count // 6)) for _ in range(6)]), limit=1e9)
-        counts["delivered"] += len(hop.transactions)
-        counts["down"] = len(observed.named("endpoint.down")) + (not engine.endpoints[0].circuit.closed)
-        counts["evidence"] = len(engine.endpoints[0].circuit.evidence)
-        return counts
-
-    def check(self, count: int, seed: int) -> Counter[str]:
-        counts = self.closes(count, seed)
-        self.assertEqual((counts["250"], counts["delivered"]), (count, count), counts)
-        self.assertGreater(counts["closed"], count // 10, counts)
-        self.assertEqual((counts["down"], counts["evidence"]), (0, 0), "nobody's failure")
-        return counts
+        proof = _IdleCloses(network, count, seed)
+        network.run(proof.run(), limit=1e9)
+        return proof.check(self)
 
     def test_no_client_hears_of_it(self) -> None:
         for seed in range(3):
-            self.check(600, seed)
+            self.closes(600, seed)
 
     @pytest.mark.slow
     def test_a_hundred_thousand_messages(self) -> None:
-        counts = self.check(100_002, 7)
-        print(f"\nidle closes: {counts['250']} messages, {counts['closed']} connections closed under them, 0 errors (simulated)")
+        print(self.closes(100_002, 7), "(simulated)")
+
+
+@pytest.mark.slow
+class IdleCloseOverSocketsProof(TestCase):
+    timeout = 300
+
+    async def test_over_sockets(self) -> None:
+        proof = _IdleCloses(reactor, 6000, 11)
+        self.addCleanup(proof.hop.close)
+        self.addCleanup(proof.engine.pool.close)
+        await proof.run()
+        print(proof.check(self), "(sockets)")
 
 
 @pytest.mark.slow
