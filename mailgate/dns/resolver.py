@@ -57,6 +57,10 @@ _LOCALHOST = {IPV4: "127.0.0.1", IPV6: "::1"}
 class Asks(Protocol):
     """What a resolver asks: a `txdnspython.Transport`, or a test's own."""
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the AD bit of a server is believed."""
+
     def ask(self, question: Question) -> Any:
         """An awaitable of a `Reply`; cancelling it ends it."""
 
@@ -86,6 +90,11 @@ class Resolver:
         self._hosts = hosts
         self._flights: dict[tuple[str, int], _Flight] = {}
         self.cache = Cache(cache, seconds)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether an answer can be secure at all."""
+        return self._transport.trusted
 
     # questions
 

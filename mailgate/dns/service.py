@@ -27,19 +27,20 @@ _FAMILY_OF = {IPv4Address: IPV4, IPv6Address: IPV6}
 
 def build_resolver(block: ResolverBlock | None, adapters: Adapters) -> Resolver:
     """What the block says, or /etc/resolv.conf; both files are read now, and again by a reload."""
-    cache = DEFAULT_CACHE
-    if block is None or not block.servers:  # of a damaged block nothing is used; the file is refused anyway
+    if block is None or not block.servers:
         system = read_resolv_conf()
-        servers = tuple(Server(host, 53, is_loopback(host)) for host in system.servers)
-        schedule = Schedule(system.timeout, system.attempts)
+        schedule, cache = Schedule(system.timeout, system.attempts), DEFAULT_CACHE
     else:
-        servers = tuple(
-            Server(address.host, address.port, block.trusted or is_loopback(address.host)) for address in block.servers
-        )
-        schedule = Schedule(block.timeout, block.attempts)
-        cache = block.cache
-    transport = Transport(servers, adapters.reactor, adapters.random, schedule)
+        schedule, cache = Schedule(block.timeout, block.attempts), block.cache
+    transport = Transport(servers_of(block), adapters.reactor, adapters.random, schedule)
     return Resolver(transport, adapters.reactor.seconds, cache=cache, hosts=read_hosts())
+
+
+def servers_of(block: ResolverBlock | None) -> tuple[Server, ...]:
+    """Those of the block, or of /etc/resolv.conf. On loopback they are trusted."""
+    if block is None or not block.servers:  # of a damaged block nothing is used; the file is refused anyway
+        return tuple(Server(host, 53, is_loopback(host)) for host in read_resolv_conf().servers)
+    return tuple(Server(one.host, one.port, block.trusted or is_loopback(one.host)) for one in block.servers)
 
 
 def with_names(block: ResolverBlock | None, adapters: Adapters) -> Adapters:

@@ -91,6 +91,10 @@ class Transport:
         self._waiting: deque[_Exchange] = deque()
 
     @property
+    def trusted(self) -> bool:
+        return any(server.trusted for server in self.servers)
+
+    @property
     def in_flight(self) -> int:
         return len(self._running)
 

@@ -199,7 +199,7 @@ class Attempts:
 
     def _tls_refusal(self) -> Reply | None:
         """RFC 8689 4.2.1: a message that must be protected, and can't be, is not for trying again."""
-        if self._envelope.parameters.requiretls and self._failure in (Kind.TLS.reply, Kind.NO_TLS.reply):
+        if self._envelope.parameters.requiretls and self._failure in (Kind.TLS.reply, Kind.NO_TLS.reply, Kind.DANE.reply):
             return Reply(550, "5.7.10", "No next hop could be authenticated over TLS, as REQUIRETLS demands")
         return None
 

@@ -32,6 +32,7 @@ class Kind(Enum):
     SESSION = ("session", Reply(451, "4.3.2", "The next hop does not take mail at present, try again later"), Health.COUNT)
     NO_TLS = ("no-tls", Reply(451, "4.7.4", "The next hop does not offer the required encryption"), Health.COUNT)
     TLS = ("tls", Reply(451, "4.7.5", "No trusted encrypted connection to the next hop"), Health.COUNT)
+    DANE = ("dane", Reply(451, "4.7.5", "The next hop can't be authenticated by DANE, try again later"), Health.NEUTRAL)
     AUTH = ("auth", Reply(451, "4.7.0", "The next hop does not accept this gateway, try again later"), Health.COUNT)
     LOGIN = ("auth", Reply(451, "4.7.0", "The next hop does not accept this login, try again later"), Health.NEUTRAL)
     XCLIENT = ("xclient", Reply(451, "4.7.0", "The next hop does not take mail for this client, try again later"), Health.NEUTRAL)

@@ -19,6 +19,7 @@ from mailgate.smtp.sasl import Offer, SaslError
 from mailgate.smtp.xclient import Identity
 from mailgate.tls.bindings import channel_bindings
 from mailgate.tls.capture import peer_facts
+from mailgate.tls.dane import verify_dane
 from mailgate.tls.verification import Verdict, verify_chain, verify_peer
 
 
@@ -129,7 +130,10 @@ def _judge(connection: Connection) -> Verdict:
     decision, settings = connection.link.decision, connection.settings
     peer, context = connection.tls_connection, settings.tls_context
     try:
-        verdict = verify_peer(peer, context, decision.names) if decision.names else verify_chain(peer, context)
+        if decision.tlsa:
+            verdict = verify_dane(peer, decision.tlsa, decision.names)
+        else:
+            verdict = verify_peer(peer, context, decision.names) if decision.names else verify_chain(peer, context)
         connection.tls = peer_facts(peer, verdict, sni=decision.sni or "", capture=settings.capture_peer)
     except Exception as error:  # nothing is awaited in here
         raise TlsFailed(f"the peer can't be judged: {error or type(error).__name__}", clear=False) from error

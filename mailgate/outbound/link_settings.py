@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive
 from mailgate.outbound.advice import LINK_DIRECTIVES, LinkFacts, warnings_of
 from mailgate.outbound.auth_settings import AuthSettings, authentication
+from mailgate.outbound.dane import dane_vary
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.identity_settings import IdentitySettings, endpoint_identity
 from mailgate.outbound.pki import PkiError
@@ -49,6 +51,7 @@ class LinkDefaults:
     hostname: str
     debug: bool
     random: Random
+    resolver: Any = None
 
 
 def report_block(block: LinkSettings, report: Report) -> bool:
@@ -92,7 +95,7 @@ def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaul
         lmtp=defaults.lmtp,
         hostname=source.hostname,
         source=source.policy,
-        vary=(*source.vary, *identity.vary, *auth.vary),
+        vary=(*source.vary, *identity.vary, *auth.vary, *dane_vary(tls.dane, defaults.resolver, address.port)),
         decision=tls.decision,
         requiretls_decision=tls.requiretls,
         tls_context=tls.context,

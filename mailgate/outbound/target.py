@@ -19,6 +19,7 @@ from mailgate.interfaces import Finality, ITarget
 from mailgate.message.envelope import Envelope
 from mailgate.outbound.advice import pool_warnings
 from mailgate.outbound.attempts import DeliverySettings, NextHops
+from mailgate.outbound.dane import MODES, Dane, report_trust
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings
@@ -147,11 +148,16 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         written += [(block.value, block) for block in self.endpoint]
         if not written:
             report.error(self.span, "no endpoint to deliver to", code="E0732", hint="`targets tcp://host`, or an `endpoint`")
-        random = self.context.adapters.random if self.context.adapters is not None else Random(0)
-        defaults = LinkDefaults(self.is_lmtp, self.default_mode, self.context.hostname, self.debug, random)
+        adapters = self.context.adapters
+        random = adapters.random if adapters is not None else Random(0)
+        resolver = adapters.resolver if adapters is not None else None
+        defaults = LinkDefaults(self.is_lmtp, self.default_mode, self.context.hostname, self.debug, random, resolver)
         fine = [report_block(linked, report) for linked in (self, *self.endpoint)]
         if not all(fine):
             return
+        for linked in (self, *self.endpoint):
+            if linked.span_of("tls") and linked.tls in MODES:
+                report_trust(self.context, Dane(linked.tls), linked.span_of("tls"), report)
         for address, block in written:
             settings = endpoint_settings(address, block, self, defaults, report)
             if settings is not None:

@@ -19,6 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from mailgate.tls.dane import Tlsa
+
 
 class TlsMode(Enum):
     DISABLED = "disabled"
@@ -58,6 +60,8 @@ class Decision:
     sni: str | None = None
     min_version: str = ""
     """A handshake of an older version is a failed one: ``TLS1.2``. "": what the context allows."""
+    tlsa: tuple[Tlsa, ...] = ()
+    """With records the peer is judged by them alone (tls/dane.py)."""
 
     @property
     def clear_retry(self) -> bool:

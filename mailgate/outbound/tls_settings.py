@@ -11,8 +11,9 @@ from typing import Any
 import idna
 
 from mailgate.config import values as v
-from mailgate.config.schema import Block, Directive, Refused
+from mailgate.config.schema import Block, Directive
 from mailgate.outbound.auth_settings import Authentication
+from mailgate.outbound.dane import MODES, Dane
 from mailgate.outbound.pki import Pki
 from mailgate.outbound.tls_client import TlsClient, client_options
 from mailgate.outbound.tls_policy import Decision, OnFailure, PolicyError, Start, TlsMode, TlsWords, decide, effective_mode
@@ -20,8 +21,6 @@ from mailgate.outbound.written import Written
 from mailgate.registry import Report
 from mailgate.tls.client import ClientContext, server_name
 from mailgate.tls.options import TlsError, TlsOptions, cipher_words, missing_between, parse_protocol_list
-
-_DANE = Refused("dane", "DANE comes with direct delivery")
 
 
 class TlsSettings(Block):
@@ -43,12 +42,7 @@ class TlsSettings(Block):
     )
     tls = Directive(
         "tls",
-        v.Choice(
-            *(mode.value for mode in TlsMode),
-            _DANE,
-            Refused("dane_require", _DANE.reason),
-            Refused("dane_fallback_require_verify", _DANE.reason),
-        ),
+        v.Choice(*(mode.value for mode in TlsMode), *(dane.value for dane in Dane)),
         doc="Whether TLS is used, required, verified.",
         origin="halon",
     )
@@ -122,6 +116,8 @@ class EndpointTls:
     requiretls: Decision
     context: Any
     capture: bool
+    dane: Dane | None = None
+    """What is published by TLSA goes before ``decision``."""
 
 
 def report_tls(block: TlsSettings, report: Report) -> bool:
@@ -164,7 +160,7 @@ def endpoint_tls(written: Written, address: v.EndpointAddress, auth: Authenticat
     mode = effective_mode(
         TlsWords(
             address.scheme,
-            TlsMode(written.value("tls")) if written.value("tls") else None,
+            mode_of(written.value("tls")),
             written.value("attempt_starttls") if written.has("attempt_starttls") else None,
             written.value("require_tls"),
             sends_secret=auth.sends_secret,
@@ -180,7 +176,17 @@ def endpoint_tls(written: Written, address: v.EndpointAddress, auth: Authenticat
     if normal.start is not Start.NEVER and normal.on_bad_peer is not OnFailure.IGNORE and not context.trusts_anybody:
         text = f"`tls {mode.value}` trusts nobody: it needs `root_ca`, `ca` of a `pki`, or `tls_default_ca yes`"
         raise PolicyError("tls_default_ca", text)
-    return EndpointTls(mode, names, normal, strict, context, written.value("tls_capture_peer_cert"))
+    return EndpointTls(mode, names, normal, strict, context, written.value("tls_capture_peer_cert"), dane_of(written, address))
+
+
+def mode_of(word: str | None) -> TlsMode | None:
+    """The mode that `tls` says, of a DANE mode that without DANE."""
+    return None if word is None else MODES[word] if word in MODES else TlsMode(word)
+
+
+def dane_of(written: Written, address: v.EndpointAddress) -> Dane | None:
+    word = written.value("tls")
+    return Dane(word) if word in MODES and address.scheme != "unix" else None
 
 
 def decisions(written: Written, mode: TlsMode, address: v.EndpointAddress, *, secret: bool = False) -> tuple[Decision, Decision]:

@@ -209,6 +209,7 @@ class _Assembly:
             hostname=settings.hostname or socket.gethostname(),
             state_dir=settings.state_dir,
             runtime_dir=settings.runtime_dir,
+            resolver=settings.resolver,
             **{"adapters": self.adapters, **(self.outfit(settings) if self.outfit else {})},
         )
         others = self._global_values([node for node in nodes if node.name.text in _WITH_MODULES])

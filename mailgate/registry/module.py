@@ -36,6 +36,8 @@ class ModuleContext:
     spool: Any = None
     guard: Any = None
     log: Any = None
+    resolver: ResolverBlock | None = None
+    """The block at the top level; `Adapters.resolver` is made of it."""
     local_domains: LocalDomains = NOTHING_LOCAL
     instances: Mapping[str, Any] = field(default_factory=dict)
     """Every module of the configuration by name, inline ones by label and place; filled once all are made."""

@@ -236,6 +236,10 @@ class MemoryNames(Zone):
         self._reactor = reactor
         self._latency = latency
 
+    @property
+    def trusted(self) -> bool:
+        return True
+
     def resolver(self, *, cache: int = 1 << 20, hosts: Hosts = NO_HOSTS) -> Resolver:
         return Resolver(self, self._reactor.seconds, cache=cache, hosts=hosts)
 

@@ -55,7 +55,7 @@ class Verdict:
     """Leaf to anchor where a path was found, else what the peer sent."""
 
 
-class _Refused(Exception):
+class PeerRefused(Exception):
     """Why the peer is not trusted."""
 
     def __init__(self, reason: str, code: int = UNSPECIFIED) -> None:
@@ -72,7 +72,7 @@ def verify_peer(connection: Any, context: ClientContext, names: Sequence[str]) -
     verdict = verify_chain(connection, context)
     if not verdict.ok:
         return verdict
-    return _closed(lambda: _match(verdict, names), verdict.chain)
+    return closed(lambda: match_names(verdict, names), verdict.chain)
 
 
 def verify_chain(connection: Any, context: ClientContext) -> Verdict:
@@ -82,48 +82,48 @@ def verify_chain(connection: Any, context: ClientContext) -> Verdict:
     def judge() -> Verdict:
         leaf = connection.get_peer_certificate()
         if leaf is None:
-            raise _Refused("the peer has no certificate")
+            raise PeerRefused("the peer has no certificate")
         others = (connection.get_peer_cert_chain() or [])[1:]
         sent.extend(certificate.to_cryptography() for certificate in (leaf, *others))
         try:
             path = crypto.X509StoreContext(context.store, leaf, others).get_verified_chain()
         except crypto.X509StoreContextError as error:
-            raise _Refused(str(error), error.errors[0] or UNSPECIFIED) from error
+            raise PeerRefused(str(error), error.errors[0] or UNSPECIFIED) from error
         chain = tuple(certificate.to_cryptography() for certificate in path)
-        _check_purpose(chain)
-        _check_strength(chain)
+        check_purpose(chain)
+        check_strength(chain)
         return Verdict(True, chain=chain)
 
-    return _closed(judge, sent)
+    return closed(judge, sent)
 
 
-def _closed(judge: Callable[[], Verdict], sent: Sequence[x509.Certificate]) -> Verdict:
+def closed(judge: Callable[[], Verdict], sent: Sequence[x509.Certificate]) -> Verdict:
     try:
         return judge()
-    except _Refused as refusal:
+    except PeerRefused as refusal:
         return Verdict(False, str(refusal), refusal.code, chain=tuple(sent))
     except Exception as error:  # nothing is awaited in here; a malformed certificate raises whatever it likes
         reason = f"the certificate can't be judged: {error or type(error).__name__}"
         return Verdict(False, reason, UNSPECIFIED, chain=tuple(sent))
 
 
-def _check_purpose(chain: Sequence[x509.Certificate]) -> None:
+def check_purpose(chain: Sequence[x509.Certificate]) -> None:
     for certificate in chain:
         try:
             usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         except x509.ExtensionNotFound:
             continue
         if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
-            raise _Refused("unsuitable certificate purpose: not for TLS servers")
+            raise PeerRefused("unsuitable certificate purpose: not for TLS servers")
     try:
         key_usage = chain[0].extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return
     if not (key_usage.digital_signature or key_usage.key_encipherment or key_usage.key_agreement):
-        raise _Refused("unsuitable certificate purpose: its key may not be used in a handshake")
+        raise PeerRefused("unsuitable certificate purpose: its key may not be used in a handshake")
 
 
-def _check_strength(chain: Sequence[x509.Certificate]) -> None:
+def check_strength(chain: Sequence[x509.Certificate]) -> None:
     for certificate in chain:
         key = certificate.public_key()
         match key:
@@ -134,21 +134,21 @@ def _check_strength(chain: Sequence[x509.Certificate]) -> None:
             case _:
                 strong = isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
         if not strong:
-            raise _Refused("a key in the chain is too weak")
+            raise PeerRefused("a key in the chain is too weak")
     for certificate in chain[:-1]:  # what vouches for the anchor is our own store, not its signature
         algorithm = certificate.signature_hash_algorithm
         if algorithm is not None and algorithm.name in WEAK_HASHES:
-            raise _Refused(f"a signature in the chain is too weak ({algorithm.name})")
+            raise PeerRefused(f"a signature in the chain is too weak ({algorithm.name})")
 
 
-def _match(verdict: Verdict, names: Sequence[str]) -> Verdict:
+def match_names(verdict: Verdict, names: Sequence[str]) -> Verdict:
     if not names:
-        raise _Refused("no name to verify is known")
+        raise PeerRefused("no name to verify is known")
     patterns = _patterns(verdict.chain[0])
     for name in names:
         if any(_matches(pattern, name) for pattern in patterns):
             return Verdict(True, matched_name=name, chain=verdict.chain)
-    raise _Refused(f"the certificate is not for {' or '.join(names)}", _mismatch(names))
+    raise PeerRefused(f"the certificate is not for {' or '.join(names)}", _mismatch(names))
 
 
 def _patterns(certificate: x509.Certificate) -> Sequence[CertificatePattern]:
@@ -158,7 +158,7 @@ def _patterns(certificate: x509.Certificate) -> Sequence[CertificatePattern]:
     except x509.ExtensionNotFound:
         return ()
     if any(name != name.strip() for name in written.get_values_for_type(x509.DNSName)):
-        raise _Refused("a name in the certificate begins or ends with white space")
+        raise PeerRefused("a name in the certificate begins or ends with white space")
     return extract_patterns(certificate)
 
 

@@ -7,6 +7,9 @@ from mailgate.config.codes.entry import Entry, lmtp
 _NEXT = "deliver_to &next"
 _WEIGHTED = "target.smtp next {{\n    endpoint tcp://10.0.0.1:25 {{\n        weight 2\n    }}\n    balance {}\n}}\n"
 
+_UNTRUSTED = "resolver {\n    servers 192.0.2.53\n}\n"
+_TRUSTED = "resolver {\n    servers 127.0.0.1\n}\n"
+
 
 def _target(*lines: str, endpoint: str = "tcp://10.0.0.1:25") -> str:
     """A file with a target of these lines."""
@@ -181,6 +184,19 @@ CODES = {
         "RFC 5321 4.1.2 allows a domain, or an address in brackets: `[192.0.2.1]`, `[IPv6:2001:db8::1]`.",
         bad=_target("hostname \"our gateway\""),
         good=_target("hostname gateway.example.org"),
+    ),
+    "E0739": Entry(
+        "DANE without a resolver that validates",
+        "What is published by TLSA counts only if DNSSEC proves it, and that is the resolver's work: one on this machine, or one"
+        " that `resolver` calls trusted. With `dane_require` nothing could be delivered.",
+        bad=_UNTRUSTED + _target("tls dane_require", endpoint="tcp://mx.example.net"),
+        good=_TRUSTED + _target("tls dane_require", endpoint="tcp://mx.example.net"),
+    ),
+    "W0739": Entry(
+        "DANE that finds nothing",
+        "No resolver is trusted to validate (DNSSEC), so that no TLSA record is ever believed.",
+        bad=_UNTRUSTED + _target("tls dane", endpoint="tcp://mx.example.net"),
+        good=_TRUSTED + _target("tls dane", endpoint="tcp://mx.example.net"),
     ),
     "E0735": Entry(
         "a value for TLS that can't be used",

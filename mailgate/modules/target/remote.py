@@ -22,8 +22,10 @@ from mailgate.interfaces import Finality, IGroupingTarget
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.outbound.attempts import DeliverySettings
 from mailgate.outbound.auth_settings import Authentication
+from mailgate.outbound.dane import Dane, dane_vary, report_trust
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
+from mailgate.outbound.failure import Kind
 from mailgate.outbound.health import Circuit, HealthSettings
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.ip_strategy import IpStrategy
@@ -43,6 +45,7 @@ from mailgate.outbound.variables import DeliveryVariables
 from mailgate.outbound.written import Written
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.fingerprint import fingerprint
+from mailgate.smtp.reply import MailError
 from mailgate.tls.options import TlsError
 
 _LONGER = {"tls": 180.0, "data": 600.0, "data_block": 180.0}
@@ -222,6 +225,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             report.error(error.span, str(error), code="E0720")
         except TlsError as error:
             report.error(self._written.place("tls_client"), str(error), code="E0720")
+        if self._tls is not None:
+            report_trust(self.context, self._tls.dane, self.span_of("tls"), report)
         self._told = (self.context.hostname, self.label, fingerprint(self, PER_DELIVERY))
 
     def inherit_state(self, old: Module) -> None:
@@ -287,7 +292,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             port=self.port,
             hostname=source.hostname,
             source=source.policy,
-            vary=source.vary,
+            vary=(*source.vary, *dane_vary(self._tls.dane, adapters.resolver, self.port, by_domain=True)),
             tls_context=self._tls.context,
             capture_peer=self._tls.capture,
             timeouts=Timeouts(**{**_LONGER, **dict(written_steps(self))}),
@@ -332,6 +337,9 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         def seen(host: str) -> DeliveryVariables:
             return DeliveryVariables(envelope, (recipient,), mx=host)
 
+        assert self._tls is not None
+        if self._tls.dane is Dane.REQUIRE and not (route.answer is not None and route.answer.secure):
+            raise MailError(Kind.DANE.reply, f"the MX records of {route.domain} are not secure, and `tls dane_require` wants it")
         limit: int = await settled(valued(self.mx_limit, seen("")))
         choices = Choices(
             limit,
