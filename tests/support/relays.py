@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support.ports import free_port
+from tests.support.ports import free_ports
 from tests.support.servers import DEADLINE, Server, missing, needs_root, tool
 
 
@@ -54,13 +54,13 @@ class Postfix:
         daemons = next((place for place in places if os.access(f"{place}/master", os.X_OK)), "")
         if not daemons:
             missing("Postfix", "postfix")
-        self.port = free_port()
+        self.port, self._plain = free_ports(2)
         self._directory = tempfile.TemporaryDirectory(prefix="mailgate-postfix-")
         home = Path(self._directory.name)
         home.chmod(0o755)
         self._lay_out(home, daemons, next_hop, main, smtpd)
         self._maillog = home / "maillog"
-        self._server = Server([f"{daemons}/master", "-c", str(home / "etc"), "-d"], self.port, home / "log")
+        self._server = Server([f"{daemons}/master", "-c", str(home / "etc"), "-d"], self._plain, home / "log")
 
     def _lay_out(self, home: Path, daemons: str, next_hop: int, main: str, smtpd: str) -> None:
         owner = pwd.getpwnam("postfix").pw_uid
@@ -74,7 +74,9 @@ class Postfix:
             os.chown(queue / name, owner, 0)
         (queue / "pid").mkdir(mode=0o755)
         (etc / "main.cf").write_text(MAIN_CF.format(home=home, daemons=daemons, next_hop=next_hop) + main)
-        (etc / "master.cf").write_text(f"127.0.0.1:{self.port} inet n - n - - smtpd {smtpd}\n{MASTER_CF}")
+        (etc / "master.cf").write_text(
+            f"127.0.0.1:{self.port} inet n - n - - smtpd {smtpd}\n127.0.0.1:{self._plain} inet n - n - - smtpd\n{MASTER_CF}"
+        )
 
     @property
     def log(self) -> str:
