@@ -8,6 +8,7 @@ one of the few that may import the reactor.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import random
@@ -135,7 +136,7 @@ class GatewayService(Service):
         if failure.check(CancelledError):
             return
         _log.failure("the gateway could not start", failure)
-        self._reactor.exitCode = 1
+        atexit.register(_exit_with_failure)
         self._reactor.stop()
 
     def _hang_up(self, _signal: int, _frame: Any) -> None:
@@ -145,6 +146,13 @@ class GatewayService(Service):
         self._reactor.callFromThread(reopen)
         if callable(self._twistd_reopens):
             self._twistd_reopens(number, frame)
+
+
+def _exit_with_failure() -> None:
+    """twistd would end with status 0 once its reactor has stopped; everything is shut down by now, but for this number."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 COLLECT_AFTER = 10.0

@@ -122,6 +122,12 @@ class TwistdTests(SynchronousTestCase):
         self.assertIn(f"127.0.0.1:{self.port}", output)
         self.assertNotIn("Traceback", output)
 
+    def test_a_module_that_can_not_start_ends_it_with_status_1(self) -> None:
+        config = self.write("hostname gate.example\ntls off\nsmtp tcp://127.0.0.1:@port@ {\n    deliver_to maildir /proc/mail\n}\n")
+        ended = self.twistd("mailgate", "-c", str(config))
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("could not start", ended.stdout)
+
     def test_workers_are_refused(self) -> None:
         ended = self.twistd("mailgate", "-c", str(self.working()), "--workers", "2")
         self.assertNotEqual(ended.returncode, 0)
