@@ -128,6 +128,9 @@ class LoginDirectives(Block):
             hint = "add `tls file CERTIFICATE KEY`; `insecure_auth yes` lets passwords go in clear"
             report.error(self.span_of("auth"), "without TLS nobody can log in", code="E0785", hint=hint)
         self._check_forwarding(report)
+        for provider in self.auth:
+            if hasattr(provider, "review"):  # what could not be known before all targets were configured
+                provider.review(report)
         if not asks_certificates and any(Proof.CERTIFICATE in provider.proofs for provider in self.auth):
             hint = "say `client_auth optional` and `client_ca FILE` in `tls { … }`"
             report.warning(self.span_of("auth"), "no client is asked for a certificate here", code="W0786", hint=hint)

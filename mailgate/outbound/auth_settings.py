@@ -84,26 +84,32 @@ class Authentication:
 def authentication(written: Written, random: Random) -> Authentication:
     """:raises SaslError: for a name or password that can't be sent."""
 
-    def fresh(offer: Offer) -> Offer:
-        return replace(offer, nonce=f"{random.getrandbits(144):036x}")
-
     auth = written.value("auth")
     if auth is None or auth.word == "off":
         return Authentication()
     if auth.word == "external":
         return Authentication(lambda offer, login: external(offer), shows_certificate=True)
     if auth.word == "forward":
-        return Authentication(lambda offer, login: _forwarded(fresh(offer), login), sends_secret=True, vary=(_with_login,))
+        return Authentication(forwarded(random), sends_secret=True, vary=(_with_login,))
     choose = CHOICES[auth.word]
     user, secret = auth.value
     check_credentials(user, secret.reveal())
     if auth.word in ("xoauth2", "oauthbearer"):
         check_token(secret.reveal())
-    return Authentication(lambda offer, login: choose(fresh(offer), user, secret.reveal()), sends_secret=True)
+    return Authentication(lambda offer, login: choose(_fresh(offer, random), user, secret.reveal()), sends_secret=True)
 
 
-def _forwarded(offer: Offer, login: Any) -> SaslClient | None:
-    return None if login is None else strongest(offer, login.user, login.password.reveal())
+def forwarded(random: Random) -> Credentials:
+    """The strongest mechanism for the login in the link's key."""
+
+    def choose(offer: Offer, login: Any) -> SaslClient | None:
+        return None if login is None else strongest(_fresh(offer, random), login.user, login.password.reveal())
+
+    return choose
+
+
+def _fresh(offer: Offer, random: Random) -> Offer:
+    return replace(offer, nonce=f"{random.getrandbits(144):036x}")
 
 
 def _with_login(key: LinkKey, variables: Any) -> LinkKey:

@@ -27,6 +27,7 @@ from mailgate.outbound.health import Change, Circuit
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
 from mailgate.outbound.link_settings import EndpointBlock, LinkDefaults, LinkSettings, endpoint_settings, report_block
+from mailgate.outbound.login_trial import LoginTrial
 from mailgate.outbound.operations import PoolControl
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.pool_settings import PoolDirectives, balance_of, health_settings, pool_settings, report_pool
@@ -110,6 +111,7 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         self._inherited: Estate | None = None
         self._share: Share | None = None
         self._prober: Prober | None = None
+        self._trial: LoginTrial | None = None
 
     # ITarget
 
@@ -138,6 +140,14 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
     def endpoint_settings(self) -> tuple[EndpointSettings, ...]:
         """How each of them is spoken to; known after `configure`."""
         return tuple(self._endpoints)
+
+    async def try_login(self, user: str, password: Any) -> bool:
+        """Whether an endpoint takes this login; ``password`` is a `SecretText`. :raises AttemptFailed: nobody could say."""
+        assert self._hops is not None, "a target that was not started"
+        assert self.context.adapters is not None
+        if self._trial is None:
+            self._trial = LoginTrial(self._hops.endpoints, self._hops.pool, self.context.adapters.random)
+        return await self._trial(user, password)
 
     # Life
 

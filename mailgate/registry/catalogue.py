@@ -35,7 +35,7 @@ UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
         "mx_auth": "it needs direct delivery to MX hosts",
-        **dict.fromkeys(("table.ldap", "auth.ldap", "auth.smtp"), ""),
+        **dict.fromkeys(("table.ldap", "auth.ldap"), ""),
         **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
         **dict.fromkeys(("check.authorize_sender", "check.verify_recipient", "modify.dkim"), ""),
     }.items()

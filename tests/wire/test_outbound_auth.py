@@ -181,7 +181,7 @@ class Forward(SimulatedCase):
         def judge(step: Any, connection: Any, line: bytes) -> Any:
             return Say(b"535 5.7.8 no\r\n") if step is Step.AUTH and refused in line else None
 
-        _, hop = self.relayed(script=judge)
+        self.relayed(script=judge)
         bob = self.logged_in(b"bob", b"builder")
         for _ in range(5):  # more than would open the circuit
             self.assertEqual(b"451 4.7.0", statuses(self.deliver(bob, b"b@y.test"))[1])
@@ -221,3 +221,95 @@ class NeverInClear(SimulatedCase):
                 self.assertEqual(b"451", self.deliver(self.client(), b"b@y.test")[1][:3])
                 said = b"".join(bytes(connection.clear + connection.secured) for connection in hop.connections)
                 self.assertNotIn(b"AUTH", said.upper())
+
+
+ELSEWHERE = """\
+target.smtp store {{
+    targets {inner}
+    tls require_verify
+    tls_client {{
+        root_ca {ca}
+    }}
+    tls_verify_name mx.test
+}}
+auth.smtp users &store {{
+    cache {cache}
+}}
+smtp {smtp} {{
+    tls off
+    insecure_auth yes
+    auth &users
+    discard
+}}
+"""
+STORE = """\
+smtp {inner} {{
+    tls file {mx}
+    auth static {{
+        entry alice secret
+    }}
+    discard
+}}
+"""
+
+
+class AuthSmtp(SimulatedCase):
+    def ask_elsewhere(self, cache: str = "1m", store: bool = True) -> Any:
+        directory = Path(self.directory)
+        text = ELSEWHERE + (STORE if store else "")
+        names = {"mx": " ".join(map(str, write_pair(MX, directory, "mx"))), "ca": ROOT.write(directory / "ca.pem")}
+        return self.gateway(text.format(inner=INNER, smtp=SMTP, cache=cache, **names))
+
+    def log_in(self, password: bytes = b"secret", client: RawClient | None = None) -> bytes:
+        return self.ask(client or self.client(), b"AUTH PLAIN " + b64encode(b"\0alice\0" + password))[:9]
+
+    def asked(self, running: Any) -> int:
+        return len([line for line in running.log if line.startswith("auth.") and "mechanism=SCRAM-SHA-256-PLUS" in line])
+
+    def test_right_and_wrong(self) -> None:
+        running = self.ask_elsewhere()
+        client = self.client()
+        self.assertIn(b"AUTH PLAIN LOGIN\r\n", self.ask(client, b"EHLO c.test") + b"\r\n")
+        self.assertEqual(b"535 5.7.8", self.log_in(b"wrong", client))
+        self.assertEqual(b"235 2.7.0", self.log_in(b"secret", client))
+        self.assertEqual(2, self.asked(running))
+        self.assertNotIn("secret", running.log_text)
+
+    def test_a_right_one_is_remembered_for_a_while(self) -> None:
+        running = self.ask_elsewhere("30s")
+        for _ in range(3):
+            self.assertEqual(b"235 2.7.0", self.log_in())
+        self.assertEqual(1, self.asked(running))
+        self.assertEqual(b"535 5.7.8", self.log_in(b"wrong"))
+        self.reactor.settle(31)
+        self.assertEqual(b"235 2.7.0", self.log_in())
+        self.assertEqual(3, self.asked(running))
+
+    def test_always_asking(self) -> None:
+        running = self.ask_elsewhere("0s")
+        for _ in range(2):
+            self.assertEqual(b"235 2.7.0", self.log_in())
+        self.assertEqual(2, self.asked(running))
+
+    def test_nobody_there(self) -> None:
+        running = self.ask_elsewhere(store=False)
+        self.assertEqual(b"454 4.7.0", self.log_in())
+        self.assertIn("provider=users", running.logged("auth.trouble")[0])
+        self.assertEqual([], running.logged("auth.failed"))
+
+    def test_what_is_neither_right_nor_wrong(self) -> None:
+        hop = self.hop(
+            tls=leaf("mx.test").server,
+            extensions=(b"AUTH PLAIN",),
+            script={Step.AUTH: [Say(b"454 4.7.0 later\r\n"), Say(b"534 5.7.9 weak\r\n"), Say(b"535 5.7.8 no\r\n")]},
+        )
+        text = ELSEWHERE.format(inner=hop.endpoint, smtp=SMTP, cache="0s", ca=authority().path)
+        self.gateway(text)
+        self.assertEqual([b"454 4.7.0", b"454 4.7.0", b"535 5.7.8", b"235 2.7.0"], [self.log_in() for _ in range(4)])
+        self.assertEqual([[b"EHLO", b"STARTTLS", b"EHLO", b"AUTH", b"QUIT"]] * 4, [one.verbs for one in hop.connections])
+
+    def test_at_load(self) -> None:
+        for line in ("tls optional", "tls require"):
+            text = f"target.smtp store {{\n targets tcp://mx.test\n {line}\n}}\nauth.smtp users &store\n"
+            text += f"smtp {SMTP} {{\n insecure_auth yes\n auth &users\n discard\n}}\n"
+            self.assertIn("not be safe", str(self.assertRaises(Misconfigured, self.gateway, text)))

@@ -24,6 +24,12 @@ def _forward(line: str, target: str = "&next") -> str:
     return lmtp("\n".join(body), top)
 
 
+def _smtp_auth(line: str) -> str:
+    """A file with a listener whose users another server knows."""
+    top = f"target.smtp store {{\n    targets tcp://mx.example.net:587\n    {line}\n}}\nauth.smtp users &store\n"
+    return lmtp("insecure_auth yes\nauth &users\ndiscard", top)
+
+
 CODES = {
     "E0780": Entry(
         "a user that can't be one",
@@ -82,6 +88,13 @@ CODES = {
         "A queue delivers when the client has long gone, and keeps no passwords: its target needs credentials of its own.",
         bad=_forward("", "&later"),
         good=_forward(""),
+    ),
+    "E0790": Entry(
+        "a target that passwords can't be tried at",
+        "`auth.smtp` logs in at the endpoints of a target.smtp with the password of the client, so TLS with a verified name (or a"
+        " unix socket) is needed there.",
+        bad=_smtp_auth("tls optional"),
+        good=_smtp_auth("tls require_verify"),
     ),
     "W0786": Entry(
         "certificates that nobody is asked for",

@@ -1,0 +1,79 @@
+"""`auth.smtp`: passwords judged by another mail server: a client's login is right if it is right there."""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from typing import Any
+
+from zope.interface import implementer
+
+from mailgate.config import values as v
+from mailgate.config.diagnostics import Report
+from mailgate.config.places import SecretText
+from mailgate.config.schema import Argument, Directive
+from mailgate.interfaces import Identity, IPasswordJudge, Proof
+from mailgate.outbound.login_trial import protects_passwords
+from mailgate.outbound.target import Downstream
+from mailgate.registry import Module, ModuleContext
+
+MAX_KNOWN = 10_000
+"""Logins that are remembered; the one that was used least recently is forgotten."""
+
+
+@implementer(IPasswordJudge)
+class SmtpAuth(Module):
+    """Logs in at a next hop with the user and password that the client gave: one connection for each try. While no endpoint of
+    the target can be asked, clients hear 454."""
+
+    name = "auth.smtp"
+    proofs = frozenset({Proof.PASSWORD})
+    target = Argument("TARGET", v.ReferenceTo("target"), doc="A target.smtp or target.lmtp whose endpoints are asked.")
+    cache = Directive(
+        "cache",
+        v.Duration(maximum=3600),
+        default=60.0,
+        doc="How long a login that was right is taken for right without asking again; 0: always ask.",
+    )
+
+    def __init__(self, context: ModuleContext) -> None:
+        super().__init__(context)
+        self._known: OrderedDict[bytes, float] = OrderedDict()
+        """Until when; keyed by a digest, so that no password is kept."""
+        self._key = b""
+
+    def review(self, report: Report) -> None:
+        """Called by a listener once all targets are configured: would passwords be safe on their way?"""
+        target: Any = self.target
+        if not isinstance(target, Downstream):
+            report.error(self.span, f"`{target.label}` is no server to log in at", code="E0790", hint="use a target.smtp")
+            return
+        for settings in target.endpoint_settings:
+            safe = settings.scheme == "unix" or target.auth_insecure or protects_passwords(settings.decision)
+            if not safe:
+                hint = "`tls require_verify` in the target, or `auth_insecure yes`"
+                report.error(self.span, f"passwords would not be safe on their way to {settings.label}", code="E0790", hint=hint)
+
+    async def start(self) -> None:
+        assert self.context.adapters is not None
+        self._key = self.context.adapters.random.getrandbits(256).to_bytes(32, "big")
+
+    def check_password(self, user: str, password: str) -> Any:
+        assert self.context.adapters is not None
+        digest = hmac.digest(self._key, f"{user}\0{password}".encode(), "sha256")
+        until = self._known.get(digest)
+        if until is not None and self.context.adapters.reactor.seconds() < until:
+            self._known.move_to_end(digest)
+            return Identity(user)
+        return self._ask(user, password, digest)
+
+    async def _ask(self, user: str, password: str, digest: bytes) -> Identity | None:
+        self._known.pop(digest, None)
+        if not await self.target.try_login(user, SecretText(password)):
+            return None
+        if self.cache:
+            assert self.context.adapters is not None
+            self._known[digest] = self.context.adapters.reactor.seconds() + self.cache
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        return Identity(user)
