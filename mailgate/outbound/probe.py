@@ -42,18 +42,19 @@ class Prober:
             self._schedule(endpoint, endpoint.messages)
 
     def stop(self) -> None:
-        for timer in self._timers.values():
+        for endpoint, timer in self._timers.items():
+            if endpoint.next_probe == timer.getTime():  # else a successor has taken it over
+                endpoint.next_probe = None
             timer.cancel()
         self._timers.clear()
-        for endpoint in self._endpoints:
-            endpoint.next_probe = None
         for running in list(self._running.values()):
             running.cancel()
 
     def _schedule(self, endpoint: Endpoint, messages: int) -> None:
         seconds = self._interval * self._random.uniform(1 - JITTER, 1 + JITTER)
-        endpoint.next_probe = self._clock.seconds() + seconds
-        self._timers[endpoint] = self._clock.callLater(seconds, self._look, endpoint, messages)
+        timer = self._clock.callLater(seconds, self._look, endpoint, messages)
+        self._timers[endpoint] = timer
+        endpoint.next_probe = timer.getTime()
 
     def _look(self, endpoint: Endpoint, messages: int) -> None:
         circuit = endpoint.circuit
