@@ -123,7 +123,9 @@ class TwistdTests(SynchronousTestCase):
         self.assertNotIn("Traceback", output)
 
     def test_a_module_that_can_not_start_ends_it_with_status_1(self) -> None:
-        config = self.write("hostname gate.example\ntls off\nsmtp tcp://127.0.0.1:@port@ {\n    deliver_to maildir /proc/mail\n}\n")
+        config = self.write(
+            "hostname gate.example\ntls off\nsmtp tcp://127.0.0.1:@port@ {\n    deliver_to maildir /proc/mail\n}\n"
+        )
         ended = self.twistd("mailgate", "-c", str(config))
         self.assertEqual(ended.returncode, 1)
         self.assertIn("could not start", ended.stdout)
