@@ -252,6 +252,31 @@ class SharedTests(_Case):
         self.assertEqual(codes(self.deliver(self.client(LMTP), b"b@y.test"))[-1], b"250")
 
 
+class ReloadTests(_Case):
+    def text(self, *, rate: int, named: bool) -> str:
+        block = f"{{\n    source rate {rate} 1h\n    all concurrency 2\n}}\n"
+        return (
+            f"{'limits shared ' + block if named else ''}"
+            f"smtp {SMTP} {{\n    tls off\n    limits {'&shared' if named else block}\n    discard\n}}\n"
+        )
+
+    def test_what_is_counted_is_carried_over(self) -> None:
+        for named in (True, False):
+            with self.row(f"named: {named}"):
+                running = self.gateway(self.text(rate=4, named=named))
+                old, held = self.greeted(), self.greeted()
+                for _ in range(2):
+                    self.assertEqual(codes(self.deliver(old, b"b@y.test"))[-1], b"250")
+                self.mail(held, b"")
+                self.reactor.run(running.reload("hostname gateway.test\n" + self.text(rate=3, named=named)))
+                new, other = self.greeted(), self.greeted()
+                self.assertEqual(self.mail(new, b"sender@client.test")[:3], b"250", "two of three are taken")
+                self.assertEqual(self.mail(other, b"")[:9], b"451 4.3.2", "one of the old sessions has a slot")
+                self.ask(held, b"RSET")
+                self.assertEqual(self.mail(other, b"sender@client.test")[:9], b"450 4.7.0")
+                self.assertEqual(self.mail(other, b"")[:3], b"250")
+
+
 class RefusedClientsTests(_Case):
     def refused(self, source: str, expected: bytes) -> None:
         client, greeting = self.open(source)
