@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
@@ -9,7 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.outbound.tls_policy import TlsMode, decide
 from mailgate.smtp.parameters import MailParameters
-from mailgate.smtp.sasl import External, Login, Plain
+from mailgate.smtp.sasl import CHOICES, Offer, SaslClient, external
 from mailgate.testing.nexthop import DROP, GARBAGE, HANG, NextHop, Say, Step, say
 from mailgate.tls.client import ClientContext
 from tests.outbound.support import CONTENT, Observed, deliver, endpoint_settings, make_hops, timeouts
@@ -18,6 +19,11 @@ from tests.support.certificates import authority, leaf
 QUICK = timeouts(0.5, connect=1.0, final_dot=1.0, rset=0.5, quit=0.5)
 NAME = "mx.example.org"
 EXTENSIONS = (b"PIPELINING", b"8BITMIME", b"ENHANCEDSTATUSCODES", b"SIZE 0")
+
+
+def _password(mechanism: str) -> Callable[[Offer, Any], SaslClient]:
+    """What `auth MECHANISM u p` comes to."""
+    return lambda offer, login: CHOICES[mechanism](offer, "u", "p")
 
 
 class _Tls(TestCase):
@@ -229,21 +235,21 @@ class AuthTest(_Tls):
 
     async def test_plain_over_tls(self) -> None:
         hop = self.hop(NAME, **self.settings(b"PLAIN"))
-        await self.passes(hop, TlsMode.REQUIRE_VERIFY, secure=True, credentials=lambda: Plain("u", "p"))
+        await self.passes(hop, TlsMode.REQUIRE_VERIFY, secure=True, credentials=_password("plain"))
         self.assertIn(b"AUTH PLAIN AHUAcA==", hop.connections[0].commands)
         self.assertNotIn(b"AUTH", bytes(hop.connections[0].clear))
 
     async def test_login(self) -> None:
         hop = self.hop(NAME, **self.settings(b"LOGIN"))
-        await self.passes(hop, TlsMode.REQUIRE_VERIFY, secure=True, credentials=lambda: Login("u", "p"))
+        await self.passes(hop, TlsMode.REQUIRE_VERIFY, secure=True, credentials=_password("login"))
 
     async def test_external(self) -> None:
         hop = self.hop(NAME, **self.settings(b"EXTERNAL"))
-        await self.passes(hop, TlsMode.REQUIRE_VERIFY, secure=True, credentials=External)
+        await self.passes(hop, TlsMode.REQUIRE_VERIFY, secure=True, credentials=lambda offer, login: external(offer))
         self.assertIn(b"AUTH EXTERNAL =", hop.connections[0].commands)
 
     async def check_failure(self, hop: NextHop) -> None:
-        heard, _ = await deliver(self.engine(hop, TlsMode.REQUIRE_VERIFY, credentials=lambda: Plain("u", "p")))
+        heard, _ = await deliver(self.engine(hop, TlsMode.REQUIRE_VERIFY, credentials=_password("plain")))
         self.assertEqual((heard[0].code, heard[0].enhanced), (451, "4.7.0"))
         self.assertEqual(hop.mail_count, 0)
 
@@ -255,12 +261,10 @@ class AuthTest(_Tls):
 
     async def test_no_credentials_in_clear_in_any_mode(self) -> None:
         hop = self.hop(**self.settings(b"PLAIN"))
-        engine = self.engine(hop, TlsMode.OPTIONAL, credentials=lambda: Plain("u", "p"))
+        engine = self.engine(hop, TlsMode.OPTIONAL, credentials=_password("plain"))
         decision = decide(TlsMode.OPTIONAL, credentials=True)
         self.assertFalse(decision.allow_clear)
-        settings = endpoint_settings(
-            hop.endpoint, decision=decision, credentials=lambda: Plain("u", "p"), tls_context=ClientContext()
-        )
+        settings = endpoint_settings(hop.endpoint, decision=decision, credentials=_password("plain"), tls_context=ClientContext())
         careful = make_hops(reactor, settings)
         self.addCleanup(careful.pool.close)
         heard, _ = await deliver(careful)
@@ -276,6 +280,6 @@ class DropTest(_Tls):
         for step in (Step.HELLO, Step.STARTTLS, Step.AUTH):
             for action in (DROP, GARBAGE, HANG):
                 hop = self.hop(NAME, extensions=(*EXTENSIONS, b"AUTH PLAIN"), script={step: action})
-                heard, _ = await deliver(self.engine(hop, TlsMode.REQUIRE_VERIFY, credentials=lambda: Plain("u", "p")))
+                heard, _ = await deliver(self.engine(hop, TlsMode.REQUIRE_VERIFY, credentials=_password("plain")))
                 self.assertEqual(heard[0].code, 451, f"{step} {action}")
                 self.assertEqual(hop.mail_count, 0)
