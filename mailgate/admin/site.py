@@ -8,6 +8,7 @@ there are at most `MAX_CONNECTIONS`.
 
 from __future__ import annotations
 
+import email.policy  # noqa: F401  twisted.web imports it with the first POST, when we may no longer read where Python lives
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field

@@ -9,6 +9,7 @@ import signal
 import smtplib
 import socket
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from mailgate.cli import main
 from mailgate.cli.daemon import Daemon
 from tests.support.certificates import leaf
 from tests.support.ports import free_ports
-from tests.support.process import GatewayProcess
+from tests.support.process import GatewayProcess, twistd
+from tests.test_service import connect
 
 
 class AdministrationCase(SynchronousTestCase):
@@ -121,6 +123,33 @@ class ReloadCommand(AdministrationCase):
         self.assertIn(f"gate.conf:6: cannot listen on tcp://127.0.0.1:{self.other}: Address already in use", result.output)
         with smtplib.SMTP(timeout=20) as client:
             self.assertNotIn(b"two", client.connect("127.0.0.1", self.smtp)[1])
+
+    def test_an_address_within_one_that_goes(self) -> None:
+        self.start(addresses=f"tcp://*:{self.other}")
+        self.write(addresses=f"tcp://127.0.0.1:{self.other}")
+        result = self.mailgate("reload")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("if it is this gateway's own, under `*`", result.output)
+
+    def test_a_low_port_after_privileges_were_dropped(self) -> None:
+        if os.getuid() != 0 or Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip() == "0":
+            self.skipTest("only root can drop privileges, and only some systems have low ports")
+        self.home.chmod(0o755)
+        (self.home / "mail").mkdir()
+        os.chown(self.home / "mail", 65534, 65534)
+        self.write()
+        command = [twistd(), "-n", "--pidfile=", "--uid=65534", "--gid=65534", "mailgate", "-c", str(self.path)]
+        with subprocess.Popen(command, cwd=self.home, stdout=subprocess.DEVNULL) as process:
+            self.addCleanup(process.kill)
+            connect(self.smtp, process).close()
+            self.write(listener="    banner two")
+            self.assertEqual(self.mailgate("reload").exit_code, 0)
+            self.write(addresses="tcp://127.0.0.1:1")
+            result = self.mailgate("reload")
+            self.assertEqual(result.exit_code, 1, result.output)
+            self.assertIn("before it dropped its privileges: restart it", result.output)
+            process.terminate()
+            process.wait(30)
 
     def test_a_connection_that_waits_to_be_accepted_survives(self) -> None:
         process = self.start()
