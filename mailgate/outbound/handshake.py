@@ -146,7 +146,7 @@ async def _authenticate(connection: Connection, credentials: Credentials) -> Non
     """A client's own login that is refused says nothing of the endpoint."""
     login = connection.link.key.login
     kind = Kind.AUTH if login is None else Kind.LOGIN
-    peer = connection.tls_connection
+    peer = connection.tls_connection if connection.tls is not None else None
     offer = Offer(
         connection.session.capabilities.mechanisms,
         channel_bindings(peer, server=False) if peer is not None else {},
