@@ -17,6 +17,7 @@ from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
 from mailgate.cli.health import health, status
 from mailgate.cli.help import help_command
+from mailgate.cli.init import init
 from mailgate.cli.lsp import lsp
 from mailgate.cli.pool import pool
 from mailgate.cli.reload import reload_command
@@ -42,6 +43,7 @@ main.add_command(explain)
 main.add_command(fmt)
 main.add_command(health)
 main.add_command(help_command)
+main.add_command(init)
 main.add_command(lsp)
 main.add_command(pool)
 main.add_command(reload_command)
