@@ -201,9 +201,13 @@ class Login:
         self._logins.guard.guesses.succeeded(session.client_ip, self._user.casefold())
         session.auth_user = proved.user
         session.auth_mechanism = self._mechanism.name
-        refusal = await self._refused()
+        refusal: Reply | None = UNAVAILABLE
+        try:
+            refusal = await self._refused()
+        finally:  # a check that fails, or a client that goes, leaves nobody logged in
+            if refusal is not None:
+                session.auth_user = session.auth_mechanism = ""
         if refusal is not None:
-            session.auth_user = session.auth_mechanism = ""
             return self._fail(f"refused by a check: {refusal}", refusal)
         if self._logins.keeps_password:
             session.credentials = (proved.identity.user, SecretText(self._password))

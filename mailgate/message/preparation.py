@@ -1,8 +1,8 @@
 """What a submission server does to a message before it goes out into the world (RFC 6409 8): it completes the header, and refuses
 one that others would refuse for it.
 
-Message-ID and Date are added when they are missing. From, Sender, To, Cc and Reply-To must have the syntax of RFC 5322 3.4 (in its
-obsolete forms too, which old clients still write), stand once, and be there where RFC 5322 3.6.2 wants them; the refusal is
+Message-ID and Date are added when they are missing. From, Sender, To, Cc and Reply-To must have the syntax of RFC 5322 3.4 (in
+its obsolete forms too, which old clients still write), stand once, and be there where RFC 5322 3.6.2 wants them; the refusal is
 554 5.6.0 and names the field. Nothing else is touched, and what is there stays as it is, octet for octet. Without I/O.
 """
 
