@@ -171,7 +171,7 @@ class _Words:
             self._one_of(type_)
         else:
             word = self.next()
-            if word is not None and type_.words:
+            if word is not None and type_.words and not word.text.endswith(")"):  # computed, or hash(…)
                 self.choices.append((word, type_.words))
 
     def _one_of(self, type_: OneOf) -> None:
