@@ -179,6 +179,12 @@ CODES = {
         bad=lmtp(_NEXT, _WEIGHTED.format("ordered")),
         good=lmtp(_NEXT, _WEIGHTED.format("round_robin")),
     ),
+    "E0791": Entry(
+        "nobody to ask about recipients",
+        "`verify_recipient` asks a target.smtp or target.lmtp, in the name of `<>` or of an address.",
+        bad="target.maildir mail /var/mail\n" + lmtp("check {\n    verify_recipient &mail\n}\ndeliver_to &mail"),
+        good="target.smtp next tcp://10.0.0.1\n" + lmtp("check {\n    verify_recipient &next\n}\ndeliver_to &next"),
+    ),
     "E0736": Entry(
         "a name that can't be said in EHLO",
         "RFC 5321 4.1.2 allows a domain, or an address in brackets: `[192.0.2.1]`, `[IPv6:2001:db8::1]`.",
