@@ -69,7 +69,7 @@ class PoolDirectives(Block):
     @property
     def shares_load(self) -> bool:
         """Whether another endpoint than the first may be chosen while all are well."""
-        return self.balance.word != "ordered"
+        return bool(self.balance.word != "ordered")
 
 
 def report_pool(block: PoolDirectives, endpoints: Sequence[Block], report: Report) -> None:

@@ -188,7 +188,7 @@ CODES = {
     "E0736": Entry(
         "a name that can't be said in EHLO",
         "RFC 5321 4.1.2 allows a domain, or an address in brackets: `[192.0.2.1]`, `[IPv6:2001:db8::1]`.",
-        bad=_target("hostname \"our gateway\""),
+        bad=_target('hostname "our gateway"'),
         good=_target("hostname gateway.example.org"),
     ),
     "E0739": Entry(
@@ -206,15 +206,15 @@ CODES = {
     ),
     "E0735": Entry(
         "a value for TLS that can't be used",
-        "A list of versions or ciphers that selects nothing, or a name that no certificate could have. `.example.net` stands for any"
-        " one label below; `*` is for certificates.",
+        "A list of versions or ciphers that selects nothing, or a name that no certificate could have. `.example.net` stands for"
+        " any one label below; `*` is for certificates.",
         bad=_target("tls_verify_name *.example.net"),
         good=_target("tls_verify_name .example.net", "tls require_verify"),
     ),
     "E0734": Entry(
         "a timeout that is set twice",
-        "`connect_timeout`, `command_timeout` and `submission_timeout` are other names for steps of `timeouts`: which of the two is"
-        " meant is not to be seen.",
+        "`connect_timeout`, `command_timeout` and `submission_timeout` are other names for steps of `timeouts`: which of the two"
+        " is meant is not to be seen.",
         bad=_target("command_timeout 1m", "timeouts {", "    ehlo 2m", "}"),
         good=_target("command_timeout 1m", "timeouts {", "    connect 20s", "}"),
     ),
