@@ -73,6 +73,8 @@ def encode_recipient(row: Waiting) -> bytes:
     if row.last is not None:
         last = row.last
         facts["last"] = [last.at, last.code, last.status, last.text, last.kind, last.peer, last.remote]
+        if last.stage:
+            facts["last"] += [last.address, last.local, last.tls, last.stage]
     given = {
         "orcpt": row.parameters.orcpt,
         "was": str(row.original) if row.original is not None else None,
@@ -81,6 +83,7 @@ def encode_recipient(row: Waiting) -> bytes:
         "doubt": row.in_doubt,
         "fate": int(row.fate) if row.fate is not None else None,
         "reason": row.reason,
+        "before": int(row.before) if row.before is not None else None,
     }
     facts.update((key, value) for key, value in given.items() if value)
     return _dumps(facts).encode()
@@ -90,7 +93,7 @@ def decode_recipient(number: int, destination: str, standing: int, due: float, t
     """:raises Damaged: this is not what `encode_recipient` made."""
     try:
         facts = json.loads(text)
-        last, original, fate = facts.get("last"), facts.get("was"), facts.get("fate")
+        last, original, fate, before = facts.get("last"), facts.get("was"), facts.get("fate"), facts.get("before")
         return Waiting(
             number=number,
             address=_address(facts["to"]),
@@ -105,6 +108,7 @@ def decode_recipient(number: int, destination: str, standing: int, due: float, t
             in_doubt=bool(facts.get("doubt", False)),
             fate=Fate(fate) if fate is not None else None,
             reason=facts.get("reason", ""),
+            before=Standing(before) if before is not None else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"unreadable recipient: {error}") from error

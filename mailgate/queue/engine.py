@@ -13,7 +13,7 @@ One `Queue` is one `target.queue`. What it does with an entry:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,8 +73,8 @@ class Queue:
         self.settings = settings
         self.store = store
         self.destinations = Destinations(adapters.random, settings.each)
-        self._find_target = find_target
-        self._reporter = reporter
+        self.find_target = find_target
+        self.reporter = reporter
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
         self._owner: object = None
@@ -105,8 +105,8 @@ class Queue:
         self._owner = owner
         self.settings = settings
         self.destinations.each = settings.each
-        self._find_target = find_target
-        self._reporter = reporter
+        self.find_target = find_target
+        self.reporter = reporter
 
     def is_owned_by(self, owner: object) -> bool:
         return self._owner is owner
@@ -117,8 +117,7 @@ class Queue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for destination in self.destinations.report():
-            self._forget_fresh(destination.name)
+        self.put_back_fresh()
         late = self._adapters.reactor.callLater(PATIENCE, self._give_up_waiting)
         while self._running:
             await DeferredList(list(self._running), consumeErrors=True)
@@ -142,7 +141,7 @@ class Queue:
 
     def destination_of(self, target: str, address: Address) -> str:
         """What a recipient of that target shares back-off and concurrency with."""
-        found = self._find_target(target)
+        found = self.find_target(target)
         shared = getattr(found, "queue_destination", None)
         return shared(address) if shared is not None else ""
 
@@ -216,7 +215,17 @@ class Queue:
             self.store.drop(lease)
             self.destinations.waits(name, min(row.due for row in lease.recipients))
 
+    def put_back_fresh(self) -> None:
+        """Everybody who waits in memory: an operator changes the store."""
+        for destination in self.destinations.report():
+            self._forget_fresh(destination.name)
+
     # Serving
+
+    def try_now(self, names: Iterable[str]) -> None:
+        """An operator wants these destinations tried, whatever their back-off says: one delivery, if they are down."""
+        for name in names:
+            self.destinations[name].not_before = 0.0
 
     def wake(self) -> None:
         """An operator changed something: look again."""
@@ -319,7 +328,7 @@ class Queue:
 
     async def _attempt(self, lease: Lease, name: str, message: Message | None) -> None:
         entry = lease.entry
-        target = self._find_target(entry.target)
+        target = self.find_target(entry.target)
         if target is None:
             await self._hold(lease, f"there is no target `{entry.target}` any more")
             return
@@ -392,18 +401,18 @@ class Queue:
         if verdict.row is None:
             self.delivered += 1
             fate = outcome.fate or Fate.RELAYED
-            if self._reporter.wants(entry, row, fate) and not outcome.reports_itself:
+            if self.reporter.wants(entry, row, fate) and not outcome.reports_itself:
                 return Settled(row.number, replace(row, standing=Standing.OWED, fate=fate, last=outcome.last(self._now())), note)
             return Settled(row.number, None, note)
         kept = replace(verdict.row, in_doubt=row.in_doubt or outcome.unknown)
         if verdict.fate is not None:
             self.failed += 1
             reason = "expired" if verdict.expired else "refused"
-            if self._reporter.wants(entry, row, verdict.fate):
+            if self.reporter.wants(entry, row, verdict.fate):
                 return Settled(row.number, kept, f"{reason}: {note}")
             self._log.warn(Event.UNDELIVERABLE, message=entry.message_id, to=to, reason=reason, reply=outcome.reply)
             return Settled(row.number, None, note)
-        if verdict.notify and self._reporter.wants_delay(entry, row) and await self._reporter.delayed(entry, kept, self.store):
+        if verdict.notify and self.reporter.wants_delay(entry, row) and await self.reporter.delayed(entry, kept, self.store):
             kept = replace(kept, notified=row.notified + 1)
         self._log.info(
             Event.QUEUE_RETRY,
@@ -549,7 +558,7 @@ class Queue:
     async def _make_report(self, lease: Lease) -> None:
         """One message about all recipients of an entry whose fate is sealed."""
         entry = lease.entry
-        reply = await self._reporter.report(entry, lease.recipients, self.store)
+        reply = await self.reporter.report(entry, lease.recipients, self.store)
         if reply.is_success:
             await self._settle(lease, [Settled(row.number, None) for row in lease.recipients])
             return

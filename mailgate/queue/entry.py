@@ -93,6 +93,14 @@ class LastTry:
     """Endpoint or MX that was heard of last."""
     remote: bool = False
     """The text is a next hop's, word for word."""
+    address: str = ""
+    """Address and port of the other end, ``192.0.2.1:25``; "" if nobody was reached."""
+    local: str = ""
+    """Ours."""
+    tls: str = ""
+    """``TLSv1.3``; "" in clear."""
+    stage: str = ""
+    """How far it came: ``connect``, ``rcpt``, ``dot``, …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,8 @@ class Waiting:
     """Set while OWED."""
     reason: str = ""
     """Why it is HELD or was REMOVED."""
+    before: Standing | None = None
+    """Of a REMOVED one: what it was, and what it is again if that is undone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,11 +97,11 @@ def purge(connection: sqlite3.Connection, before: float) -> int:
         "SELECT entry, number FROM recipient WHERE standing = ? AND due < ?", (Standing.REMOVED, before)
     ).fetchall()
     connection.executemany("DELETE FROM recipient WHERE entry = ? AND number = ?", found)
-    _delete_empty(connection, {entry for entry, _ in found})
+    delete_empty(connection, {entry for entry, _ in found})
     return len(found)
 
 
-def _delete_empty(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
+def delete_empty(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
     for entry in entries:
         if connection.execute("SELECT 1 FROM recipient WHERE entry = ? LIMIT 1", (entry,)).fetchone() is None:
             delete_entries(connection, [entry])
@@ -142,7 +142,7 @@ def due(
             break
         chosen[entry] = None
     cursor.close()
-    found, damaged = _load(
+    found, damaged = load(
         connection,
         chosen,
         lambda row: row.standing is Standing.WAITING and row.destination == destination and row.due <= now,
@@ -158,7 +158,7 @@ def overdue(
         " WHERE standing = 1 AND destination = ? AND arrived <= ? AND entry.id > ? ORDER BY entry.id LIMIT ?",
         (destination, arrived_before, after, limit),
     ).fetchall()
-    found, damaged = _load(
+    found, damaged = load(
         connection,
         [entry for (entry,) in chosen],
         lambda row: row.standing is Standing.WAITING and row.destination == destination,
@@ -172,7 +172,7 @@ def owed(connection: sqlite3.Connection, limit: int, leased: Collection[tuple[in
         "SELECT entry, number FROM recipient WHERE standing = 3 ORDER BY due LIMIT ?", (limit + len(leased),)
     ).fetchall()
     chosen = dict.fromkeys(entry for entry, number in rows if (entry, number) not in leased)
-    found, damaged = _load(connection, chosen, lambda row: row.standing is Standing.OWED)
+    found, damaged = load(connection, chosen, lambda row: row.standing is Standing.OWED)
     return found, damaged, float("inf")
 
 
@@ -189,8 +189,7 @@ def change(
 ) -> list[int]:
     """The numbers of the rows that were changed."""
     changed = []
-    for stored in connection.execute(f"{_RECIPIENT} WHERE entry = ?", (entry,)).fetchall():
-        row = _recipient(stored)
+    for row in rows_of(connection, entry):
         edited = edit(row) if row.number not in leased else None
         if edited is not None:
             update(connection, entry, edited)
@@ -200,25 +199,15 @@ def change(
     return changed
 
 
-def browse(connection: sqlite3.Connection, after: int, limit: int) -> tuple[list[Entry], Broken]:
-    chosen = connection.execute("SELECT id FROM entry WHERE id > ? ORDER BY id LIMIT ?", (after, limit)).fetchall()
-    found, damaged = _load(connection, [entry for (entry,) in chosen], lambda row: row.standing is not Standing.PREPARED)
-    return [entry for entry, rows in found if rows], damaged
+def rows_of(connection: sqlite3.Connection, entry: int) -> list[Waiting]:
+    """:raises Damaged: one of them is not what was written."""
+    return [_recipient(one) for one in connection.execute(f"{_RECIPIENT} WHERE entry = ? ORDER BY number", (entry,)).fetchall()]
 
 
 def find(connection: sqlite3.Connection, message_id: str) -> tuple[list[Entry], Broken]:
     chosen = connection.execute("SELECT id FROM entry WHERE message_id = ? ORDER BY id", (message_id,)).fetchall()
-    found, damaged = _load(connection, [entry for (entry,) in chosen], lambda row: row.standing is not Standing.PREPARED)
+    found, damaged = load(connection, [entry for (entry,) in chosen], lambda row: row.standing is not Standing.PREPARED)
     return [entry for entry, rows in found if rows], damaged
-
-
-def counts(connection: sqlite3.Connection) -> dict[Standing, int]:
-    counted = dict.fromkeys(Standing, 0)
-    counted.update(
-        (Standing(standing), n)
-        for standing, n in connection.execute("SELECT standing, COUNT(*) FROM recipient GROUP BY standing")
-    )
-    return counted
 
 
 def history(connection: sqlite3.Connection, entry: int) -> list[Line]:
@@ -259,7 +248,7 @@ def read_piece(connection: sqlite3.Connection, body: int, number: int) -> bytes:
     return data
 
 
-def _load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callable[[Waiting], bool]) -> tuple[Found, Broken]:
+def load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callable[[Waiting], bool]) -> tuple[Found, Broken]:
     """Entries with all their rows, and those rows that are wanted; damaged ones are left out and named."""
     found: Found = []
     damaged: Broken = []
@@ -268,8 +257,7 @@ def _load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callab
             stored = connection.execute(f"{_ENTRY} WHERE id = ?", (number,)).fetchone()
             if stored is None:
                 raise Damaged("the entry is not there")
-            recipients = connection.execute(f"{_RECIPIENT} WHERE entry = ? ORDER BY number", (number,)).fetchall()
-            rows = tuple(_recipient(one) for one in recipients)
+            rows = tuple(rows_of(connection, number))
             entry = _entry(stored, rows, _size_of(connection, stored))
         except Damaged as error:
             damaged.append((number, str(error)))

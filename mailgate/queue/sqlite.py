@@ -19,18 +19,20 @@ import os
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.message import Message
-from mailgate.queue import rows
+from mailgate.queue import inspection, rows
 from mailgate.queue.batch import Insertion, Intent, Job, Settlement, Write, insertion
 from mailgate.queue.content import PIECE, Shape, StoredContent
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing, Waiting
 from mailgate.queue.schema import upgrade
 from mailgate.queue.store import Damaged, Line, StoreError, Unavailable
+from mailgate.queue.survey import Summary, Survey
 from mailgate.queue.writer import Broken, Writer, as_store_error
 
 _NEVER = float("inf")
@@ -302,19 +304,34 @@ class SqliteStore:
     # For operators
 
     async def browse(self, after: int, limit: int) -> list[Entry]:
-        entries, damaged = await self._read(lambda connection: rows.browse(connection, after, limit))
+        entries, _ = await self.page(after, limit)
+        return entries
+
+    async def page(self, after: int, limit: int) -> tuple[list[Entry], int | None]:
+        entries, damaged, following = await self._look(lambda connection: inspection.page(connection, after, limit))
         await self._set_aside(damaged)
-        return list(entries)
+        return list(entries), following
+
+    async def survey(self, now: float) -> Survey:
+        found: Survey = await self._look(lambda connection: inspection.survey(connection, now))
+        return found
+
+    async def summary(self) -> Summary:
+        found: Summary = await self._look(inspection.summary)
+        return found
+
+    def summary_now(self) -> Summary:
+        """See `Store`."""
+        return cast(Summary, self._look_now(inspection.summary))
+
+    def is_leased(self, entry: int, number: int) -> bool:
+        """See `Store`."""
+        return (entry, number) in self._leased
 
     async def find(self, message_id: str) -> list[Entry]:
         entries, damaged = await self._read(lambda connection: rows.find(connection, message_id))
         await self._set_aside(damaged)
         return list(entries)
-
-    async def counts(self) -> dict[Standing, int]:
-        """Recipients by standing."""
-        counted: dict[Standing, int] = await self._read(rows.counts)
-        return counted
 
     async def history(self, entry: int) -> list[Line]:
         lines: list[Line] = await self._read(lambda connection: rows.history(connection, entry))
@@ -326,6 +343,17 @@ class SqliteStore:
         changed: list[int] = await self._submit(lambda connection: rows.change(connection, entry, edit, leased, note, now))
         self._remember_saved((entry, number) for number in changed)
         return len(changed)
+
+    async def move(self, entry: int, edit: Callable[[Waiting], Waiting | None], target: str, note: str) -> int:
+        leased = frozenset(number for owner, number in self._leased if owner == entry)
+        now = self._adapters.wall_time()
+        self._last_entry += 1
+        made = self._last_entry
+        moved: list[int] = await self._submit(
+            lambda connection: inspection.move(connection, entry, edit, leased, target, made, note, now)
+        )
+        self._remember_saved((entry, number) for number in moved)
+        return len(moved)
 
     async def purge(self, before: float) -> int:
         purged: int = await self._submit(lambda connection: rows.purge(connection, before))
@@ -351,6 +379,20 @@ class SqliteStore:
             except sqlite3.Error as error:
                 failure = as_store_error(error)
                 raise failure if isinstance(failure, StoreError) else Unavailable(str(error)) from error
+
+    async def _look(self, job: Job) -> Any:
+        """For operators: what may take long does not stand in the way of deliveries."""
+        return await self._adapters.run_in_thread(self._look_now, job)
+
+    def _look_now(self, job: Job) -> Any:
+        """In a thread."""
+        if self._writer is None:
+            raise Unavailable(self.broken or "the queue is not open")
+        try:
+            with closing(_connection(self.path)) as connection:
+                return job(connection)
+        except sqlite3.Error as error:
+            raise Unavailable(f"{self.path}: {error}") from error
 
 
 def _connection(path: str) -> sqlite3.Connection:

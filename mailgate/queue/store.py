@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Waiting
+from mailgate.queue.survey import Summary, Survey
 
 
 class StoreError(Exception):
@@ -119,6 +120,23 @@ class Store(Protocol):
 
     def browse(self, after: int, limit: int) -> Awaitable[list[Entry]]:
         """Entries by number, with all their rows, those with a number above ``after``."""
+
+    def page(self, after: int, limit: int) -> Awaitable[tuple[list[Entry], int | None]]:
+        """As `browse`, and where the next page begins; None behind the last."""
+
+    def survey(self, now: float) -> Awaitable[Survey]:
+        """What waits, by age and destination, and why."""
+
+    def summary(self) -> Awaitable[Summary]: ...
+
+    def summary_now(self) -> Summary:
+        """The same, in the caller's thread. :raises StoreError: it can't be told."""
+
+    def is_leased(self, entry: int, number: int) -> bool:
+        """Whether this process is delivering the recipient just now."""
+
+    def move(self, entry: int, edit: Callable[[Waiting], Waiting | None], target: str, note: str) -> Awaitable[int]:
+        """As `change`; those rows become an entry of their own, for another target."""
 
     def find(self, message_id: str) -> Awaitable[list[Entry]]: ...
 

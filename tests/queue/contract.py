@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mailgate.queue.entry import Fate, LastTry, Origin, Settled, Standing, Waiting
+from mailgate.queue.survey import Summary
 from mailgate.smtp.address import parse_address
 from mailgate.smtp.parameters import BodyType, MailParameters, RcptParameters
 from tests.queue.support import NOW, World, content_of
@@ -206,4 +208,66 @@ class StoreContract:
         results = await DeferredList([spawn(worker()) for _ in range(6)], fireOnOneErrback=True)
         self.assertTrue(all(succeeded for succeeded, _ in results))
         self.assertEqual(sorted(delivered), sorted(f"m{number}" for number in range(60)))
+        await self.stop_store(store)
+
+    async def test_pages_of_everything_that_is_there(self: Any) -> None:
+        store = await self.make_store()
+        for number in range(5):
+            await store.accept([await self.world.draft(f"m{number}", "a@one.test", "b@two.test")])
+        await store.accept([await self.world.draft("prepared")], prepared=True)
+        found, after = [], 0
+        while after is not None:
+            entries, after = await store.page(after, 2)
+            found += [entry.message_id for entry in entries]
+        self.assertEqual(found, ["m0", "m1", "m2", "m3", "m4"])
+        await self.stop_store(store)
+
+    async def test_rows_that_are_moved_are_an_entry_of_their_own(self: Any) -> None:
+        store = await self.make_store()
+        (entry,) = await store.accept([await self.world.draft("m1", "a@one.test", "b@two.test", "c@two.test")])
+        await store.change(entry.id, lambda row: replace(row, reason="x") if row.number == 0 else None, "first")
+
+        def edit(row: Waiting) -> Waiting | None:
+            return replace(row, destination="other") if row.destination == "two.test" else None
+
+        self.assertEqual(await store.move(entry.id, edit, "elsewhere", "moved"), 2)
+        old, new = await store.find("m1")
+        self.assertEqual([(row.number, str(row.address)) for row in old.recipients], [(0, "a@one.test")])
+        self.assertEqual((new.target, [str(row.address) for row in new.recipients]), ("elsewhere", ["b@two.test", "c@two.test"]))
+        self.assertEqual([line.text for line in await store.history(new.id)], ["first", "moved"])
+        self.assertEqual(await content_of(await store.message(new)), b"Subject: x\r\n\r\nhello\r\n")
+        leases = await self.lease_all(store, "other")
+        await store.settle(leases[0], [Settled(row.number, None) for row in leases[0].recipients])
+        self.assertEqual(await content_of(await store.message(old)), b"Subject: x\r\n\r\nhello\r\n")
+        self.assertEqual(await store.move(old.id, lambda row: row, "elsewhere", "all of it"), 1)
+        (only,) = await store.find("m1")
+        self.assertEqual(only.target, "elsewhere")
+        await self.stop_store(store)
+
+    async def test_what_is_being_delivered_is_not_moved(self: Any) -> None:
+        store = await self.make_store()
+        (entry,) = await store.accept([await self.world.draft("m1", "a@one.test", "b@two.test")])
+        await self.lease_all(store, "one.test")
+        self.assertEqual((store.is_leased(entry.id, 0), store.is_leased(entry.id, 1)), (True, False))
+        self.assertEqual(await store.move(entry.id, lambda row: row, "elsewhere", "moved"), 1)
+        old, new = await store.find("m1")
+        self.assertEqual(([row.number for row in old.recipients], [row.number for row in new.recipients]), ([0], [1]))
+        await self.stop_store(store)
+
+    async def test_numbers_of_what_is_there(self: Any) -> None:
+        store = await self.make_store()
+        self.assertEqual(await store.summary(), Summary())
+        last = LastTry(NOW, 451, "4.3.0", "queue id 4bXk2J1tq8z9, try later", "system", remote=True)
+        for number, age in enumerate((10, 400, 100_000)):
+            draft = await self.world.draft(f"m{number}", "a@one.test", "b@two.test")
+            (entry,) = await store.accept([replace(draft, arrived=NOW - age)])
+            if age > 10:
+                text = f"queue id 4bXk2J1tq8z{number}, try later"
+                await store.change(entry.id, partial(replace, last=replace(last, text=text)), "")
+        await store.change(entry.id, lambda row: replace(row, standing=Standing.HELD) if row.number else None, "")
+        self.assertEqual(await store.summary(), Summary(waiting=5, held=1, oldest=NOW - 10))
+        survey = await store.survey(NOW)
+        self.assertEqual(survey.destinations, {"one.test": [1, 1, 0, 0, 0, 1, 0], "two.test": [1, 1, 0, 0, 0, 1, 0]})
+        self.assertEqual(survey.clusters, {(451, "4.3.0", "queue id …, try later"): 4})
+        self.assertEqual(survey.recipients, 6)
         await self.stop_store(store)

@@ -12,7 +12,6 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.queue import rows
-from mailgate.queue.entry import Standing
 from mailgate.queue.sqlite import SqliteStore
 from mailgate.queue.store import Damaged, Full, Unavailable
 from tests.queue.contract import StoreContract
@@ -45,7 +44,7 @@ class SqliteTests(StoreContract, TestCase):
         before = writer.commits
         await DeferredList([spawn(store.accept([draft])) for draft in drafts], fireOnOneErrback=True)
         self.assertLessEqual(writer.commits - before, 3)
-        self.assertEqual((await store.counts())[Standing.WAITING], 40)
+        self.assertEqual((await store.summary()).waiting, 40)
         await store.close()
 
     async def test_one_that_breaks_a_rule_fails_alone(self) -> None:
