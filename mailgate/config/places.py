@@ -200,6 +200,15 @@ class Address(Value):
         return ADDRESS
 
 
+def _unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """``::ffff:10.0.0.0/104`` is 10.0.0.0/8: addresses of clients never come in IPv6 clothes (RFC 4291 2.5.5.2)."""
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
 class Network(Value):
     """An address, or a network in CIDR form; the value is an `ipaddress` network."""
 
@@ -207,7 +216,7 @@ class Network(Value):
 
     def parse_word(self, word: Token, scope: Scope) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         try:
-            return ipaddress.ip_network(word.text)
+            return _unmapped(ipaddress.ip_network(word.text))
         except ValueError:
             pass
         try:

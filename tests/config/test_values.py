@@ -68,6 +68,8 @@ ACCEPTED: list[tuple[v.Value, str, Any]] = [
     (v.Network(), "10.0.0.0/8", ipaddress.ip_network("10.0.0.0/8")),
     (v.Network(), "192.0.2.1", ipaddress.ip_network("192.0.2.1/32")),
     (v.Network(), "2001:db8::/32", ipaddress.ip_network("2001:db8::/32")),
+    (v.Network(), "::ffff:10.0.0.0/104", ipaddress.ip_network("10.0.0.0/8")),
+    (v.Network(), "::ffff:192.0.2.1", ipaddress.ip_network("192.0.2.1/32")),
     (v.Secret(), "hunter2", v.SecretText("hunter2")),
     (v.Secret(), "env:SECRET", v.SecretText("from the environment")),
     (v.Path(), "/etc/x", "/etc/x"),
