@@ -33,7 +33,6 @@ from mailgate.smtp.reply import Reply
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
     label: str = ""
-    lmtp: bool = False
     tempfail: bool = True
     total: float = 240.0
     """What one command of a client may wait; ``queue_total``: an attempt of a queue."""
@@ -236,7 +235,7 @@ class Attempts:
             error,
             (*self.refused, *results),
             unknown,
-            relayed=is_relayed(self._envelope.parameters, taken, connection.session.capabilities, lmtp=self._hops.settings.lmtp),
+            relayed=is_relayed(self._envelope.parameters, taken, connection.session.capabilities, lmtp=connection.settings.lmtp),
         )
 
     def ended(self, connection: Connection, step: Step, reply: Reply) -> None:

@@ -46,7 +46,7 @@ from mailgate.outbound.parameters import (
     wire_address,
 )
 from mailgate.outbound.race import NoneLeft
-from mailgate.smtp.client import Answer, Capabilities, ClientSession, CommandError, Step
+from mailgate.smtp.client import Answer, ClientSession, CommandError, Step
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, BodyType
 from mailgate.smtp.reply import MailError, PermanentError, Reply
 from mailgate.smtp.xclient import Identity
@@ -216,7 +216,7 @@ class Delivery:
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
         try:
-            parameters = self._mail_parameters(session.capabilities)
+            parameters = self._mail_parameters(connection)
             if session.in_transaction:
                 session.rset()
             if connection.settings.xforward is not None:
@@ -234,11 +234,12 @@ class Delivery:
         known, passed = identity(self._envelope), self._envelope.session.xforward
         return known if passed is None else known.with_more(passed)
 
-    def _mail_parameters(self, offered: Capabilities) -> tuple[str, ...]:
+    def _mail_parameters(self, connection: Connection) -> tuple[str, ...]:
         """:raises PermanentError: when the message can't go there."""
         envelope = self._envelope
         trusted = bool(envelope.session.auth_user)
-        return mail_parameters(envelope.parameters, self._needs, offered, lmtp=self._hops.settings.lmtp, trusted=trusted)
+        offered = connection.session.capabilities
+        return mail_parameters(envelope.parameters, self._needs, offered, lmtp=connection.settings.lmtp, trusted=trusted)
 
     def _say_rcpt(self, session: ClientSession, recipient: Recipient) -> None:
         address = recipient.address
@@ -248,7 +249,7 @@ class Delivery:
         if given is NO_RCPT_PARAMETERS:
             session.rcpt(address)
         else:
-            session.rcpt(address, rcpt_parameters(given, session.capabilities, lmtp=self._hops.settings.lmtp))
+            session.rcpt(address, rcpt_parameters(given, session.capabilities, lmtp=session.lmtp))
 
     def _exchange(self, connection: Connection, then: Callable[[list[Answer]], float | None] | None = None) -> Wait[list[Answer]]:
         """What was said goes out; its answers, within what is left for the client's command."""
@@ -330,7 +331,7 @@ class Delivery:
             return  # nearly always: what MAIL said holds for any content
         needs = find_needs(self._envelope, self._accepted, message)
         try:
-            mail_parameters(self._envelope.parameters, needs, offered, lmtp=self._hops.settings.lmtp)
+            mail_parameters(self._envelope.parameters, needs, offered, lmtp=connection.settings.lmtp)
         except PermanentError as error:
             raise Refused(error.reply) from error
         said = self._needs
@@ -348,7 +349,7 @@ class Delivery:
             connection = self._connection
             assert connection is not None
         settings = self._hops.settings
-        if self._lost and (not settings.lmtp or not self._wire):
+        if self._lost and (not connection.settings.lmtp or not self._wire):
             return [NO_LONGER_ACCEPTED] * len(self._accepted)
         wire = self._wire
         session = connection.session
@@ -426,7 +427,7 @@ class Delivery:
 
     def _conclude(self, connection: Connection, answers: Sequence[Answer], wire: Sequence[Recipient]) -> Sequence[Reply]:
         """The books of one transaction that was answered, or was not."""
-        result = outcome(answers, len(wire), lmtp=self._hops.settings.lmtp)
+        result = outcome(answers, len(wire), lmtp=connection.settings.lmtp)
         endpoint = connection.link.endpoint
         self._attempts.endpoint = endpoint.settings.label
         if result.unknown:

@@ -5,9 +5,9 @@ Loading turns what is written into `EndpointSettings`, where every contradiction
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive
@@ -27,6 +27,17 @@ from mailgate.smtp.sasl import SaslError
 from mailgate.tls.options import TlsError
 
 
+class Protocol(NamedTuple):
+    port: int
+    mode: TlsMode
+    """Of TLS, where nothing is said."""
+
+
+PROTOCOLS = {"smtp": Protocol(25, TlsMode.OPTIONAL), "lmtp": Protocol(24, TlsMode.DISABLED)}
+SUBMISSIONS = 465
+"""The port of tls:// where none is written (RFC 8314)."""
+
+
 class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings, SourceSettings, IdentitySettings):
     """How an endpoint is spoken to."""
 
@@ -34,6 +45,12 @@ class LinkSettings(TlsSettings, AuthSettings, TimeoutSettings, SourceSettings, I
 class EndpointBlock(LinkSettings):
     """One endpoint with settings of its own; what is not written here is the target's."""
 
+    protocol = Directive(
+        "protocol",
+        v.Choice(*PROTOCOLS),
+        doc="How this one is spoken to, and so its port where none is written and its default of `tls`; the target's by default.",
+        origin="halon",
+    )
     weight = Directive(
         "weight",
         v.Integer(minimum=1, maximum=1000),
@@ -79,9 +96,16 @@ def endpoint_settings(
 
 def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaults, report: Report) -> EndpointSettings:
     """:raises PolicyError, TlsError, SaslError: for what can't be."""
+    lmtp = defaults.lmtp
+    mode = defaults.mode
+    if isinstance(written.block, EndpointBlock) and written.block.protocol:
+        lmtp = written.block.protocol == "lmtp"
+        mode = PROTOCOLS[written.block.protocol].mode
+    if not address.port and address.scheme != "unix":
+        address = replace(address, port=SUBMISSIONS if address.scheme == "tls" else PROTOCOLS["lmtp" if lmtp else "smtp"].port)
     auth = authentication(written, defaults.random)
     identity = endpoint_identity(written)
-    tls = endpoint_tls(written, address, auth, defaults.mode)
+    tls = endpoint_tls(written, address, auth, mode)
     source = endpoint_source(written, address.scheme, defaults.hostname, defaults.random)
     directives = {name for name in LINK_DIRECTIVES if written.has(name)}
     for found in warnings_of(address, LinkFacts(tls.mode, tls.names, auth.sends_secret, directives)):
@@ -92,7 +116,7 @@ def _settings(address: v.EndpointAddress, written: Written, defaults: LinkDefaul
         host=address.host,
         port=address.port,
         path=address.path,
-        lmtp=defaults.lmtp,
+        lmtp=lmtp,
         hostname=source.hostname,
         source=source.policy,
         vary=(*source.vary, *identity.vary, *auth.vary, *dane_vary(tls.dane, defaults.resolver, address.port)),

@@ -60,7 +60,8 @@ class Failover(Block):
 class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
     """The base of target.smtp and target.lmtp."""
 
-    finality: ClassVar[Finality] = Finality.TRANSACTION
+    finality: Finality = Finality.TRANSACTION
+    """With one endpoint that is spoken to by LMTP, that of LMTP."""
     is_lmtp: ClassVar[bool] = False
     default_mode: ClassVar[TlsMode] = TlsMode.OPTIONAL
 
@@ -173,6 +174,8 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
             if settings is not None:
                 self._endpoints.append(settings)
                 self._weights.append(block.weight if isinstance(block, EndpointBlock) else 1)
+        if any(settings.lmtp for settings in self._endpoints):
+            self.finality = Finality.RECIPIENT
         for found in pool_warnings(self):
             report.warning(self.span_of(found.directive), found.message, code=found.code, hint=found.hint)
         self._told = (self.context.hostname, self.label, fingerprint(self, PER_DELIVERY))
@@ -199,7 +202,6 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         self._hops = NextHops(
             DeliverySettings(
                 label=self.label,
-                lmtp=self.is_lmtp,
                 tempfail=self.failover.tempfail,
                 total=self.failover.total or TOTAL,
                 queue_total=self.failover.total or QUEUE_TOTAL,

@@ -146,7 +146,6 @@ class ClientSession:
     __slots__ = (
         "_accepted",
         "_held",
-        "_lmtp",
         "_out",
         "_parser",
         "_sasl",
@@ -156,6 +155,7 @@ class ClientSession:
         "fault",
         "hostname",
         "in_transaction",
+        "lmtp",
         "pending",
     )
 
@@ -166,7 +166,7 @@ class ClientSession:
         """MAIL was accepted and neither RSET nor an end of content has followed."""
         self.hostname = _argument(hostname)
         """What we say behind EHLO, LHLO or HELO."""
-        self._lmtp = lmtp
+        self.lmtp = lmtp
         self._trace = trace
         self._parser = ReplyParser()
         self.pending: deque[Step] = deque((Step.GREETING,))
@@ -189,7 +189,7 @@ class ClientSession:
 
     def hello(self) -> None:
         """EHLO or LHLO."""
-        self._say(Step.HELLO, f"{'LHLO' if self._lmtp else 'EHLO'} {self.hostname}")
+        self._say(Step.HELLO, f"{'LHLO' if self.lmtp else 'EHLO'} {self.hostname}")
 
     def helo(self) -> None:
         self._say(Step.HELLO, f"HELO {self.hostname}")
@@ -303,7 +303,7 @@ class ClientSession:
 
     def _expect_result(self) -> None:
         self.content_open = self.in_transaction = False
-        self.pending.extend([Step.DOT] * (self._accepted if self._lmtp else 1))
+        self.pending.extend([Step.DOT] * (self._accepted if self.lmtp else 1))
 
     # What the peer says
 

@@ -72,9 +72,8 @@ def make_hops(
 ) -> NextHops:
     log = EventLog("mailgate.outbound", observed)
     made = [make_endpoint(reactor, endpoint, health) for endpoint in endpoints]
-    lmtp = any(endpoint.lmtp for endpoint in endpoints)
     return NextHops(
-        DeliverySettings(label="relay", lmtp=lmtp, **settings),
+        DeliverySettings(label="relay", **settings),
         made,
         Pool(pool or PoolSettings(), made, reactor, log, "relay"),
         reactor,

@@ -123,7 +123,6 @@ REFUSED = [
     ("targets tcp://10.0.0.1\nauth plain u p\ntls optional", "verified name"),
     ("targets tcp://10.0.0.1\nauth external", "needs a certificate"),
     ("targets tcp://10.0.0.1\nauth kerberos", "not possible"),
-    ("targets tcp://10.0.0.1\ntls dane", "not available"),
     ("targets tcp://10.0.0.1\nbalance randomly", "`randomly` is not possible"),
     ("targets tcp://10.0.0.1\nbalance hash(retry_num)", "there is no `retry_num` here"),
     ("targets tcp://10.0.0.1\nbalance hash(client_ip)", "hash needs a string"),

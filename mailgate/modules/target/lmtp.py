@@ -30,7 +30,7 @@ class LmtpTarget(Downstream):
     )
     endpoint = Directive(
         "endpoint",
-        v.Endpoint(default_port=PORT),
+        v.Endpoint(),
         block=EndpointBlock,
         repeatable=True,
         doc="An endpoint with settings of its own, tried after `targets`.",
