@@ -43,7 +43,7 @@ tls file {chain} {key}
 local_domains y.test
 
 smtp tcp://127.0.0.1:{plain} tls://127.0.0.1:{secure} {{
-    max_connections 20000
+    max_connections {most}
     handshake_timeout {handshake}s
     read_timeout {read}s
     data_timeout {data}s
@@ -63,7 +63,7 @@ smtp tcp://127.0.0.1:{proxied} {{
 
 
 class _Flood(SynchronousTestCase):
-    def gateway(self, *, handshake: int = 30, read: int = 300, data: int = 600) -> GatewayProcess:
+    def gateway(self, *, handshake: int = 30, read: int = 300, data: int = 600, most: int = 20000) -> GatewayProcess:
         directory = tempfile.TemporaryDirectory(prefix="mailgate-flood-")
         self.addCleanup(directory.cleanup)
         home = Path(directory.name)
@@ -81,6 +81,7 @@ class _Flood(SynchronousTestCase):
                 handshake=handshake,
                 read=read,
                 data=data,
+                most=most,
             )
         )
         self.process = GatewayProcess(config).wait_until_ready()
@@ -286,6 +287,29 @@ class SlowClients(_Flood):
             self.assertLess(seconds, kinds[name][3] + 2, name)
         self.assertLess(p99, PROMPT)
         self.until(lambda: open_descriptors(gateway.pid) <= base + 5, self.LINGER + 2, "descriptors are left")
+        check_log(gateway.stop())
+
+
+class TooMany(_Flood):
+    def test_refused_at_once(self) -> None:
+        """Beyond max_connections everybody hears so at once, and those who are inside do not notice."""
+        gateway = self.gateway(most=50)
+        honest = Honest(self.plain)
+        honest.start()
+        self.until(lambda: len(honest.times) > 5, 10, "the honest client does not begin")
+        while len(self.sockets) < 49:
+            self.assertEqual(b"220", self.connect(self.plain).recv(512)[:3])
+        times: list[float] = []
+        for _ in range(1000):
+            before = time.monotonic()
+            with socket.create_connection(("127.0.0.1", self.plain), timeout=10) as late:
+                self.assertEqual(b"421 4.7.0", late.recv(512)[:9])
+            times.append(time.monotonic() - before)
+        slowest = statistics.quantiles(times, n=100)[98]
+        p99 = honest.finish()
+        print(f"\n1,000 clients too many: refused within {slowest * 1000:.1f} ms (p99), honest p99 {p99 * 1000:.0f} ms")
+        self.assertLess(slowest, 0.05)
+        self.assertLess(p99, PROMPT)
         check_log(gateway.stop())
 
 
