@@ -57,6 +57,7 @@ from mailgate.smtp.parameters import (
 from mailgate.smtp.reply import MailError, Reply
 from mailgate.smtp.settings import ServerSettings
 from mailgate.smtp.trusted import TrustedDialogue
+from mailgate.smtp.xclient import NOTHING
 
 __all__ = ["Phase", "ServerSession", "ServerSettings"]
 
@@ -111,7 +112,8 @@ class ServerSession(TrustedDialogue):
         self._parameters = NO_MAIL_PARAMETERS
         self._utf8 = False
         self._recipients = 0
-        self._forget_forwarded()
+        if self._forwarded is not NOTHING:
+            self._forget_forwarded()
         self._filter: ContentFilter | None = None
         self._chunk: grammar.Chunk | None = None
 
