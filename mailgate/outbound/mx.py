@@ -36,8 +36,8 @@ class Exchanges:
     secure: bool = False
 
 
-def exchanges(answer: Answer, own_names: Collection[str], random: Random, limit: int) -> Exchanges:
-    """The hosts for the domain of an MX answer, at most ``limit``; those of equal preference in random order.
+def exchanges(answer: Answer, own_names: Collection[str], random: Random) -> Exchanges:
+    """The hosts for the domain of an MX answer; those of equal preference in random order.
 
     :raises MailError: nobody takes its mail: 550 5.1.2, 556 5.1.10, 554 5.4.6.
     """
@@ -54,7 +54,7 @@ def exchanges(answer: Answer, own_names: Collection[str], random: Random, limit:
     random.shuffle(hosts)
     hosts.sort(key=lambda exchange: exchange.preference)
     hosts = without_us(hosts, lambda exchange: exchange.host in own_names)
-    return Exchanges(tuple(_once(hosts)[:limit]), implicit, answer.secure)
+    return Exchanges(tuple(_once(hosts)), implicit, answer.secure)
 
 
 def without_us(hosts: Sequence[Exchange], is_us: Callable[[Exchange], bool]) -> list[Exchange]:

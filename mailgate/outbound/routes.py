@@ -15,7 +15,7 @@ RFC 5321 5.1, RFC 7505; what is decided is in mx.py and ip_strategy.py, what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from random import Random
 from typing import Any
@@ -28,12 +28,14 @@ from mailgate.dns.resolver import Addresses, Resolver
 from mailgate.net.waiting import Wait, start
 from mailgate.outbound.ip_strategy import IpStrategy, families_of, in_order
 from mailgate.outbound.mx import LOOPS_BACK, Exchange, Exchanges, exchanges, refusal_of, without_us
+from mailgate.outbound.sts_policy import StsPolicy
 from mailgate.smtp.address import Address, ascii_domain
 from mailgate.smtp.reply import MailError, Reply
 
 LOOKUP_FAILED = Reply(451, "4.4.3", "The hosts of this domain can't be looked up at present, try again later")
 NO_HOST = Reply(550, "5.4.4", "No host that takes the mail of this domain has an address")
 NOWHERE = Reply(550, "5.4.4", "The hosts of this domain have only addresses that no mail is sent to")
+NOT_ALLOWED = Reply(451, "4.7.5", "No host of this domain is one that its MTA-STS policy names")
 NO_LITERALS = Reply(550, "5.1.2", "Mail is not sent to address literals")
 NO_DOMAIN = Reply(550, "5.1.2", "The address has no domain that mail could be sent to")
 
@@ -46,6 +48,13 @@ class Route:
     domain: str
     answer: Answer | None = None
     literal: str = ""
+    policy: StsPolicy | None = None
+    """What the domain asks for by MTA-STS, where that is looked up."""
+
+    @property
+    def secure(self) -> bool:
+        """DNSSEC proves the MX records, or that there are none."""
+        return self.answer is not None and self.answer.secure
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,8 @@ class Choices:
     """Maybe awaitable `IpStrategy`."""
     multihomed_limit: Callable[[str], Any]
     """Maybe awaitable int."""
+    allowed: Callable[[str], bool] | None = None
+    """Hosts that may be used; None: all."""
 
 
 class Directory:
@@ -97,7 +108,7 @@ class Directory:
             answer = await self._resolver.mx(name)
         except DnsFailure as failure:
             raise MailError(LOOKUP_FAILED, str(failure)) from failure
-        exchanges(answer, self._rules.own_names, self._random, 1)  # refuses what goes nowhere
+        exchanges(answer, self._rules.own_names, self._random)  # refuses what goes nowhere
         if answer.status is Status.NODATA:
             return Route(("implicit", name), name, answer)
         named = frozenset((record.preference, record.exchange.to_text().lower()) for record in answer.records)
@@ -118,7 +129,11 @@ class Directory:
         if route.answer is None:
             self._refuse(route.literal)
             return [Stop("", route.literal)]
-        chosen = exchanges(route.answer, self._rules.own_names, self._random, choices.mx_limit)
+        chosen = exchanges(route.answer, self._rules.own_names, self._random)
+        hosts = [exchange for exchange in chosen.hosts if choices.allowed is None or choices.allowed(exchange.host)]
+        if not hosts:
+            raise MailError(NOT_ALLOWED)
+        chosen = replace(chosen, hosts=tuple(hosts[: choices.mx_limit]))
         found = await self._addresses(chosen, choices)
         return await self._in_order(chosen, found, choices)
 

@@ -24,6 +24,7 @@ WORDS = {
     "admin": "mailgate.admin.settings",
     "tls_client": "mailgate.outbound.tls_client",
     "pki": "mailgate.outbound.pki",
+    "mx_auth": "mailgate.outbound.mx_auth",
     "source_address": "mailgate.outbound.source_address",
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""
@@ -34,7 +35,6 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        "mx_auth": "it needs direct delivery to MX hosts",
         **dict.fromkeys(("table.ldap", "auth.ldap"), ""),
         **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
         **dict.fromkeys(("check.authorize_sender", "check.verify_recipient", "modify.dkim"), ""),

@@ -6,6 +6,7 @@ they are put together. Expressions see the host (``mx``) where it is known, and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -17,19 +18,20 @@ from mailgate.config import values as v
 from mailgate.config.dynamic import Dynamic, alternatives
 from mailgate.config.dynamic_variables import Stage, outbound
 from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
-from mailgate.events import EventLog
+from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, IGroupingTarget
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.outbound.attempts import DeliverySettings
 from mailgate.outbound.auth_settings import Authentication
-from mailgate.outbound.dane import Dane, dane_vary, report_trust
+from mailgate.outbound.dane import dane_vary, report_trust
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
-from mailgate.outbound.failure import Kind
 from mailgate.outbound.health import Circuit, HealthSettings
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.ip_strategy import IpStrategy
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
+from mailgate.outbound.mta_sts import PolicyFiles, PolicyStore, enforced
+from mailgate.outbound.mx_security import MxSecurity, contradictions
 from mailgate.outbound.own_addresses import is_own_address
 from mailgate.outbound.pki import PkiError
 from mailgate.outbound.pool import Pool
@@ -37,15 +39,15 @@ from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_setting
 from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
 from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, settled
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
+from mailgate.outbound.sts_fetch import PolicyHosts, authorities
 from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
 from mailgate.outbound.timeout_settings import TimeoutsBlock, TimeoutSettings, report_steps_set_twice, written_steps
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
-from mailgate.outbound.tls_settings import EndpointTls, TlsSettings, decisions, endpoint_tls, report_tls
+from mailgate.outbound.tls_settings import EndpointTls, TlsSettings, endpoint_tls, report_tls
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.outbound.written import Written
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.fingerprint import fingerprint
-from mailgate.smtp.reply import MailError
 from mailgate.tls.options import TlsError
 
 _LONGER = {"tls": 180.0, "data": 600.0, "data_block": 180.0}
@@ -72,7 +74,9 @@ class RemoteTimeouts(TimeoutsBlock):
         doc="For each piece of content to be taken, or its BDAT answered.",
     )
     auth = Refused("auth", "hosts of others are not logged in to")
-    mta_sts = Refused("mta_sts", "policies of MTA-STS are not there yet")
+    mta_sts = Directive(
+        "mta_sts", v.Duration(minimum=0.001), default=300.0, doc="For a policy of MTA-STS to be fetched.", origin="stalwart"
+    )
 
 
 class RemoteHealth(Health):
@@ -173,7 +177,12 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         doc="Log the dialogue with the hosts, without content.",
         origin="maddy",
     )
-    mx_auth = Refused("mx_auth", "DANE and MTA-STS are not there yet; `tls` says what is required of every host")
+    mx_auth = Directive(
+        "mx_auth",
+        v.BlockOrReference("mx_auth"),
+        doc="How the hosts of a domain are authenticated: DANE, MTA-STS, DNSSEC, and what is asked of all.",
+        origin="maddy",
+    )
     tls_report = Refused("tls_report", "reports by TLS-RPT are not there yet")
     route = Refused("route", "the pipeline says where mail goes: another target for those recipients")
     auth = Refused("auth", "hosts of others are not logged in to")
@@ -193,6 +202,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         self._hosts: RemoteHosts | None = None
         self._directory: Directory | None = None
         self._office: Office | None = None
+        self._security: MxSecurity | None = None
+        self._policies: PolicyStore | None = None
 
     # ITarget
 
@@ -226,8 +237,21 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         except TlsError as error:
             report.error(self._written.place("tls_client"), str(error), code="E0720")
         if self._tls is not None:
-            report_trust(self.context, self._tls.dane, self.span_of("tls"), report)
+            self._security = MxSecurity(self._written, self._tls, self.mx_auth)
+            self._check_security(self._security, report)
         self._told = (self.context.hostname, self.label, fingerprint(self, PER_DELIVERY))
+
+    def _check_security(self, security: MxSecurity, report: Report) -> None:
+        place = self.span_of("tls") if security.tls.dane is not None else self.span_of("mx_auth")
+        report_trust(self.context, security.dane, place, report)
+        if self.mx_auth is None:
+            return
+        for text in contradictions(security.tls, self.mx_auth):
+            report.error(self.span_of("mx_auth"), text, code="E0730")
+        try:
+            authorities(self.mx_auth.mtasts_root_ca)
+        except TlsError as error:
+            report.error(self.mx_auth.span_of("mtasts_root_ca"), str(error), code="E0720")
 
     def inherit_state(self, old: Module) -> None:
         if isinstance(old, RemoteTarget):
@@ -264,6 +288,16 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             chunking=self.chunking,
             quotes_failures=True,
         )
+        if self.mx_auth is not None and self.mx_auth.mtasts:
+            self._policies = PolicyStore(
+                adapters.resolver,
+                PolicyHosts(adapters.reactor, self.mx_auth.mtasts_root_ca).fetch,
+                PolicyFiles(os.path.join(self.context.state_dir, "mta-sts")),
+                adapters,
+                self._log,
+                patience=self.timeouts.mta_sts if self.timeouts is not None else RemoteTimeouts.mta_sts.default,
+            )
+            self._policies.sweep()
         self._office = Office(settings, self._hosts, estate.pool, adapters.reactor, self._log, self._route, self._ways)
 
     def superseded(self) -> None:
@@ -271,6 +305,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             self._share.superseded()
 
     async def stop(self) -> None:
+        if self._policies is not None:
+            self._policies.stop()
         if self._share is not None:
             share, self._share = self._share, None
             await share.release()
@@ -278,7 +314,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
     def _make_estate(self) -> tuple[Estate, RemoteHosts]:
         adapters = self.context.adapters
         assert adapters is not None
-        assert self._tls is not None
+        assert self._security is not None
+        tls = self._security.tls
         backoff, most = self.health.backoff
         health = HealthSettings(self.health.failures, backoff, most)
 
@@ -292,10 +329,10 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             port=self.port,
             hostname=source.hostname,
             source=source.policy,
-            vary=(*source.vary, *dane_vary(self._tls.dane, adapters.resolver, self.port, by_domain=True)),
-            tls_context=self._tls.context,
-            capture_peer=self._tls.capture,
-            timeouts=Timeouts(**{**_LONGER, **dict(written_steps(self))}),
+            vary=(*source.vary, *dane_vary(self._security.dane, adapters.resolver, self.port, by_domain=True)),
+            tls_context=tls.context,
+            capture_peer=tls.capture,
+            timeouts=Timeouts(**{**_LONGER, **{name: time for name, time in written_steps(self) if name != "mta_sts"}}),
             debug=self.debug,
         )
         endpoints: list[Endpoint] = []
@@ -319,6 +356,9 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         route = known.get(domain)
         if route is None:
             route = await self._directory.route(recipient.address)
+            if self._policies is not None and not route.literal:
+                policy = await self._policies.policy(route.domain)
+                route = replace(route, key=(route.key, enforced(policy)), policy=policy)
             if self._sees_domain:
                 route = replace(route, key=(route.key, route.domain))
             known[domain] = route
@@ -337,25 +377,23 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         def seen(host: str) -> DeliveryVariables:
             return DeliveryVariables(envelope, (recipient,), mx=host)
 
-        assert self._tls is not None
-        if self._tls.dane is Dane.REQUIRE and not (route.answer is not None and route.answer.secure):
-            raise MailError(Kind.DANE.reply, f"the MX records of {route.domain} are not secure, and `tls dane_require` wants it")
+        security = self._security
+        assert security is not None
+        security.admit(route.domain, route.policy, secure=route.secure)
         limit: int = await settled(valued(self.mx_limit, seen("")))
         choices = Choices(
             limit,
             lambda host: self._strategy(seen(host)),
             lambda host: valued(self.multihomed_limit, seen(host)),
+            security.allowed(route.policy),
         )
         stops = await self._directory.stops(route, choices)
-        return [Way(stop, *decisions(self._written, self._mode, self._place(stop.host or stop.address))) for stop in stops]
+        for host in {stop.host for stop in stops if security.untested(route.policy, stop.host)}:
+            self._log.info(Event.MTA_STS, domain=route.domain, result="testing", reason=f"{host} is not named by the policy")
+        return [Way(stop, *security.decisions(self._place(stop.host or stop.address), route.policy)) for stop in stops]
 
     async def _strategy(self, seen: DeliveryVariables) -> IpStrategy:
         return IpStrategy(await settled(valued(self.ip_strategy, seen)))
-
-    @property
-    def _mode(self) -> TlsMode:
-        assert self._tls is not None
-        return self._tls.mode
 
 
 def valued(setting: Any, variables: Any) -> Any:
