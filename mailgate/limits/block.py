@@ -41,6 +41,15 @@ class LimitValue(v.Value):
         return Line(self._scope, kind, count, period, wait, prefixes)
 
 
+    def show(self, value: Any) -> str:
+        words = [*(str(length) for length in value.prefixes if length), value.kind.value, str(value.count)]
+        if value.kind is Kind.RATE:
+            words.append(_PERIOD.show(value.period))
+        if value.wait is not None:
+            words += ["wait", _WAIT.show(value.wait)]
+        return " ".join(words)
+
+
 def _scope(scope: Scope, doc: str) -> Directive:
     return Directive(scope.value, LimitValue(scope), repeatable=True, doc=doc, origin="maddy" if scope in _MADDY else "mailgate")
 

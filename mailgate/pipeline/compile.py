@@ -8,7 +8,7 @@ What a table holds is not known here, with two exceptions that a table states it
 are written in the configuration) and ``matches_all``.
 
 Diagnostics: E0801 empty block, E0802 decisions that exclude each other, E0803 rules without a default, E0804 duplicate or
-shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle, E0808 and E0809 `on_split queue` and `copy_to` without
+shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle, E0808 and E0814 `on_split queue` and `copy_to` without
 a queue; W0801 `on_split allow`, W0802 postmaster.
 """
 
@@ -249,7 +249,7 @@ class _Compiler:
     def _copies(self, items: list[Item]) -> Iterator[DeliverTo]:
         for item in items:
             if getattr(item.value, "finality", None) is not Finality.TWO_PHASE:
-                self._report.error(item.span, "`copy_to` needs a target.queue", code="E0809")
+                self._report.error(item.span, "`copy_to` needs a target.queue", code="E0814")
             else:
                 yield DeliverTo(item.value, item.span, copy=True)
 

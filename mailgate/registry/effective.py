@@ -93,7 +93,8 @@ class _Reader:
             yield Setting(directive.name, "", origin, span, tuple(inside), ordered)
         else:
             inner = self._inside(value) if isinstance(value, Module) else None
-            yield Setting(directive.name, self.show(directive.type, value), origin, span, inner, ordered)
+            own = isinstance(value, Module) and not value.context.name and value.name == directive.name  # a block of its own
+            yield Setting(directive.name, "" if own else self.show(directive.type, value), origin, span, inner, ordered)
 
     def _dynamic(self, directive: Directive, value: Dynamic, origin: Origin, span: Span | None) -> Setting:
         lines = [Setting(*line, origin, value.span) for line in value.lines(lambda one: self.show(directive.type, one))]

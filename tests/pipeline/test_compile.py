@@ -106,7 +106,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, int]]]] = [
     ("the same target twice", "on_split allow\ndeliver_to &store\ndeliver_to &store", [("W0801", 1), ("E0804", 3)]),
     ("copies are a risk that is taken", "on_split allow\ndeliver_to &store\ndeliver_to &other", [("W0801", 1)]),
     ("only a queue keeps what was split", "on_split queue &store\ndeliver_to &store", [("E0808", 1)]),
-    ("copies go into a queue", "deliver_to &store\ncopy_to &other", [("E0809", 2)]),
+    ("copies go into a queue", "deliver_to &store\ncopy_to &other", [("E0814", 2)]),
     ("nor after_body", "after_body {\n    discard\n}", [("E0408", 1)]),
     ("a bad directive hides no other mistake", "deliver_too &store\ndefault_source { }", [("E0401", 1), ("E0801", 2)]),
     ("what only follows is not said", "deliver_too &store", [("E0401", 1)]),

@@ -11,48 +11,51 @@ syntax keyword mailgateDirective attempt_starttls attempts auth auth_insecure au
 syntax keyword mailgateDirective auth_required_message backoff balance banner body_spool_limit bounce ca cache
 syntax keyword mailgateDirective case_insensitive cert certificate check chunking ciphers client_auth
 syntax keyword mailgateDirective client_ca command_timeout concurrency connect connect_timeout control copy_to
-syntax keyword mailgateDirective create curves data data_block data_timeout debug default_destination
+syntax keyword mailgateDirective create curves dane data data_block data_timeout debug default_destination
 syntax keyword mailgateDirective default_source defer_sender_reject deliver_to destaddr destination
-syntax keyword mailgateDirective destination_in destport disable_commands discard early_talker ehlo endpoint
-syntax keyword mailgateDirective entry expand_placeholders expect expire failover failures fallback_delay file
-syntax keyword mailgateDirective final_dot from full_match given greeting greeting_delay handshake_timeout
-syntax keyword mailgateDirective header health helo helo_response hide hide_client hold_timeout hostname ident
-syntax keyword mailgateDirective idle_timeout import insecure_auth ip ip_strategy key lease_timeout level
-syntax keyword mailgateDirective limits listener local_domains log log_name login mail_from match max_age
-syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
-syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
-syntax keyword mailgateDirective max_header_count max_header_size max_idle max_line_length max_message_size
-syntax keyword mailgateDirective max_messages max_received max_recipients max_rejected_recipients
-syntax keyword mailgateDirective max_unauthenticated_commands modify multihomed_limit mx_limit name network
-syntax keyword mailgateDirective nonlocal_source notify nul on_split optional_step port private_key probe
-syntax keyword mailgateDirective proto protocols proxy_protocol quiet_hosts quit rcpt rcpt_to read_timeout
-syntax keyword mailgateDirective refuse_clients reject relay_from reload_interval require_tls required reroute
+syntax keyword mailgateDirective destination_in destport disable_commands discard dnssec early_talker ehlo
+syntax keyword mailgateDirective endpoint entry expand_placeholders expect expire failover failures
+syntax keyword mailgateDirective fallback_delay file final_dot from full_match given greeting greeting_delay
+syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
+syntax keyword mailgateDirective hold_timeout hostname ident idle_timeout import insecure_auth ip ip_strategy
+syntax keyword mailgateDirective key lease_timeout level limits listener local_domains local_policy log
+syntax keyword mailgateDirective log_name login mail_from match max_age max_auth_failures max_command_length
+syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip
+syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_line_length
+syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
+syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands min_mx_level
+syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
+syntax keyword mailgateDirective mx_limit name negative network nonlocal_source notify nul on_split
+syntax keyword mailgateDirective optional_step port positive private_key probe proto protocol protocols
+syntax keyword mailgateDirective proxy_protocol quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients
+syntax keyword mailgateDirective reject relay_from reload_interval require_tls required reroute
 syntax keyword mailgateDirective reserved_connections resolver retry reverse_lookup reverse_lookup_timeout
-syntax keyword mailgateDirective root_ca rset runtime_dir schemes servers session_timeout shutdown_timeout
-syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
-syntax keyword mailgateDirective socket_owner source source_in source_ip source_ip_fallback source_selection
-syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings submission_timeout
-syntax keyword mailgateDirective target targets tarpit tempfail timeout timeouts tls tls_capture_peer_cert
-syntax keyword mailgateDirective tls_ciphers tls_client tls_client_cert tls_default_ca tls_protocols tls_sni
-syntax keyword mailgateDirective tls_start tls_verify_host tls_verify_name token total trust trusted user
-syntax keyword mailgateDirective users verify_failure weight xclient xclient_required xforward
-syntax keyword mailgateModule admin auth.external auth.file auth.smtp auth.static chain checks email_localpart
-syntax keyword mailgateModule email_with_domain external identity lmtp maildir modifiers modify.replace_rcpt
-syntax keyword mailgateModule modify.replace_sender msgpipeline pki queue regexp remote replace_rcpt
-syntax keyword mailgateModule replace_sender smtp source_address static submission table.chain
-syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.identity
-syntax keyword mailgateModule table.regexp table.static target.lmtp target.maildir target.queue target.remote
-syntax keyword mailgateModule target.smtp test
+syntax keyword mailgateDirective root_ca rset runtime_dir schemes sender servers session_timeout
+syntax keyword mailgateDirective shutdown_timeout size slow_start smtp_max_line_length sni sni_lookup
+syntax keyword mailgateDirective socket_group socket_mode socket_owner source source_in source_ip
+syntax keyword mailgateDirective source_ip_fallback source_selection state_dir step store strict_addresses
+syntax keyword mailgateDirective strict_line_endings submission_timeout target targets tarpit tempfail timeout
+syntax keyword mailgateDirective timeouts tls tls_capture_peer_cert tls_ciphers tls_client tls_client_cert
+syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start tls_verify_host
+syntax keyword mailgateDirective tls_verify_name token total trust trusted user users verify_failure weight
+syntax keyword mailgateDirective xclient xclient_required xforward
+syntax keyword mailgateModule admin auth.external auth.file auth.smtp auth.static chain check.verify_recipient
+syntax keyword mailgateModule checks email_localpart email_with_domain external identity lmtp maildir
+syntax keyword mailgateModule modifiers modify.replace_rcpt modify.replace_sender msgpipeline pki queue regexp
+syntax keyword mailgateModule remote replace_rcpt replace_sender smtp source_address static submission
+syntax keyword mailgateModule table.chain table.email_localpart table.email_with_domain table.file
+syntax keyword mailgateModule table.identity table.regexp table.static target.lmtp target.maildir target.queue
+syntax keyword mailgateModule target.remote target.smtp test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2
-syntax keyword mailgateValue accept allow argon2 auto bcrypt clear cram-md5 dane dane_fallback_require_verify
-syntax keyword mailgateValue dane_require defer disabled error false fingerprint forward happy_eyeballs ignore
-syntax keyword mailgateValue info ipv4_only ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no
-syntax keyword mailgateValue normalize oauthbearer off on operate optional optional_verify ordered plain
-syntax keyword mailgateValue random require require_verify round_robin scram-sha-256 self_signed sha256-crypt
-syntax keyword mailgateValue sha512-crypt sqlite stderr stdout strip subject syslog true v1 v2 verify view
-syntax keyword mailgateValue warn xoauth2 yes yescrypt
+syntax keyword mailgateValue accept allow argon2 authenticated auto bcrypt clear cram-md5
+syntax keyword mailgateValue dane_fallback_require_verify dane_require defer disabled encrypted error false
+syntax keyword mailgateValue fingerprint forward happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only
+syntax keyword mailgateValue ipv6_then_ipv4 json least_busy next no none normalize oauthbearer off on operate
+syntax keyword mailgateValue optional optional_verify ordered plain random require require_verify round_robin
+syntax keyword mailgateValue scram-sha-256 self_signed sha256-crypt sha512-crypt sqlite stderr stdout strip
+syntax keyword mailgateValue subject syslog true v1 v2 verify view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 

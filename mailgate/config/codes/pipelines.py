@@ -42,7 +42,7 @@ CODES = {
         bad=lmtp("on_split queue &store\ndiscard", "target.maildir store ./store\n"),
         good=lmtp("on_split defer\ndiscard"),
     ),
-    "E0809": Entry(
+    "E0814": Entry(
         "`copy_to` without a queue",
         "A copy must not change what the client hears, so it is not sent on while the client waits: it goes into a queue.",
         bad=lmtp("copy_to &store\ndeliver_to lmtp unix://other.sock", "target.maildir store ./store\n"),
