@@ -63,6 +63,7 @@ class Event(Enum):
     POSSIBLE_DUPLICATE = "delivery.possible_duplicate"  # message, target, endpoint, recipients, reason
     SOURCE_FAILED = "source.failed"  # target, endpoint, source, error: one of our own addresses can't be connected from
     ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in, evidence: the last failures
+    DNSSEC_MISSING = "dnssec.missing"  # target, reason: DANE is asked for, and finds nothing
     MTA_STS = "mta_sts"  # domain, result (the policy's mode, or what was not done), reason
     ENDPOINT_UP = "endpoint.up"  # target, endpoint
     ENDPOINT_CHANGED = "endpoint.changed"  # target, endpoint, action: an operator's: drain, undrain, weight

@@ -103,7 +103,7 @@ class Resolver:
 
         :raises DnsFailure: `Bogus`, `ServerFailure`, `Timeout`.
         """
-        asked = name.lower().removesuffix(".")
+        asked = name if name == "." else name.lower().removesuffix(".")
         key = (asked, rdtype)
         known = self.cache.get(key)
         if known is not None:
@@ -330,6 +330,8 @@ def parse_name(name: str) -> dns.name.Name | None:
 
     No escapes: a backslash is a character of a label.
     """
+    if name == ".":
+        return dns.name.root
     try:
         if not name.isascii():
             name = idna.encode(name, uts46=True).decode("ascii")

@@ -25,6 +25,8 @@ from mailgate.dns.answer import Status
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import Resolver
 from mailgate.dns.service import servers_of
+from mailgate.dns.wire import NS
+from mailgate.events import Event, EventLog
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.tls_policy import Decision, OnFailure, Start, TlsMode
 from mailgate.registry import ModuleContext, Report
@@ -137,6 +139,17 @@ class DaneVary:
                 raise AttemptFailed(Kind.DANE, "dane", str(failure)) from failure
         decision = apply(self._dane, policy, key.decision, host, variables.rcpt_domain if self._by_domain else "")
         return key if decision == key.decision else replace(key, decision=decision)
+
+
+async def self_check(resolver: Resolver, log: EventLog, target: str) -> None:
+    """Does the resolver that is trusted to validate do so? The root of the DNS is signed, and its name servers don't change."""
+    try:
+        answer = await resolver.query(".", NS)
+        reason = "" if answer.secure else "the answer about the root is not secure: the resolver does not validate"
+    except DnsFailure as failure:
+        reason = str(failure)
+    if reason:
+        log.warn(Event.DNSSEC_MISSING, target=target, reason=reason)
 
 
 def dane_vary(dane: Dane | None, resolver: Resolver | None, port: int, *, by_domain: bool = False) -> tuple[DaneVary, ...]:

@@ -28,7 +28,7 @@ from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.balance import Balance, Selection
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Endpoint
-from mailgate.outbound.endpoint_settings import EndpointSettings
+from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
 from mailgate.outbound.failure import ABORTED, Kind
 from mailgate.outbound.health import Circuit
 from mailgate.outbound.pool import Pool
@@ -45,11 +45,12 @@ SAME_HOST = frozenset({Kind.CONNECT, Kind.LEASE, Kind.LOCAL, Kind.SOURCE})
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One address of one host, and the TLS that is decided on for it."""
+    """One address of one host, the TLS that is decided on for it, and how long it may take."""
 
     stop: Stop
     decision: Decision
     requiretls: Decision
+    timeouts: Timeouts
 
 
 class RemoteHosts:
@@ -79,7 +80,13 @@ class RemoteHosts:
         if circuit is None:
             circuit = self._circuits[label] = self._make_circuit(label)
         settings = replace(
-            self.settings, label=label, host=address, mx=host, decision=way.decision, requiretls_decision=way.requiretls
+            self.settings,
+            label=label,
+            host=address,
+            mx=host,
+            decision=way.decision,
+            requiretls_decision=way.requiretls,
+            timeouts=way.timeouts,
         )
         endpoint = Endpoint(settings, circuit)
         self.endpoints.append(endpoint)

@@ -197,6 +197,15 @@ class DeliveryTests(RemoteCase):
         self.assertEqual(codes(self.send(b"u@d.test"))[-1], b"250")
         self.assertEqual((len(first.transactions), len(second.transactions)), (0, 1))
 
+    def test_a_resolver_that_does_not_validate_is_told_of(self) -> None:
+        for secure in (True, False):
+            with self.row(str(secure)):
+                self.names = MemoryNames(self.reactor, secure=secure)
+                self.names.add("", "NS", "a.root-servers.net.")
+                running = self.direct("tls dane")
+                self.reactor.settle(1)
+                self.assertEqual(bool(running.logged("dnssec.missing")), not secure)
+
     def test_a_target_that_names_its_host(self) -> None:
         for record, expected in ((key_digest(leaf("other.example")), b"250"), ("00" * 32, b"451")):
             with self.row(record):

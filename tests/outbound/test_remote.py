@@ -418,6 +418,16 @@ class SettingsTests(RemoteCase):
                 waited = self.reactor.seconds() - before
                 self.assertTrue(6.9 < waited < 8, waited)
 
+    def test_timeouts_by_host(self) -> None:
+        self.mx("d.test", "10 slow.test.", "20 fast.test.")
+        self.host("slow.test", "192.0.2.1", script={Step.BANNER: HANG})
+        self.host("fast.test", "192.0.2.2", script={Step.BANNER: HANG})
+        self.direct('timeouts {\n greeting {\n if mx == "slow.test" then 20s\n else 4s\n}\n}')
+        before = self.reactor.seconds()
+        self.assertEqual(self.send(b"x@d.test")[1][:3], b"451")
+        waited = self.reactor.seconds() - before
+        self.assertTrue(23.9 < waited < 25, waited)
+
     def test_connect_timeout(self) -> None:
         self.host("d.test", "192.0.2.1", listens=False)
         self.reactor.black_hole("192.0.2.1", 25)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
@@ -21,9 +23,10 @@ from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, IGroupingTarget
 from mailgate.message.envelope import Envelope, Recipient
+from mailgate.net.waiting import spawn
 from mailgate.outbound.attempts import DeliverySettings
 from mailgate.outbound.auth_settings import Authentication
-from mailgate.outbound.dane import dane_vary, report_trust
+from mailgate.outbound.dane import dane_vary, report_trust, self_check
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
 from mailgate.outbound.health import Circuit, HealthSettings
@@ -37,7 +40,7 @@ from mailgate.outbound.pki import PkiError
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_settings
 from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
-from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, settled
+from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, Stop, settled
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.sts_fetch import PolicyHosts, authorities
 from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
@@ -57,22 +60,33 @@ _ANY_HOST = "mx.invalid"
 _ROUTES = "target.remote.routes"
 
 
+def _by_host(declared: Any) -> Directive:
+    """A step of `timeouts` that may depend on the message and its host."""
+    return Directive(
+        declared.name,
+        declared.type,
+        default=_LONGER.get(declared.name, declared.default),
+        dynamic=outbound(Stage.HOST),
+        doc=declared.doc,
+        origin="stalwart",
+    )
+
+
 class RemoteTimeouts(TimeoutsBlock):
     """How long each step of the dialogue with a host may take."""
 
-    tls = Directive(
-        "tls",
-        v.Duration(minimum=0.001),
-        default=_LONGER["tls"],
-        doc="For the answer to STARTTLS, and again for the handshake.",
-    )
-    data = Directive("data", v.Duration(minimum=0.001), default=_LONGER["data"], doc="For the answer to DATA.")
-    data_block = Directive(
-        "data_block",
-        v.Duration(minimum=0.001),
-        default=_LONGER["data_block"],
-        doc="For each piece of content to be taken, or its BDAT answered.",
-    )
+    connect = _by_host(TimeoutsBlock.connect)
+    greeting = _by_host(TimeoutsBlock.greeting)
+    tls = _by_host(TimeoutsBlock.tls)
+    ehlo = _by_host(TimeoutsBlock.ehlo)
+    mail_from = _by_host(TimeoutsBlock.mail_from)
+    rcpt_to = _by_host(TimeoutsBlock.rcpt_to)
+    data = _by_host(TimeoutsBlock.data)
+    data_block = _by_host(TimeoutsBlock.data_block)
+    final_dot = _by_host(TimeoutsBlock.final_dot)
+    rset = _by_host(TimeoutsBlock.rset)
+    quit = _by_host(TimeoutsBlock.quit)
+    total = _by_host(TimeoutsBlock.total)
     auth = Refused("auth", "hosts of others are not logged in to")
     mta_sts = Directive(
         "mta_sts", v.Duration(minimum=0.001), default=300.0, doc="For a policy of MTA-STS to be fetched.", origin="stalwart"
@@ -204,6 +218,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         self._office: Office | None = None
         self._security: MxSecurity | None = None
         self._policies: PolicyStore | None = None
+        self._checking: Deferred[None] | None = None
 
     # ITarget
 
@@ -288,6 +303,9 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             chunking=self.chunking,
             quotes_failures=True,
         )
+        if self._security is not None and self._security.dane is not None:
+            self._checking = spawn(self_check(adapters.resolver, self._log, self.label))
+            self._checking.addErrback(lambda failure: failure.trap(CancelledError))
         if self.mx_auth is not None and self.mx_auth.mtasts:
             self._policies = PolicyStore(
                 adapters.resolver,
@@ -305,6 +323,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             self._share.superseded()
 
     async def stop(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
         if self._policies is not None:
             self._policies.stop()
         if self._share is not None:
@@ -332,7 +352,6 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             vary=(*source.vary, *dane_vary(self._security.dane, adapters.resolver, self.port, by_domain=True)),
             tls_context=tls.context,
             capture_peer=tls.capture,
-            timeouts=Timeouts(**{**_LONGER, **{name: time for name, time in written_steps(self) if name != "mta_sts"}}),
             debug=self.debug,
         )
         endpoints: list[Endpoint] = []
@@ -367,7 +386,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
     @property
     def _sees_domain(self) -> bool:
         """Some setting depends on whom the message is for: recipients of different domains then share nothing."""
-        written = (self.hostname, self.ip_strategy, self.mx_limit, self.multihomed_limit, self.source_ip)
+        written = (self.hostname, self.ip_strategy, self.mx_limit, self.multihomed_limit, self.source_ip, *self._times.values())
         names = frozenset[str]().union(*(setting.names for setting in written if isinstance(setting, Dynamic)))
         return bool(names & {"rcpt", "rcpt_domain", "recipients"})
 
@@ -390,7 +409,18 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         stops = await self._directory.stops(route, choices)
         for host in {stop.host for stop in stops if security.untested(route.policy, stop.host)}:
             self._log.info(Event.MTA_STS, domain=route.domain, result="testing", reason=f"{host} is not named by the policy")
-        return [Way(stop, *security.decisions(self._place(stop.host or stop.address), route.policy)) for stop in stops]
+        return [await self._way(stop, route, seen(stop.host)) for stop in stops]
+
+    async def _way(self, stop: Stop, route: Route, seen: DeliveryVariables) -> Way:
+        assert self._security is not None
+        times = {name: await settled(valued(time, seen)) for name, time in self._times.items()}
+        decision, requiretls = self._security.decisions(self._place(stop.host or stop.address), route.policy)
+        return Way(stop, decision, requiretls, Timeouts(**times))
+
+    @cached_property
+    def _times(self) -> dict[str, Any]:
+        """The steps that are not as everywhere."""
+        return {**_LONGER, **{name: time for name, time in written_steps(self) if name != "mta_sts"}}
 
     async def _strategy(self, seen: DeliveryVariables) -> IpStrategy:
         return IpStrategy(await settled(valued(self.ip_strategy, seen)))
