@@ -19,6 +19,7 @@ from mailgate.queue.codec import checksum, encode_facts
 from mailgate.queue.content import Shape
 from mailgate.queue.entry import Draft, Entry, Settled, Standing
 from mailgate.queue.rows import ENTRY_COLUMNS, RECIPIENT_COLUMNS, entry_checksum, recipient_values, update
+from mailgate.queue.store import Unavailable
 
 ROWS = 200
 """Of one statement: sqlite takes 32,766 values, and short statements are found again in the cache."""
@@ -135,7 +136,8 @@ def _insert(connection: sqlite3.Connection, insertions: Sequence[Insertion]) -> 
     _each(connection, f"INSERT INTO entry ({ENTRY_COLUMNS}) VALUES {{}}", 9, rows("entries"))
     _each(connection, f"INSERT INTO recipient ({RECIPIENT_COLUMNS}) VALUES {{}}", 8, rows("recipients"))
     complete = [(body,) for one in insertions for body in one.complete]
-    _each(connection, "UPDATE body SET complete = 1 WHERE id IN ({})", 1, complete)
+    if _each(connection, "UPDATE body SET complete = 1 WHERE id IN ({})", 1, complete) != len(complete):
+        raise Unavailable("the file was opened anew while content came, and has forgotten it")
 
 
 def _settle(connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
@@ -165,9 +167,11 @@ def _stays(settlement: Settlement) -> bool:
     return settlement.others or any(result.row is not None for result in settlement.results)
 
 
-def _each(connection: sqlite3.Connection, statement: str, width: int, rows: Sequence[Values]) -> None:
-    """Run a statement for many rows; its ``{}`` is their place."""
+def _each(connection: sqlite3.Connection, statement: str, width: int, rows: Sequence[Values]) -> int:
+    """Run a statement for many rows; its ``{}`` is their place. How many rows of the table it concerned."""
     one = "?" if width == 1 else f"({','.join('?' * width)})"
+    concerned = 0
     for start in range(0, len(rows), ROWS):
         some = rows[start : start + ROWS]
-        connection.execute(statement.format(",".join([one] * len(some))), tuple(chain.from_iterable(some)))
+        concerned += connection.execute(statement.format(",".join([one] * len(some))), tuple(chain.from_iterable(some))).rowcount
+    return concerned

@@ -20,6 +20,8 @@ Broken = list[tuple[int, str]]
 ENTRY_COLUMNS = "id, token, message_id, target, arrived, body, facts, header, checksum"
 RECIPIENT_COLUMNS = "entry, number, destination, standing, due, intent, facts, checksum"
 _ENTRY = "SELECT id, message_id, target, arrived, body, facts, header, checksum FROM entry"
+_NOT_WAITING = "standing <> 1"
+"""In every question about recipients of another standing: without it sqlite does not see that the index has them."""
 _RECIPIENT = f"SELECT {RECIPIENT_COLUMNS} FROM recipient"
 
 
@@ -59,16 +61,19 @@ def last_numbers(connection: sqlite3.Connection) -> tuple[int, int]:
 
 def recover(connection: sqlite3.Connection) -> None:
     """After a start: nobody heard 250 for what was only prepared, and nobody will ask for content without an entry."""
-    prepared = [entry for (entry,) in connection.execute("SELECT DISTINCT entry FROM recipient WHERE standing = 0")]
+    prepared = [
+        entry for (entry,) in connection.execute(f"SELECT DISTINCT entry FROM recipient WHERE {_NOT_WAITING} AND standing = 0")
+    ]
     delete_entries(connection, prepared)
     unused = connection.execute("SELECT id FROM body WHERE complete = 0")
     delete_bodies(connection, [body for (body,) in unused.fetchall()])
 
 
-def forget_refused(connection: sqlite3.Connection, tokens: Sequence[int]) -> None:
-    for token in tokens:
-        found = connection.execute("SELECT id FROM entry WHERE token = ?", (token,)).fetchall()
-        delete_entries(connection, [entry for (entry,) in found])
+def forget_refused(connection: sqlite3.Connection, entries: Iterable[tuple[int, int]]) -> None:
+    """Entries that were refused, by number and token: another process may have used the number since."""
+    for refused in entries:
+        if connection.execute("SELECT 1 FROM entry WHERE id = ? AND token = ?", refused).fetchone() is not None:
+            delete_entries(connection, [refused[0]])
 
 
 def delete_entries(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
@@ -94,7 +99,7 @@ def delete_bodies(connection: sqlite3.Connection, bodies: Iterable[int]) -> None
 
 def purge(connection: sqlite3.Connection, before: float) -> int:
     found = connection.execute(
-        "SELECT entry, number FROM recipient WHERE standing = ? AND due < ?", (Standing.REMOVED, before)
+        f"SELECT entry, number FROM recipient WHERE {_NOT_WAITING} AND standing = ? AND due < ?", (Standing.REMOVED, before)
     ).fetchall()
     connection.executemany("DELETE FROM recipient WHERE entry = ? AND number = ?", found)
     delete_empty(connection, {entry for entry, _ in found})
@@ -153,10 +158,14 @@ def due(
 def overdue(
     connection: sqlite3.Connection, destination: str, arrived_before: float, after: int, limit: int
 ) -> tuple[Found, Broken, float]:
+    """As `due`, for those that arrived before a time, by number: one walk through the entries, and none if all are younger."""
+    (oldest,) = connection.execute("SELECT MIN(arrived) FROM entry").fetchone()
+    if oldest is None or oldest > arrived_before:
+        return [], [], float("inf")
     chosen = connection.execute(
-        "SELECT DISTINCT entry.id FROM recipient JOIN entry ON entry.id = recipient.entry"
-        " WHERE standing = 1 AND destination = ? AND arrived <= ? AND entry.id > ? ORDER BY entry.id LIMIT ?",
-        (destination, arrived_before, after, limit),
+        "SELECT id FROM entry NOT INDEXED WHERE id > ? AND arrived <= ? AND EXISTS (SELECT 1 FROM recipient"
+        " WHERE entry = entry.id AND destination = ? AND standing = 1) ORDER BY id LIMIT ?",
+        (after, arrived_before, destination, limit),
     ).fetchall()
     found, damaged = load(
         connection,
@@ -169,7 +178,7 @@ def overdue(
 def owed(connection: sqlite3.Connection, limit: int, leased: Collection[tuple[int, int]]) -> tuple[Found, Broken, float]:
     """As `due`, for those whose report is owed: they are due at once."""
     rows = connection.execute(
-        "SELECT entry, number FROM recipient WHERE standing = 3 ORDER BY due LIMIT ?", (limit + len(leased),)
+        f"SELECT entry, number FROM recipient WHERE {_NOT_WAITING} AND standing = 3 ORDER BY due LIMIT ?", (limit + len(leased),)
     ).fetchall()
     chosen = dict.fromkeys(entry for entry, number in rows if (entry, number) not in leased)
     found, damaged = load(connection, chosen, lambda row: row.standing is Standing.OWED)

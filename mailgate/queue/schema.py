@@ -27,12 +27,14 @@ CREATE TABLE body (
 CREATE TABLE piece (
     id INTEGER PRIMARY KEY, body INTEGER NOT NULL, number INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL
 );
+CREATE INDEX body_incomplete ON body (id) WHERE complete = 0;
 CREATE UNIQUE INDEX piece_place ON piece (body, number);
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY AUTOINCREMENT, token INTEGER NOT NULL, message_id TEXT NOT NULL, target TEXT NOT NULL,
     arrived REAL NOT NULL, body INTEGER NOT NULL, facts BLOB NOT NULL, header BLOB NOT NULL, checksum INTEGER NOT NULL
 );
 CREATE INDEX entry_message ON entry (message_id);
+CREATE INDEX entry_arrived ON entry (arrived);
 CREATE INDEX entry_body ON entry (body);
 CREATE TABLE recipient (
     entry INTEGER NOT NULL, number INTEGER NOT NULL, destination TEXT NOT NULL, standing INTEGER NOT NULL, due REAL NOT NULL,

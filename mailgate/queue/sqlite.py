@@ -56,8 +56,11 @@ class SqliteStore:
         """Searches for recipients to lease that are under way in a thread."""
         self._saved: set[tuple[int, int]] = set()
         """Rows saved while a search was under way: what it brings of them is old."""
-        self._refused: list[int] = []
-        """Tokens of accepts that failed in a way that may have left them on the disk."""
+        self._refused: list[tuple[int, int]] = []
+        """Number and token of entries whose accept failed in a way that may have left them on the disk."""
+        self._aborted: list[int] = []
+        """Entries that were aborted while the file could not be used."""
+        self._reopening = False
         self.broken = ""
         """Why the file can't be used now, until `reopen`."""
 
@@ -68,24 +71,42 @@ class SqliteStore:
         await self._use(*connections)
 
     async def close(self) -> None:
+        if self._refused or self._aborted:
+            await self._forget_before_closing()
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.drained()
             await self._adapters.run_in_thread(self._close, writer._connection)
         self._leased.clear()
 
+    async def _forget_before_closing(self) -> None:
+        """The next process does not know what was refused while the file was broken."""
+        try:
+            await self.reopen()
+        except StoreError as error:
+            self._log.error(Event.QUEUE_STORE, file=self.path, error=f"closed without forgetting what was refused: {error}")
+
     async def reopen(self) -> None:
         """Try a file again that failed. Leases hold on: what they deliver is still this process's."""
         if not self.broken:
             return
+        if self._reopening:
+            raise Unavailable(f"{self.broken}; it is being opened anew")
+        self._reopening = True
+        try:
+            await self._reopen()
+        finally:
+            self._reopening = False
+
+    async def _reopen(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             await self._adapters.run_in_thread(self._disconnect, writer._connection)
-        refused = list(self._refused)
-        connections = await self._adapters.run_in_thread(self._connect, refused)
-        self._refused = self._refused[len(refused) :]
-        self.broken = ""
+        refused, aborted = list(self._refused), list(self._aborted)
+        connections = await self._adapters.run_in_thread(self._connect, refused, aborted)
+        self._refused, self._aborted = self._refused[len(refused) :], self._aborted[len(aborted) :]
         await self._use(*connections)
+        self.broken = ""
 
     async def _use(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
         self._reading = reading
@@ -114,14 +135,16 @@ class SqliteStore:
             os.close(lock)
             raise Unavailable(f"{self.path}: another process has this queue") from error
         try:
-            connections = self._connect([])
+            connections = self._connect()
         except BaseException:
             os.close(lock)
             raise
         self._lock = lock
         return connections
 
-    def _connect(self, refused: Sequence[int]) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    def _connect(
+        self, refused: Iterable[tuple[int, int]] = (), aborted: Iterable[int] = ()
+    ) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         """In a thread. What was prepared, and what was refused, is forgotten."""
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # before sqlite makes it for everybody
@@ -129,8 +152,11 @@ class SqliteStore:
             upgrade(writing)
             writing.execute("BEGIN IMMEDIATE")
             rows.forget_refused(writing, refused)
+            rows.delete_entries(writing, aborted)
             rows.recover(writing)
             writing.execute("COMMIT")
+            # After an fsync that failed the log may lack on the disk what it still has in memory: nothing is written behind that.
+            writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return writing, _connection(self.path)
         except OSError as error:
             raise Unavailable(f"{self.path}: {error.strerror}") from error
@@ -167,22 +193,22 @@ class SqliteStore:
             numbers = range(self._last_entry + 1, self._last_entry + 1 + len(drafts))
             self._last_entry += len(drafts)
             stored, entries = insertion(drafts, numbers, dict(bodies), token, self._new_body, prepared)
-            await self._accepted(stored, token)
+            await self._accepted(stored, [(number, token) for number in numbers])
             return tuple(entries)
         except BaseException:
-            if bodies and not self.broken:
+            if bodies and self._writer is not None and not self.broken:
                 self._submit(lambda connection: rows.delete_bodies(connection, bodies.values())).when_done(_nothing)
             raise
 
-    async def _accepted(self, stored: Insertion, token: int) -> None:
+    async def _accepted(self, stored: Insertion, entries: list[tuple[int, int]]) -> None:
         try:
             await self._submit(stored)
         except Broken:
-            self._refused.append(token)
+            self._refused += entries
             raise
         except BaseException:
-            if not self.broken:  # cancelled: nobody will hear 250, and the job may be on its way
-                self._submit(lambda connection: rows.forget_refused(connection, [token])).when_done(_nothing)
+            if self._writer is not None and not self.broken:  # cancelled: nobody will hear 250, the job may be on its way
+                self._submit(lambda connection: rows.forget_refused(connection, entries)).when_done(_nothing)
             raise
 
     async def _store_pieces(self, message: Message) -> int:
@@ -197,7 +223,7 @@ class SqliteStore:
                 piece = reading if isinstance(reading, bytes) else await reading
                 await self._submit(_piece_writer(body, number, piece))
         except BaseException:
-            if not self.broken:
+            if self._writer is not None and not self.broken:
                 self._submit(lambda connection: rows.delete_bodies(connection, [body])).when_done(_nothing)
             raise
         return body
@@ -206,7 +232,12 @@ class SqliteStore:
         await self._submit(lambda connection: rows.commit(connection, entries))
 
     async def abort(self, entries: Sequence[int]) -> None:
-        await self._submit(lambda connection: rows.delete_entries(connection, entries))
+        try:
+            await self._submit(lambda connection: rows.delete_entries(connection, entries))
+        except StoreError:
+            if self.broken:  # a commit that failed may have reached the disk
+                self._aborted += entries
+            raise
 
     # Delivering
 

@@ -96,30 +96,7 @@ class SqliteTests(StoreContract, TestCase):
     async def test_what_a_failing_disk_refused_is_not_delivered_after_all(self) -> None:
         store = await self.make_store()
         await store.accept([await self.world.draft("before")])
-        writer: Any = store._writer
-        real = writer._connection
-
-        class LyingDisk:
-            """The commit reaches the disk, and then it says that it failed."""
-
-            in_transaction = False
-
-            def execute(self, statement: str, *arguments: Any) -> Any:
-                result = real.execute(statement, *arguments)
-                if statement == "COMMIT":
-                    error = sqlite3.OperationalError("disk I/O error")
-                    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-                    error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
-                    raise error
-                return result
-
-            def executemany(self, *arguments: Any) -> Any:
-                return real.executemany(*arguments)
-
-            def close(self) -> None:
-                real.close()
-
-        writer._connection = LyingDisk()
+        self._lie(store)
         draft = await self.world.draft("ghost")
         await self.assertFailure(spawn(store.accept([draft])), Unavailable)
         self.assertIn("IOERR", store.broken)
@@ -149,6 +126,117 @@ class SqliteTests(StoreContract, TestCase):
         self.assertEqual(left, (0,))
         self.assertEqual(await store.destinations(), [])
         await store.close()
+
+    async def test_content_that_was_forgotten_meanwhile_is_not_accepted(self) -> None:
+        """The file breaks, and is opened anew, while a large message is written piece by piece."""
+        store = await self.make_store()
+        draft = await self.world.draft("large", content=b"A: b\r\n\r\n" + (b"x" * 998 + b"\r\n") * 2000)
+        pieces = 0
+        submit = store._submit
+
+        def breaking(job: Any) -> Any:
+            nonlocal pieces
+            pieces += 1
+            if pieces == 3:
+                store._break(OSError("fsync"))
+                return spawn(_reopen_then(job))
+            return submit(job)
+
+        async def _reopen_then(job: Any) -> Any:
+            await store.reopen()
+            return await submit(job)
+
+        store._submit = breaking  # type: ignore[method-assign]
+        await self.assertFailure(spawn(store.accept([draft])), Unavailable)
+        store._submit = submit  # type: ignore[method-assign]
+        await store._writer.drained()  # type: ignore[union-attr]
+        self.assertEqual(await store.browse(0, 10), [])
+        self.assertEqual(await store._read(lambda connection: connection.execute("SELECT COUNT(*) FROM piece").fetchone()), (0,))
+        await store.close()
+
+    async def test_those_who_reopen_together_open_it_once(self) -> None:
+        store = await self.make_store()
+        store._break(OSError("fsync"))
+        outcomes = await DeferredList([spawn(store.reopen()) for _ in range(5)], consumeErrors=True)
+        self.assertEqual([succeeded for succeeded, _ in outcomes], [True, False, False, False, False])
+        self.assertEqual(store.broken, "")
+        await store.accept([await self.world.draft("after")])
+        await store.close()
+
+    async def test_a_commit_that_was_refused_is_not_delivered_after_all(self) -> None:
+        store = await self.make_store()
+        (entry,) = await store.accept([await self.world.draft("ghost")], prepared=True)
+        self._lie(store)
+        await self.assertFailure(spawn(store.commit([entry.id])), Unavailable)
+        await self.assertFailure(spawn(store.abort([entry.id])), Unavailable)
+        await store.reopen()
+        self.assertEqual(await self.lease_all(store), [])
+        await store.close()
+
+    async def test_what_was_refused_is_forgotten_before_the_file_is_closed(self) -> None:
+        store = await self.make_store()
+        self._lie(store)
+        await self.assertFailure(spawn(store.accept([await self.world.draft("ghost")])), Unavailable)
+        await store.close()
+        store = await self.make_store()
+        self.assertEqual(await store.browse(0, 10), [])
+        await store.close()
+
+    async def test_no_question_walks_through_the_whole_table(self) -> None:
+        """What is asked at start and while deliveries run, with a million entries too."""
+        store = await self.make_store()
+        writer: Any = store._writer
+        seen: list[str] = []
+        writer._connection.set_trace_callback(seen.append)
+        store._reading.set_trace_callback(seen.append)  # type: ignore[union-attr]
+        (entry,) = await store.accept([await self.world.draft("m1")])
+        await store._submit(rows.recover)
+        await store._submit(lambda connection: rows.forget_refused(connection, [(entry.id, 0)]))
+        await store._submit(lambda connection: rows.purge(connection, 0.0))
+        await store.owed(10)
+        await store.overdue("one.test", 0.0, 0, 10)
+        await store.destinations()
+        await self.lease_all(store)
+        await store._read(rows.last_numbers)
+        writer._connection.set_trace_callback(None)
+        store._reading.set_trace_callback(None)  # type: ignore[union-attr]
+        plans = await store._read(lambda connection: [(one, _plan(connection, one)) for one in seen if one.startswith("SELECT")])
+        self.assertGreater(len(plans), 8)
+        for question, steps in plans:
+            for step in steps:
+                self.assertFalse(
+                    step.startswith("SCAN") and "INDEX" not in step and "sqlite_sequence" not in step, (question, step)
+                )
+        await store.close()
+
+    def _lie(self, store: SqliteStore) -> None:
+        """From now on commits reach the disk, and then it says that they failed."""
+        writer: Any = store._writer
+        real = writer._connection
+
+        class LyingDisk:
+            in_transaction = False
+
+            def execute(self, statement: str, *arguments: Any) -> Any:
+                result = real.execute(statement, *arguments)
+                if statement == "COMMIT":
+                    error = sqlite3.OperationalError("disk I/O error")
+                    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                    error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+                    raise error
+                return result
+
+            def executemany(self, *arguments: Any) -> Any:
+                return real.executemany(*arguments)
+
+            def close(self) -> None:
+                real.close()
+
+        writer._connection = LyingDisk()
+
+
+def _plan(connection: sqlite3.Connection, question: str) -> list[str]:
+    return [str(step[3]) for step in connection.execute(f"EXPLAIN QUERY PLAN {question}")]
 
 
 def _limit_pages(connection: sqlite3.Connection) -> None:
