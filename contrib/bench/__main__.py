@@ -26,6 +26,7 @@ from statistics import median
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
 from .servers import Direct, Mailgate, MailgateQueue, PostfixProxy, PostfixQueue, Relay, Sink, tool
+from .tls import TLS_RELAYS, TlsSink
 
 SESSIONS = 20
 RELAYS: dict[str, type[Relay]] = {
@@ -47,6 +48,8 @@ class Workload:
     size: int
     reuse: bool
     recipients: int = 1
+    tls: bool = False
+    """On both sides, between other relays than those of the rest (tls.py)."""
 
     def command(self, port: int, messages: int) -> list[str]:
         return [
@@ -62,6 +65,7 @@ WORKLOADS = {
     "reused": Workload("5 KiB, reused connections", 12_000, 5 << 10, reuse=True),
     "100k": Workload("100 KiB, reused connections", 5_000, 100 << 10, reuse=True),
     "10m": Workload("10 MiB, reused connections", 80, 10 << 20, reuse=True),
+    "tls": Workload("5 KiB, TLS on both sides, one message per connection", 2_000, 5 << 10, reuse=False, tls=True),
     "rcpts": Workload("5 KiB, 10 recipients, reused connections", 5_000, 5 << 10, reuse=True, recipients=10),
 }
 
@@ -107,11 +111,18 @@ def measure(options: argparse.Namespace) -> str:
         directory = Path(name)
         directory.chmod(0o755)
         sink = Sink(directory)
+        chosen = options.workload or list(WORKLOADS)
+        plain = [name for name in chosen if not WORKLOADS[name].tls]
+        tables = []
         relays: list[Relay] = []
         try:
-            for wanted in options.relay or RELAYS:
-                relays.append(RELAYS[wanted](sink, directory))
-            tables = [throughput(options, relays, sink)]
+            if plain or options.probes:
+                for wanted in options.relay or RELAYS:
+                    relays.append(RELAYS[wanted](sink, directory))
+            if plain:
+                tables.append(throughput(options, plain, relays, sink))
+            if len(plain) < len(chosen):
+                tables.append(under_tls(options, sink, directory))
             if options.probes:
                 tables.append(probes(relays, sink, directory))
             return "\n".join(tables)
@@ -121,9 +132,24 @@ def measure(options: argparse.Namespace) -> str:
             sink.stop()
 
 
-def throughput(options: argparse.Namespace, relays: list[Relay], sink: Sink) -> str:
+def under_tls(options: argparse.Namespace, sink: Sink, directory: Path) -> str:
+    """The workloads under TLS, with relays of their own."""
+    chosen = [name for name in options.workload or WORKLOADS if WORKLOADS[name].tls]
+    behind = TlsSink(sink, directory)
+    relays: list[Relay] = []
+    try:
+        for wanted in options.relay or TLS_RELAYS:
+            if wanted in TLS_RELAYS:
+                relays.append(TLS_RELAYS[wanted](behind, directory))
+        return throughput(options, chosen, relays, sink)
+    finally:
+        for relay in relays:
+            relay.stop()
+        behind.stop()
+
+
+def throughput(options: argparse.Namespace, chosen: list[str], relays: list[Relay], sink: Sink) -> str:
     results: dict[tuple[str, str], Series] = {}
-    chosen = options.workload or list(WORKLOADS)
     for name in chosen:
         workload = WORKLOADS[name]
         messages = max(SESSIONS, int(workload.messages * options.scale))

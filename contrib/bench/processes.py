@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -21,8 +22,12 @@ class NotReady(Exception):
 class Running:
     """One server, with all its children."""
 
-    def __init__(self, command: list[str], directory: Path, log: Path, port: int, deadline: float = 15.0) -> None:
+    def __init__(
+        self, command: list[str], directory: Path, log: Path, port: int, deadline: float = 15.0, *, tls: bool = False
+    ) -> None:
+        """``tls``: on ``port`` TLS comes first."""
         self.log = log
+        self._tls = tls
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -39,7 +44,7 @@ class Running:
             if self._process.poll() is not None:
                 break
             try:
-                with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
+                with self._connect(port) as client:
                     client.settimeout(deadline)
                     if client.recv(512).startswith(b"220"):
                         client.sendall(b"QUIT\r\n")
@@ -48,6 +53,15 @@ class Running:
             except OSError:
                 time.sleep(0.05)
         raise NotReady(f"{self._process.args!r}\n" + self.log.read_text(errors="replace")[-3000:])
+
+    def _connect(self, port: int) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", port), timeout=1)
+        if not self._tls:
+            return client
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context.wrap_socket(client)
 
     @property
     def pids(self) -> list[int]:

@@ -142,12 +142,15 @@ class _Postfix(Relay):
         self.port = free_ports(1)[0]
         home = directory / ("postfix-proxy" if self.proxy else "postfix-queue")
         lay_out_postfix(home, self.port, sink.port, proxy=self.proxy)
-        master = next(
-            (path for path in ("/usr/lib/postfix/sbin/master", "/usr/libexec/postfix/master") if os.access(path, os.X_OK)), ""
-        )
-        if not master:
-            raise NotReady("Postfix is not installed")
-        self.server = Running([master, "-c", str(home / "etc"), "-d"], home, home / "master.log", self.port)
+        self.server = Running([postfix_master(), "-c", str(home / "etc"), "-d"], home, home / "master.log", self.port)
+
+
+def postfix_master() -> str:
+    """The path of Postfix's master process."""
+    for path in ("/usr/lib/postfix/sbin/master", "/usr/libexec/postfix/master"):
+        if os.access(path, os.X_OK):
+            return path
+    raise NotReady("Postfix is not installed")
 
 
 class PostfixProxy(_Postfix):
@@ -163,8 +166,8 @@ class PostfixQueue(_Postfix):
     proxy = False
 
 
-def lay_out_postfix(home: Path, port: int, sink: int, *, proxy: bool) -> None:
-    """Configuration and queue directories of one Postfix instance."""
+def lay_out_postfix(home: Path, port: int, sink: int, *, proxy: bool, options: str = "", more: str = "") -> None:
+    """Configuration and queue directories of one Postfix instance; ``options`` of its smtpd, and ``more`` of main.cf."""
     postfix = pwd.getpwnam("postfix")
     etc, queue, data = home / "etc", home / "queue", home / "data"
     for directory in (home, etc, queue):
@@ -176,9 +179,9 @@ def lay_out_postfix(home: Path, port: int, sink: int, *, proxy: bool) -> None:
         os.chown(queue / name, postfix.pw_uid, 0)
     (queue / "pid").mkdir(mode=0o755)
     daemons = "/usr/lib/postfix/sbin" if Path("/usr/lib/postfix/sbin").exists() else "/usr/libexec/postfix"
-    (etc / "main.cf").write_text(MAIN_CF.format(home=home, daemons=daemons, sink=sink))
+    (etc / "main.cf").write_text(MAIN_CF.format(home=home, daemons=daemons, sink=sink) + more)
     option = f" -o smtpd_proxy_filter=127.0.0.1:{sink}" if proxy else ""
-    (etc / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd{option}\n" + MASTER_CF)
+    (etc / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd{option}{options}\n" + MASTER_CF)
 
 
 POSTFIX_QUEUES = (
@@ -235,9 +238,9 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-def tool(name: str) -> str:
-    """The path of one of Postfix's test programs, which Debian keeps out of users' PATH."""
+def tool(name: str, package: str = "postfix") -> str:
+    """The path of a program, one of Postfix's test programs say, which Debian keeps out of users' PATH."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if found is None:
-        raise NotReady(f"{name} is not installed (Debian: apt-get install postfix)")
+        raise NotReady(f"{name} is not installed (Debian: apt-get install {package})")
     return found
