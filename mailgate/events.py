@@ -81,6 +81,7 @@ class Event(Enum):
     QUEUE_SCHEDULE = "queue.schedule"  # queue, message, error: a dynamic setting had no value, the default schedule holds
     UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
     REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
+    QUEUE_ACT = "queue.act"  # queue, action, who, where, messages, changed, busy, target (of reroute): an operator's
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
     LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to

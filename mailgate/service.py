@@ -30,6 +30,7 @@ from mailgate.admin.doors import Doors
 from mailgate.admin.metrics import Metrics
 from mailgate.admin.notify import ServiceManager
 from mailgate.admin.pulse import Pulse
+from mailgate.admin.queues import QueueViews
 from mailgate.admin.views import Views
 from mailgate.config.diagnostics import render
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
@@ -191,7 +192,9 @@ def makeService(options: Any) -> GatewayService:
     gateway.companions.append(log)
     pulse = Pulse(reactor)
     views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse))
-    gateway.companions += [pulse, Doors(reactor, views.routes), ServiceManager(gateway, reactor)]
+    queues = QueueViews(gateway, adapters)
+    doors = Doors(reactor, lambda: [*views.routes(), *queues.routes()])
+    gateway.companions += [pulse, doors, ServiceManager(gateway, reactor)]
     return GatewayService(gateway, (files, hashes), reactor)
 
 

@@ -50,10 +50,12 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a view is asked: the query of the URL, and the JSON object in the body, {} without."""
+    """What a view is asked: the query of the URL, and the JSON object in the body, {} without; and by whom."""
 
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)
+    who: str = ""
+    """``uid 1000 (operate)``, or ``a token (admin)``: for the record of what was done."""
 
 
 View = Callable[[Question], "Answer | Awaitable[Answer]"]
@@ -172,16 +174,16 @@ class _Router(Resource):
         if route is None:
             request.setHeader("Allow", ", ".join(methods))
             raise Fault(405, f"{path} takes {', '.join(methods)}")
-        self._admit(request, route)
-        return route.view(Question(_query(request), _body(request)))
+        who = self._admit(request, route)
+        return route.view(Question(_query(request), _body(request), who))
 
-    def _admit(self, request: Any, route: Route) -> None:
+    def _admit(self, request: Any, route: Route) -> str:
         access = self._door.access
         uid = peer_uid(request.channel.transport)
         authorization = request.getHeader(b"authorization")
         role = access.role(uid, authorization)
         if role >= route.role or (route.public and access.monitored and is_plain_host(request.getHeader(b"host"))):
-            return
+            return f"{'a token' if uid is None else f'uid {uid}'} ({role.word})"
         if role is Role.NOBODY and authorization is None:
             request.setHeader("WWW-Authenticate", "Bearer")
             raise Fault(401, f"this needs the role {route.role.word}: say a token, or use the control socket")

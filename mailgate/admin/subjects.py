@@ -1,4 +1,4 @@
-"""What of a configuration can be looked at while it runs: pools by target, limits by place, certificates by listener."""
+"""What of a configuration can be looked at while it runs: pools by target, queues by name, limits by place."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from mailgate.limits.block import LimitsBlock
 from mailgate.limits.limits import LimitState
+from mailgate.modules.target.queue import QueueTarget
 from mailgate.outbound.operations import PoolControl
 from mailgate.outbound.target import Downstream
+from mailgate.queue.engine import Queue
 from mailgate.registry import Configuration
 
 
@@ -24,6 +26,11 @@ def pools_of(configuration: Configuration) -> dict[str, PoolControl]:
                 name = f"{module.label} #{number}"
             found[name] = module.control
     return found
+
+
+def queues_of(configuration: Configuration) -> dict[str, Queue]:
+    """By name, in the order of the file."""
+    return {module.context.name: module.queue for module in configuration.modules if isinstance(module, QueueTarget)}
 
 
 def limits_of(configuration: Configuration) -> Iterator[tuple[str, list[LimitState]]]:

@@ -20,6 +20,7 @@ from mailgate.cli.help import help_command
 from mailgate.cli.init import init
 from mailgate.cli.lsp import lsp
 from mailgate.cli.pool import pool
+from mailgate.cli.queue import queue
 from mailgate.cli.reload import reload_command
 
 
@@ -46,5 +47,6 @@ main.add_command(help_command)
 main.add_command(init)
 main.add_command(lsp)
 main.add_command(pool)
+main.add_command(queue)
 main.add_command(reload_command)
 main.add_command(status)

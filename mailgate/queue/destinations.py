@@ -1,8 +1,8 @@
 """Which destination is served next: fair, bounded, and patient with those that are down.
 
-A destination is what messages share on their way out: a domain, or "" where all go the same way. Of each one it is known when
-somebody is due there next, how many are being delivered, and until when it is left alone. Nothing is known of single messages:
-they lie in the store, a million of them if need be.
+A destination is what messages share on their way out: a domain, or ``&target`` where all go the same way. Of each one it is
+known when somebody is due there next, how many are being delivered, and until when it is left alone. Nothing is known of single
+messages: they lie in the store, a million of them if need be.
 
 - Destinations that are ready stand in a line; each is served a little and goes to its end. So ten thousand messages for one of
   them cost the others nothing.

@@ -143,7 +143,7 @@ class Queue:
         """What a recipient of that target shares back-off and concurrency with."""
         found = self.find_target(target)
         shared = getattr(found, "queue_destination", None)
-        return shared(address) if shared is not None else ""
+        return shared(address) if shared is not None else f"&{target}"
 
     # Accepting
 

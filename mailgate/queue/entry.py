@@ -111,7 +111,7 @@ class Waiting:
     """Its place in the entry: 0, 1, …"""
     address: Address
     destination: str = ""
-    """What its delivery shares back-off and concurrency with: the domain, or "" where all go the same way."""
+    """What its delivery shares back-off and concurrency with: the domain, or ``&target`` where all go the same way."""
     parameters: RcptParameters = NO_RCPT_PARAMETERS
     original: Address | None = None
     standing: Standing = Standing.WAITING

@@ -27,13 +27,13 @@ SLICE = 20_000
 
 _COLUMN = " + ".join("(arrived <= ?)" for _ in AGES)
 _SURVEY = (
-    f"SELECT CASE WHEN destination = '' THEN '&' || target ELSE destination END AS way, {_COLUMN} AS age,"
+    f"SELECT destination, {_COLUMN} AS age,"
     " json_extract(said, '$.last[1]') AS code, json_extract(said, '$.last[2]') AS status,"
     " json_extract(said, '$.last[3]') AS text, COUNT(*)"
-    " FROM (SELECT destination, target, arrived, CAST(recipient.facts AS TEXT) AS said"
+    " FROM (SELECT destination, arrived, CAST(recipient.facts AS TEXT) AS said"
     " FROM recipient JOIN entry ON entry.id = recipient.entry"
     " WHERE recipient.entry > ? AND recipient.entry <= ? AND standing IN (1, 2, 3))"
-    " WHERE json_valid(said) GROUP BY way, age, code, status, text"
+    " WHERE json_valid(said) GROUP BY destination, age, code, status, text"
 )
 
 

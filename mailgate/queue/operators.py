@@ -118,6 +118,13 @@ class Done:
         if changed:
             self.messages.append(entry.message_id)
 
+    def merge(self, other: Done) -> None:
+        """Of another queue."""
+        self.matched += other.matched
+        self.changed += other.changed
+        self.busy += other.busy
+        self.messages += other.messages
+
 
 def candidates(queue: Queue, entry: Entry, now: float) -> list[Candidate]:
     """The recipients of an entry, as expressions see them."""

@@ -35,7 +35,7 @@ _VARIABLES = (
     Variable("id", STRING, "The message id, as in the reply that accepted it."),
     Variable("queue", STRING, "The queue's name."),
     Variable("target", STRING, "The target it is for."),
-    Variable("destination", text_type(folded), 'What its delivery shares back-off with: a domain, or "".'),
+    Variable("destination", text_type(folded), "What its delivery shares back-off with: a domain, or &TARGET."),
     Variable("sender", text_type(address), 'The sender\'s address, "" for <>.'),
     Variable("sender_domain", text_type(domain), 'Its domain, "" for <>.'),
     Variable("rcpt", text_type(address), "The recipient's address."),

@@ -13,11 +13,11 @@ class Role(enum.IntEnum):
 
     NOBODY = 0
     VIEW = 1
-    """See: state, pools, limits, certificates, metrics."""
+    """See: state, pools, queues, limits, certificates, metrics."""
     OPERATE = 2
-    """Act on what runs: drain an endpoint, probe it."""
+    """Act on what runs: drain an endpoint, probe it; hold, retry, remove what waits in a queue."""
     ADMIN = 3
-    """Change what runs: reload."""
+    """Change what runs: reload. Read what a queue holds."""
 
     @property
     def word(self) -> str:

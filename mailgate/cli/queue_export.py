@@ -1,0 +1,99 @@
+"""Messages of queues as files: content in ID-NUMBER.eml, envelope in ID-NUMBER.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import click
+
+from mailgate.cli.common import UNREADABLE
+from mailgate.queue.entry import Entry
+from mailgate.queue.offline import files_of, messages_in
+from mailgate.queue.selection import Candidate
+from mailgate.queue.store import StoreError
+from mailgate.registry.directories import state_directory
+
+FORMAT_VERSION = 1
+
+
+class Exporter:
+    """Writes into a directory; it is made for its owner alone, as its files are. :raises OSError:"""
+
+    def __init__(self, directory: str) -> None:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._directory = directory
+        self.count = 0
+
+    def write(self, entry: dict[str, Any], content: Iterable[bytes]) -> None:
+        """The envelope comes last: where it is, the content is whole."""
+        name = "".join(char if char.isalnum() or char in ".-_" else "_" for char in str(entry["id"])).lstrip(".")
+        path = os.path.join(self._directory, f"{entry['queue']}-{name}-{entry['number']}")
+        with open(f"{path}.eml", "wb", opener=_private) as file:
+            file.writelines(content)
+        with open(f"{path}.json", "w", encoding="utf-8", opener=_private) as file:
+            json.dump({"version": FORMAT_VERSION, **entry}, file, indent=2, ensure_ascii=False)
+        self.count += 1
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def remote_content(get: Callable[..., Any], entry: dict[str, Any]) -> Iterator[bytes]:
+    """The content of an entry, piece by piece, from the gateway."""
+    offset, size = 0, 1
+    while offset < size:
+        found = get("/v1/queue/content", queue=entry["queue"], number=entry["number"], offset=offset)
+        piece = base64.b64decode(found["data"])
+        size = found["size"]
+        offset += len(piece)
+        yield piece
+        if not piece:
+            return
+
+
+def offline_entries(path: str, queue: str | None) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
+    """Everything in the files of one queue, or of all that have files, configured or not."""
+    try:
+        root = os.path.join(state_directory(path), "queue")
+        names = sorted(os.listdir(root)) if queue is None else [queue]
+    except OSError as error:
+        click.echo(f"error: can't read {error.filename or path}: {error.strerror or error}", err=True)
+        sys.exit(UNREADABLE)
+    for name in names:
+        files = files_of(os.path.join(root, name))
+        if queue is not None and not files:
+            click.echo(f"error: there is no queue {queue} in {root}", err=True)
+            sys.exit(1)
+        for file in files:
+            try:
+                for entry, content in messages_in(file):
+                    yield _envelope(name, entry), content
+            except StoreError as error:
+                click.echo(f"error: {error}", err=True)
+                sys.exit(1)
+
+
+def _envelope(name: str, entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.message_id,
+        "queue": name,
+        "number": entry.id,
+        "target": entry.target,
+        "sender": str(entry.sender),
+        "size": entry.size,
+        "arrived": entry.arrived,
+        "recipients": [
+            {
+                "address": str(row.address),
+                "state": Candidate(name, entry, row, 0.0).state,
+                "notify": sorted(row.parameters.notify),
+            }
+            for row in entry.recipients
+        ],
+    }
