@@ -37,7 +37,7 @@ UNAVAILABLE = {
     for word, reason in {
         **dict.fromkeys(("table.ldap", "auth.ldap"), ""),
         **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
-        **dict.fromkeys(("check.authorize_sender", "check.verify_recipient", "modify.dkim"), ""),
+        **dict.fromkeys(("check.authorize_sender", "modify.dkim"), ""),
     }.items()
 }
 """Names of the language that this version does not have."""
