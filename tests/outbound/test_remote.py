@@ -455,3 +455,42 @@ class SettingsTests(RemoteCase):
         content = message("direct")
         self.deliver(self.client(), b"x@d.test", content=content)
         self.assertTrue(host.transactions[0].content.endswith(content))
+
+
+class QueuedTests(RemoteCase):
+    """Behind a durable queue, with the example that the strategy by `retry_num` was asked for with."""
+
+    def queued(self, *lines: str) -> WholeGateway:
+        inner = "\n".join(lines)
+        text = (
+            f"hostname gateway.test\ntarget.remote direct {{\n{inner}\n}}\n"
+            "target.queue outbound {\n target &direct\n retry 2m\n}\n"
+            f"smtp {SMTP} {{\n tls off\n reverse_lookup no\n deliver_to &outbound\n}}\n"
+        )
+        adapters = replace(adapters_for(self.reactor), resolver=self.names.resolver())
+        self.running = WholeGateway(text, adapters, self.directory)
+        self.reactor.run(self.running.start())
+        return self.running
+
+    def test_strategy_by_retry_num(self) -> None:
+        self.mx("d.test", "10 mx.d.test.")
+        host = self.host("mx.d.test", "192.0.2.1")
+        self.names.add("mx.d.test", "AAAA", "2001:db8::1")
+        self.queued("ip_strategy {\n if retry_num == 0 then ipv6_only\n else ipv4_only\n}")
+        self.assertEqual(codes(self.send(b"u@d.test"))[-1], b"250")
+        self.reactor.settle(30)
+        self.assertEqual((self.connects(), len(host.transactions)), (["2001:db8::1"], 0))
+        self.reactor.settle(300)
+        self.assertEqual((self.connects(), len(host.transactions)), (["2001:db8::1", "192.0.2.1"], 1))
+
+    def test_one_message_to_several_sets_of_hosts(self) -> None:
+        self.mx("a.test", "10 mx.one.test.")
+        self.mx("b.test", "10 mx.two.test.")
+        one, two = (
+            self.host("mx.one.test", "192.0.2.1"),
+            self.host("mx.two.test", "192.0.2.2", script={Step.RCPT: [say(b"450 4.2.0 later")]}),
+        )
+        self.queued()
+        self.assertEqual(codes(self.send(b"u@a.test", b"u@b.test")), [b"250", b"250", b"250", b"354", b"250"])
+        self.reactor.settle(600)
+        self.assertEqual((len(one.transactions), len(two.transactions)), (1, 1))
