@@ -20,6 +20,8 @@ _is_plain = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_FIELD}}}").fullmatch
 """Printable ASCII without space, quote, equals sign and backslash."""
 _is_quotable = re.compile(rf"[ !#-\[\]-~]{{1,{MAX_FIELD}}}").fullmatch
 """The same with spaces and equals signs: it stands in quotes as it is."""
+_are_quotable = re.compile(rf"[ !#-\[\]-~]{{0,{MAX_FIELD}}}").fullmatch
+"""All texts of an event together, if none of them needs more than quotes: nearly every event."""
 _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -82,6 +84,7 @@ class Event(Enum):
     UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
     REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
     QUEUE_ACT = "queue.act"  # queue, action, who, where, messages, changed, busy, target (of reroute): an operator's
+    QUEUE_PURGED = "queue.purged"  # recipients: removed by operators a day ago, gone for good now
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
     LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
@@ -154,12 +157,27 @@ class _Line:
 
     def __str__(self) -> str:
         line: str = self._event._value_  # .value is a descriptor written in Python
+        texts = ""
         for name, value in self._fields.items():
             kind = value.__class__
             if kind is float:
                 line += f" {name}={value:.3f}"
                 continue
             text = value if kind is str else "" if value is None else str(value)
+            if not text:
+                continue
+            texts += text
+            line += f' {name}="{text}"' if " " in text or "=" in text else f" {name}={text}"
+        return line if _are_quotable(texts) else self._with_escapes()
+
+    def _with_escapes(self) -> str:
+        """The same where a text holds what must not stand in a line as it is, or is long."""
+        line: str = self._event._value_
+        for name, value in self._fields.items():
+            if value.__class__ is float:
+                line += f" {name}={value:.3f}"
+                continue
+            text = "" if value is None else str(value)
             if _is_plain(text):
                 line += f" {name}={text}"
             elif _is_quotable(text):

@@ -53,8 +53,10 @@ class Descriptor:
         """Of a line that a socket took in part."""
 
     def write(self, lines: str, level: str) -> bool:
+        if len(lines) <= 1000:
+            return self._write(lines.encode("utf-8", "backslashreplace"))
         taken = True
-        for line in lines.splitlines(keepends=True) if len(lines) > 1000 else (lines,):
+        for line in lines.splitlines(keepends=True):
             taken = self._write(line.encode("utf-8", "backslashreplace")) and taken
         return taken
 

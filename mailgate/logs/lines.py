@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from twisted.logger import LogLevel, eventAsText
+from twisted.logger import eventAsText
 
 from mailgate.events import MAX_FIELD
 
@@ -60,7 +60,8 @@ class TextFormat:
         self._suffix = f" component={name}\n" if name else "\n"
 
     def __call__(self, event: dict[str, Any]) -> str:
-        text = event_text(event)
+        ours = event.get("event_text")
+        text = event_text(event) if ours is None else str(ours)
         return _cut(f"{self._stamp.of(event['log_time'])}Z {level_of(event)} {text}", self._suffix) if text else ""
 
 
@@ -123,7 +124,7 @@ def _smaller(fields: dict[str, Any]) -> str:
 
 
 def level_of(event: dict[str, Any]) -> str:
-    name: str = event.get("log_level", LogLevel.info).name
+    name: str = event["log_level"].name if "log_level" in event else "info"
     return name
 
 

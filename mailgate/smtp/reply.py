@@ -53,7 +53,8 @@ class Reply:
 
     def __str__(self) -> str:
         if self.enhanced and self.text:
-            return f"{self.code} {self.enhanced} {self.text}".replace("\n", " / ")
+            line = f"{self.code} {self.enhanced} {self.text}"
+            return line.replace("\n", " / ") if "\n" in line else line
         return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
 
 
