@@ -219,7 +219,7 @@ class _Matrix(TestCase):
 
     async def target(self, hop: NextHop, mode: Mode, peer: Peer, more: str = "") -> Downstream:
         """Started, in this mode, with ``hop`` as its next hop."""
-        patience = "200ms" if peer is PEERS["stall"] else self.patience
+        patience = "200ms" if peer is PEERS["stall"] or peer is PEERS["garbage_after_220"] else self.patience
         configuration = build(
             f"hostname gw.example\ntarget.{self.kind} next {hop.endpoint} {{\n{mode.settings}\n"
             f"tls_client {{\nroot_ca {root_path()}\n}}\ntls_verify_host no\ntls_verify_name {peer.reference}\ntls_sni {NAME}\n"
@@ -334,7 +334,7 @@ class ImplicitMatrix(_Matrix):
 
     async def test_every_mode(self) -> None:
         for row, (make, unverified, verified) in self.ROWS.items():
-            self.patience = "200ms" if row == "stall" else "20s"
+            self.patience = "200ms" if row in ("stall", "garbage_after_220") else "20s"
             for mode, expected in ((OPTIONAL, unverified), (REQUIRE, unverified), (VERIFY, verified), (STRICT, verified)):
                 given = make()
                 hop = NextHop(extensions=KEYWORDS, implicit_tls="tls" in given, **given).listen(reactor)
