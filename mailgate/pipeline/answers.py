@@ -96,7 +96,10 @@ def fold(answers: Sequence[tuple[str, Sequence[Reply]]]) -> Reply:
     if not counted:
         return DISCARDED if any(replies for _, replies in answers) else NO_ANSWER
     first = counted[0][1]
-    if all(reply == first for _, reply in counted):
+    for _, reply in counted:
+        if reply is not first and reply != first:
+            break
+    else:
         return first
     refused = [(address, reply) for address, reply in counted if not reply.is_success]
     if not refused:

@@ -80,6 +80,15 @@ class Discard:
 Handling: TypeAlias = Deliver | Reject | Discard
 
 
+def only_step(route: Handling | Rules) -> DeliverTo | None:
+    """The one target that all there is to do goes to; None if it is more than that, or less."""
+    if isinstance(route, Deliver) and len(route.steps) == 1:
+        step = route.steps[0]
+        if isinstance(step, DeliverTo) and not step.copy:
+            return step
+    return None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """One level of rules. All keys are in the form of `rule_keys`; ``<>`` is the exact key "", the bare postmaster
@@ -145,6 +154,12 @@ class Branch:
     body_modifiers: tuple[Any, ...] = ()
     """IModifier."""
     conditions: tuple[Condition, ...] = ()
+    only: DeliverTo | None = field(default=None, init=False)
+    """Set when it delivers every recipient to one target and asks nothing more of the sender or the recipient."""
+
+    def __post_init__(self) -> None:
+        if not (self.checks or self.sender_modifiers or self.rcpt_modifiers or self.conditions):
+            object.__setattr__(self, "only", only_step(self.route))
 
     def inner(self) -> Iterator[Branch]:
         """The blocks right within this one, nested pipelines not included."""

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mailgate.config.source import Span
 from mailgate.interfaces import Finality
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.pipeline.checks import OpenCheck, ask
@@ -27,7 +28,6 @@ from mailgate.pipeline.router import (
     POSTMASTER,
     Branch,
     Condition,
-    Deliver,
     DeliverTo,
     Discard,
     Handling,
@@ -37,6 +37,7 @@ from mailgate.pipeline.router import (
     Rules,
     Side,
     Through,
+    only_step,
     place,
 )
 from mailgate.smtp.address import NULL_ADDRESS, Address, rule_keys
@@ -62,15 +63,19 @@ class Path:
     relay: RelayRule | None = None
     """Set when this client may send to our own domains only."""
     only: DeliverTo | None = None
-    """Set when every recipient has the same one target and nothing else is asked: the way of most mail."""
+    """Set when every recipient has the same one target and nothing else is asked."""
+    is_straight: bool = False
+    """Nothing stands between a recipient and the choice of its block: with `Branch.only`, the way of most mail."""
     opened: dict[Branch, tuple[Envelope, tuple[OpenCheck, ...]]] = field(default_factory=dict)
     """Destination blocks with checks or modifiers that saw the sender already."""
 
     def __post_init__(self) -> None:
-        if not self.checks and not self.rcpt_modifiers and isinstance(self.route, Deliver) and len(self.route.steps) == 1:
-            step = self.route.steps[0]
-            if isinstance(step, DeliverTo):
-                self.only = step
+        if self.checks or self.rcpt_modifiers:
+            return
+        if self.route.__class__ is Rules:
+            self.is_straight = True
+        else:
+            self.only = only_step(self.route)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,8 +87,8 @@ class Plan:
     recipient: Recipient
     body_modifiers: tuple[Any, ...]
     checks: tuple[OpenCheck, ...]
-    where: str
-    """``file:line`` of the decision."""
+    span: Span | None
+    """The decision."""
     key: tuple[Any, ...] = ()
     """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
     copy: bool = False
@@ -103,6 +108,11 @@ class Plan:
             self.is_irrevocable = finality is not Finality.TWO_PHASE and finality is not Finality.DISCARD
             self.is_grouped = finality is Finality.GROUP
             self.final_answer = (self.key, self.recipient) if finality is Finality.RECIPIENT else self.key
+
+    @property
+    def where(self) -> str:
+        """``file:line`` of the decision."""
+        return place(self.span)
 
     async def find_group(self) -> None:
         """Of a target that makes transactions by groups of recipients. :raises MailError: there is none for this one."""
@@ -149,9 +159,18 @@ class Routing:
         if path.relay is not None:
             await self.refuse_relaying(path.relay, recipient)
         if path.only is not None:
-            return [Plan(path.only.target, path.envelope, recipient, path.body_modifiers, (), place(path.only.span))]
-        plans: list[Plan] = []
-        await self._walk(path, recipient, (), (), plans)
+            return [Plan(path.only.target, path.envelope, recipient, path.body_modifiers, (), path.only.span)]
+        if path.is_straight:
+            branch = await self.choose(path.route, recipient.address)  # type: ignore[arg-type]  # straight means Rules
+            only = branch.only
+            if only is not None:
+                modified_by = path.body_modifiers + branch.body_modifiers
+                return [Plan(only.target, path.envelope, recipient, modified_by, (), only.span)]
+            plans: list[Plan] = []
+            await self.take(path, branch, path.envelope, recipient, path.body_modifiers, (), plans)
+        else:
+            plans = []
+            await self._walk(path, recipient, (), (), plans)
         return plans if len(plans) == 1 else _without_repetition(plans)
 
     async def _walk(
@@ -173,21 +192,9 @@ class Routing:
                 await self.handle(route, path.envelope, rewritten, modified_by, judged_by, plans)
                 continue
             branch = await self.choose(route, rewritten.address)
-            await self.take(path, branch, rewritten, modified_by, judged_by, plans)
+            await self.take(path, branch, path.envelope, rewritten, modified_by, judged_by, plans)
 
     async def take(
-        self,
-        path: Path,
-        branch: Branch,
-        recipient: Recipient,
-        modified_by: tuple[Any, ...],
-        judged_by: tuple[OpenCheck, ...],
-        plans: list[Plan],
-    ) -> None:
-        """Pass one recipient through the destination block that was chosen for it."""
-        await self._take(path, branch, path.envelope, recipient, modified_by, judged_by, plans)
-
-    async def _take(
         self,
         path: Path,
         branch: Branch,
@@ -197,6 +204,7 @@ class Routing:
         judged_by: tuple[OpenCheck, ...],
         plans: list[Plan],
     ) -> None:
+        """Pass one recipient through the block that was chosen for it; the block around it left ``envelope`` like this."""
         checks: tuple[OpenCheck, ...] = ()
         if branch.checks or branch.sender_modifiers:
             envelope, checks = await self._open_branch(path, branch, envelope)
@@ -210,7 +218,7 @@ class Routing:
             if inner is None:
                 await self.handle(branch.route, envelope, final, modified_by, judged_by, plans)
             else:
-                await self._take(path, inner, envelope, final, modified_by, judged_by, plans)
+                await self.take(path, inner, envelope, final, modified_by, judged_by, plans)
 
     async def handle(
         self,
@@ -228,11 +236,11 @@ class Routing:
         if isinstance(handling, Reject):
             raise _rejected(handling)
         if isinstance(handling, Discard):
-            plans.append(Plan(None, envelope, recipient, modified_by, judged_by, place(handling.span)))
+            plans.append(Plan(None, envelope, recipient, modified_by, judged_by, handling.span))
             return
         for step in handling.steps:
             if isinstance(step, DeliverTo):
-                plans.append(Plan(step.target, envelope, recipient, modified_by, judged_by, place(step.span), copy=step.copy))
+                plans.append(Plan(step.target, envelope, recipient, modified_by, judged_by, step.span, copy=step.copy))
             else:
                 await self.through(step, envelope, recipient, modified_by, judged_by, plans)
 

@@ -152,6 +152,7 @@ class TracedRouting(Routing):
         try:
             with self.trace.level():
                 path = await super().enter(router, envelope)
+                path.is_straight = False  # no short way past what is listened to
             self._blocks[path] = self._entered
             return path
         finally:
@@ -170,9 +171,9 @@ class TracedRouting(Routing):
                 plan.__post_init__()
         return plans
 
-    async def _take(self, path: Path, branch: Branch, *rest: Any) -> None:
+    async def take(self, path: Path, branch: Branch, *rest: Any) -> None:
         with self.trace.level(self._chosen):
-            await super()._take(path, branch, *rest)
+            await super().take(path, branch, *rest)
 
     async def handle(self, handling: Handling, *rest: Any) -> None:
         self._note_handling(handling)

@@ -244,9 +244,11 @@ class Transaction:
             for plan in plans:
                 if plan.is_grouped:
                     await plan.find_group()
-            copies = [plan for plan in plans if plan.copy] if len(plans) > 1 else []
+            is_alone = len(plans) == 1
+            copies = [] if is_alone else [plan for plan in plans if plan.copy]
             if copies:
                 plans = [plan for plan in plans if not plan.copy]
+                is_alone = len(plans) == 1
             self._answers.admit(plans)
             for plan in plans:
                 if plan.target is None:
@@ -274,7 +276,7 @@ class Transaction:
             self._drop_unused()
         self._accepted.append(_Accepted(str(recipient.address), plans, copies))
         self._envelope.recipients.append(recipient)
-        return reply if len(plans) == 1 and reply.code == 250 and reply.enhanced else RCPT_OK
+        return reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
 
     def _drop_unused(self) -> None:
         """Deliveries that refused everybody they were offered give their connections back."""
@@ -441,10 +443,7 @@ class Transaction:
     def _replies_for(self, one: _Accepted, refused: dict[_Accepted, MailError]) -> list[Reply]:
         if one in refused:
             return [refused[one].reply]
-        replies = []
-        for plan in one.plans:
-            replies.append(DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER))
-        return replies
+        return [DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER) for plan in one.plans]
 
     # The end
 
@@ -478,7 +477,6 @@ class Transaction:
         _log.info(event, **fields, reply=refusal.reply, where=refusal.where, reason=refusal.reason)
 
     def _log_outcome(self, answers: list[Reply]) -> None:
-        names: list[str] = []
         targets: dict[str, None] = {}
         tally = self._settings.tally
         size = self._body.size if self._body is not None else 0
@@ -491,14 +489,13 @@ class Transaction:
                 counts[reply.code // 100] += 1
         discarded = False
         for one in self._accepted:
-            names.append(f"<{one.name}>")
             for plan in one.plans:
                 discarded = discarded or plan.target is None
         fields = {
             "message": self.id,
             "session": self._session.id,
             "from": f"<{self._envelope.sender}>",
-            "to": ",".join(names),
+            "to": ",".join([f"<{one.name}>" for one in self._accepted]),
             "size": size,
             "reply": str(answers[0]) if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
             "target": ",".join(targets),

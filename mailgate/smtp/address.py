@@ -238,7 +238,7 @@ def _literal_key(literal: str) -> str:
 def match_key(address: Address) -> tuple[str, str]:
     """(local part, domain) as routes, tables and limits compare them: folded, NFC, quotes that change nothing removed."""
     local_part = address.local_part
-    if local_part.isascii() and not local_part.startswith('"'):
+    if local_part[:1] != '"' and local_part.isascii():
         return local_part.lower(), domain_key(address.domain)
     if local_part.startswith('"'):
         local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1], flags=re.DOTALL)
