@@ -57,6 +57,7 @@ class Event(Enum):
     MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason
     RECIPIENT_REFUSED = "recipient.refused"  # message, session, from, to, reply, where (file:line), reason
     SENDER_REFUSED = "sender.refused"  # message, session, from, reply, where, reason
+    CHECK_IGNORED = "check.ignored"  # message, session, check, where, reply (what would have been said), reason
     MESSAGE_DISCARDED = "message.discarded"  # message, to, where
     DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, mx, remote, local, reused,
     # tls, cipher, verified (the name that matched, chain, no), verify_error, peer_cert, peer_key, peer_chain, tls_error, timings,

@@ -339,11 +339,7 @@ def _last(last: LastTry) -> dict[str, Any]:
         "text": last.text,
         "class": last.kind or None,
         "remote": last.remote,
-        "peer": last.peer or None,
-        "address": last.address or None,
-        "local": last.local or None,
-        "tls": last.tls or None,
-        "stage": last.stage or None,
+        **{name: value or None for name, value in asdict(last.way).items()},
     }
 
 

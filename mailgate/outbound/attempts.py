@@ -227,6 +227,7 @@ class Attempts:
         reply = worst([reply for _, reply in results])
         error = "" if reply is not None else connection.reason or "no reply that says whether it was taken"
         taken = [recipient for recipient, answer in results if answer.code // 100 == 2]
+        offered, lmtp = connection.session.capabilities, connection.settings.lmtp
         self.record(
             connection.link.endpoint,
             Step.DOT,
@@ -235,7 +236,8 @@ class Attempts:
             error,
             (*self.refused, *results),
             unknown,
-            relayed=is_relayed(self._envelope.parameters, taken, connection.session.capabilities, lmtp=connection.settings.lmtp),
+            passed_on=offered.dsn and not lmtp and bool(taken),
+            relayed=is_relayed(self._envelope.parameters, taken, offered, lmtp=lmtp),
         )
 
     def ended(self, connection: Connection, step: Step, reply: Reply) -> None:
@@ -282,11 +284,14 @@ class Attempts:
         error: str = "",
         results: Sequence[tuple[Recipient, Reply]] = (),
         unknown: Sequence[Recipient] = (),
+        *,
+        passed_on: bool = False,
         relayed: bool = False,
     ) -> None:
         """One try is over."""
         hops = self._hops
         self.endpoint = endpoint.settings.label
+        listener = self._envelope.on_attempt  # the log does not name the recipients: without a listener nobody does
         record = AttemptRecord(
             message=self._envelope.id,
             target=hops.settings.label,
@@ -296,12 +301,13 @@ class Attempts:
             error=error,
             seconds=hops.clock.seconds() - self._started,
             connection=connection,
-            results=tuple((str(recipient.address), answer) for recipient, answer in results),
-            unknown=tuple(str(recipient.address) for recipient in unknown),
+            results=() if listener is None else tuple([(str(recipient.address), answer) for recipient, answer in results]),
+            unknown=() if listener is None else tuple([str(recipient.address) for recipient in unknown]),
             mx=endpoint.settings.mx,
+            passed_on=passed_on,
             relayed=relayed,
         )
         self.refused = []
         log_attempt(hops.log, record)
-        if self._envelope.on_attempt is not None:
-            self._envelope.on_attempt(record)
+        if listener is not None:
+            listener(record)

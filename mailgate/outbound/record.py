@@ -57,13 +57,21 @@ class AttemptRecord:
     """After the final dot, each recipient's answer; ``reply`` is the worst of them."""
     unknown: tuple[str, ...] = ()
     """Recipients for whom nobody knows whether the message was taken: it may arrive twice."""
+    passed_on: bool = False
+    """The message was taken by a next hop that does DSN: what was asked for was passed on, reports of success are its duty."""
     relayed: bool = False
     """DSN was asked for and this next hop does not do it: as far as RFC 3461 goes the message was relayed."""
 
 
 def worst(replies: Sequence[Reply]) -> Reply | None:
     """The one to show of many: 5yz, else 4yz, else the first."""
-    return max(replies, key=lambda reply: reply.code // 100 if reply.code >= 400 else 0, default=None)
+    found = None
+    most = -1
+    for reply in replies:
+        says = reply.code // 100 if reply.code >= 400 else 0
+        if says > most:
+            found, most = reply, says
+    return found
 
 
 def log_attempt(log: EventLog, record: AttemptRecord) -> None:
@@ -85,7 +93,7 @@ def log_attempt(log: EventLog, record: AttemptRecord) -> None:
         fields["local"] = connection.local
         fields["reused"] = "yes" if connection.reused else "no"
         _add_tls(fields, connection)
-        fields["timings"] = " ".join(f"{step}={seconds:.3f}" for step, seconds in connection.timings)
+        fields["timings"] = " ".join([f"{step}={seconds:.3f}" for step, seconds in connection.timings])
     if record.relayed:
         fields["dsn"] = "relayed"
     fields["seconds"] = record.seconds

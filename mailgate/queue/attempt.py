@@ -19,7 +19,8 @@ from mailgate.interfaces import Finality
 from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
 from mailgate.message.message import Message
 from mailgate.outbound.failure import UNKNOWN_OUTCOME, Kind
-from mailgate.queue.entry import Entry, Fate, LastTry, Lease, Origin, Waiting
+from mailgate.outbound.record import AttemptRecord
+from mailgate.queue.entry import NO_WAY, Entry, Fate, LastTry, Lease, Origin, Waiting, Way
 from mailgate.queue.schedule import RETRY_AT_ONCE, Class, class_of
 from mailgate.queue.store import StoreError
 from mailgate.smtp.reply import Reply, reply_for
@@ -35,7 +36,7 @@ class Outcome:
     """What one recipient heard."""
 
     reply: Reply
-    peer: str = ""
+    way: Way = NO_WAY
     remote: bool = True
     """The reply is a next hop's."""
     unknown: bool = False
@@ -56,9 +57,8 @@ class Outcome:
 
     def last(self, now: float) -> LastTry:
         kind = self.kind
-        return LastTry(
-            now, self.reply.code, self.reply.enhanced, self.reply.text, kind.value if kind else "", self.peer, self.remote
-        )
+        reply = self.reply
+        return LastTry(now, reply.code, reply.enhanced, reply.text, kind.value if kind else "", self.remote, self.way)
 
 
 async def try_lease(
@@ -77,6 +77,8 @@ async def try_lease(
             recipients=", ".join(f"<{row.address}>" for row in lease.recipients if row.in_doubt),
             reason="an earlier delivery has no recorded answer",
         )
+    records: list[AttemptRecord] = []
+    envelope.on_attempt = records.append
     delivery: Any = None
     replies: dict[int, Reply] = {}
     try:
@@ -101,7 +103,7 @@ async def try_lease(
         answer = reply_for(error, incident)
         replies = {row.number: replies.get(row.number, answer) for row in lease.recipients}
         replies = {number: answer if reply.is_success else reply for number, reply in replies.items()}
-    return [_outcome(replies.get(row.number, NO_ANSWER), delivery, target) for row in lease.recipients]
+    return [_outcome(row, replies.get(row.number, NO_ANSWER), records, target) for row in lease.recipients]
 
 
 async def _offer(delivery: Any, envelope: Envelope, rows: Sequence[Waiting], replies: dict[int, Reply]) -> list[Waiting]:
@@ -164,10 +166,21 @@ def outcome_of(reply: Reply) -> Outcome:
     return Outcome(reply, remote=reply not in _OURS, unknown=reply is UNKNOWN_OUTCOME)
 
 
-def _outcome(reply: Reply, delivery: Any, target: Any) -> Outcome:
+def _outcome(row: Waiting, reply: Reply, records: Sequence[AttemptRecord], target: Any) -> Outcome:
+    """``records`` are the tries of this attempt, at one endpoint after another, the last that speaks of the recipient counts."""
+    address = str(row.address)
+    record = next((one for one in reversed(records) if any(address == to for to, _ in one.results)), None)
+    if record is None and records:
+        record = records[-1]
     return replace(
         outcome_of(reply),
-        peer=getattr(delivery, "peer", ""),
+        way=_way(record) if record is not None else NO_WAY,
         fate=Fate.DELIVERED if reply.is_success and target.finality is Finality.RECIPIENT else None,
-        reports_itself=bool(getattr(delivery, "dsn_passed_on", False)),
+        reports_itself=reply.is_success and record is not None and record.passed_on,
     )
+
+
+def _way(record: AttemptRecord) -> Way:
+    connection = record.connection
+    tls = connection.tls.version if connection.tls is not None else ""
+    return Way(record.mx or record.endpoint, connection.remote, connection.local, tls, record.stage)

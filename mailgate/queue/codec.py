@@ -10,7 +10,7 @@ import json
 import zlib
 from typing import Any
 
-from mailgate.queue.entry import Fate, LastTry, Origin, Standing, Waiting
+from mailgate.queue.entry import NO_WAY, Fate, LastTry, Origin, Standing, Waiting, Way
 from mailgate.queue.store import Damaged
 from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, parse_address
 from mailgate.smtp.parameters import BodyType, MailParameters, RcptParameters
@@ -72,9 +72,9 @@ def encode_recipient(row: Waiting) -> bytes:
         facts["notify"] = sorted(row.parameters.notify)
     if row.last is not None:
         last = row.last
-        facts["last"] = [last.at, last.code, last.status, last.text, last.kind, last.peer, last.remote]
-        if last.stage:
-            facts["last"] += [last.address, last.local, last.tls, last.stage]
+        facts["last"] = [last.at, last.code, last.status, last.text, last.kind, last.remote]
+        if last.way is not NO_WAY:
+            facts["way"] = [last.way.peer, last.way.address, last.way.local, last.way.tls, last.way.stage]
     given = {
         "orcpt": row.parameters.orcpt,
         "was": str(row.original) if row.original is not None else None,
@@ -104,7 +104,7 @@ def decode_recipient(number: int, destination: str, standing: int, due: float, t
             due=due,
             retries=int(facts.get("retries", 0)),
             notified=int(facts.get("notified", 0)),
-            last=LastTry(*last) if last else None,
+            last=_last(last, facts.get("way")) if last else None,
             in_doubt=bool(facts.get("doubt", False)),
             fate=Fate(fate) if fate is not None else None,
             reason=facts.get("reason", ""),
@@ -112,6 +112,11 @@ def decode_recipient(number: int, destination: str, standing: int, due: float, t
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"unreadable recipient: {error}") from error
+
+
+def _last(facts: list[Any], way: list[str] | None) -> LastTry:
+    at, code, status, text, kind, remote = facts
+    return LastTry(at, code, status, text, kind, remote, Way(*way) if way else NO_WAY)
 
 
 def _address(text: str) -> Address:

@@ -26,6 +26,7 @@ from mailgate.net.waiting import spawn
 from mailgate.queue.attempt import Outcome, outcome_of, try_lease
 from mailgate.queue.destinations import NEVER, Destination, Destinations
 from mailgate.queue.entry import Draft, Entry, Fate, LastTry, Lease, Settled, Standing, Waiting
+from mailgate.queue.housekeeping import Housekeeping
 from mailgate.queue.reports import Reporter
 from mailgate.queue.schedule import NOTIFY, Plan, Verdict, concerns_destination, judge, judge_unasked
 from mailgate.queue.store import Damaged, LeaseLost, StoreError
@@ -77,6 +78,7 @@ class Queue:
         self.reporter = reporter
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
+        self._housekeeping = Housekeeping(store, adapters, self._log)
         self._owner: object = None
         self._running: set[Deferred[None]] = set()
         self._delivering = 0
@@ -97,6 +99,7 @@ class Queue:
         for name, due in await self.store.destinations():
             self.destinations.waits(name, due)
         self._started = True
+        self._housekeeping.start()
         self._serve()
         self._report()
 
@@ -114,6 +117,7 @@ class Queue:
     async def stop(self) -> None:
         """Start nothing new; wait for what is on the wire; close the store."""
         self._started = False
+        self._housekeeping.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -378,7 +382,7 @@ class Queue:
                 arrived=entry.arrived,
                 now=now,
                 chance=self._adapters.random,
-                peer=outcome.peer,
+                way=outcome.way,
                 remote=outcome.remote,
             )
             results.append(await self._conclude(entry, row, outcome, verdict))
@@ -397,7 +401,7 @@ class Queue:
     async def _conclude(self, entry: Entry, row: Waiting, outcome: Outcome, verdict: Verdict) -> Settled:
         """The row to keep, with the log line and the report of delay that belong to it."""
         to = f"<{row.address}>"
-        note = f"{to} {outcome.reply}"
+        note = f"{to} {outcome.reply}{outcome.way}"
         if verdict.row is None:
             self.delivered += 1
             fate = outcome.fate or Fate.RELAYED
@@ -446,7 +450,7 @@ class Queue:
         if verdict is None or verdict.row is None:
             return None
         reply = Reply(last.code or 451, last.status, last.text)
-        return await self._conclude(entry, row, Outcome(reply, last.peer, last.remote), verdict)
+        return await self._conclude(entry, row, Outcome(reply, remote=last.remote), verdict)
 
     def _judge_destination(self, name: str, outcomes: Sequence[Outcome], results: list[Settled], now: float) -> None:
         """Whether the way there is at fault; then all who wait for it wait together, and this entry with them."""

@@ -77,6 +77,31 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """The connection of an attempt, as far as it came."""
+
+    peer: str = ""
+    """The MX, or the endpoint as the configuration writes it, that was heard of last; "" if nobody was chosen."""
+    address: str = ""
+    """Address and port of the other end, ``192.0.2.1:25``; "" if nobody was reached."""
+    local: str = ""
+    """Ours."""
+    tls: str = ""
+    """``TLSv1.3``; "" in clear."""
+    stage: str = ""
+    """How far it came: ``connect``, ``rcpt``, ``dot``, …"""
+
+    def __str__(self) -> str:
+        """For the end of a line: `` (mx.example.org 192.0.2.1:25, rcpt, TLSv1.3)``."""
+        who = " ".join(dict.fromkeys(filter(None, (self.peer, self.address))))
+        words = ", ".join(filter(None, (who, self.stage, self.tls)))
+        return f" ({words})" if words else ""
+
+
+NO_WAY = Way()
+
+
+@dataclass(frozen=True, slots=True)
 class LastTry:
     """How the last attempt at a recipient ended."""
 
@@ -89,18 +114,9 @@ class LastTry:
     """What the next hop said, or what went wrong with the connection."""
     kind: str = ""
     """Class of failure (docs/queue.md): connection, dns, greylist, mailbox, rate, system, tls, …"""
-    peer: str = ""
-    """Endpoint or MX that was heard of last."""
     remote: bool = False
     """The text is a next hop's, word for word."""
-    address: str = ""
-    """Address and port of the other end, ``192.0.2.1:25``; "" if nobody was reached."""
-    local: str = ""
-    """Ours."""
-    tls: str = ""
-    """``TLSv1.3``; "" in clear."""
-    stage: str = ""
-    """How far it came: ``connect``, ``rcpt``, ``dot``, …"""
+    way: Way = NO_WAY
 
 
 @dataclass(frozen=True, slots=True)

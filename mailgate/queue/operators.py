@@ -7,7 +7,7 @@ it; each act one line of the log. A dry run chooses and changes nothing.
     hold      waiting → held
     release   held → waiting, due at once
     retry     waiting → due at once; a destination that backs off is probed
-    rm        waiting, held, or a report that is owed → removed; `undo` makes it what it was, within `KEPT` seconds
+    rm        waiting, held, or a report that is owed → removed; `undo` makes it what it was, within a day (housekeeping.py)
     bounce    waiting, held → failed for good, and its sender hears of it
     reroute   waiting, held → waiting for another target, due at once
 
@@ -28,8 +28,6 @@ from mailgate.queue.entry import Entry, Fate, LastTry, Standing, Waiting
 from mailgate.queue.selection import Candidate
 from mailgate.smtp.reply import Reply
 
-KEPT = 86400.0
-"""Seconds that what was removed can be put back."""
 PAGE = 500
 """Entries that one step of an act, or of a listing, looks at."""
 GIVEN_UP = "Given up by the postmaster"

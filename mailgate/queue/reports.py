@@ -87,7 +87,7 @@ class Reporter:
             diagnostic=last.text if last is not None else "",
             code=last.code if last is not None else 0,
             remote=last.remote if last is not None else False,
-            remote_mta=last.peer if last is not None else "",
+            remote_mta=_host(last.way.peer) if last is not None and last.remote else "",
             last_attempt=last.at if last is not None else 0.0,
         )
 
@@ -148,3 +148,12 @@ def _status(status: str, action: str) -> str:
     if action == "failed" and status.startswith("4."):
         return "5.4.7" if status.startswith(("4.4.", "4.0.", "4.3.")) else f"5{status[1:]}"
     return status
+
+
+def _host(peer: str) -> str:
+    """The name in an MX or an endpoint as it is written; "" of a path."""
+    scheme, _, place = peer.rpartition("://")
+    if scheme == "unix":
+        return ""
+    host = place.rpartition(":")[0] if scheme and not place.endswith("]") else place
+    return host if host.startswith("[") or ":" not in host else f"[{host}]"

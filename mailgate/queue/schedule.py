@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from mailgate.queue.entry import Fate, LastTry, Standing, Waiting
+from mailgate.queue.entry import NO_WAY, Fate, LastTry, Standing, Waiting, Way
 from mailgate.smtp.reply import Reply
 
 RETRY = (120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0)
@@ -129,7 +129,7 @@ def judge(
     arrived: float,
     now: float,
     chance: random.Random,
-    peer: str = "",
+    way: Way = NO_WAY,
     remote: bool = True,
 ) -> Verdict:
     """What one reply makes of one recipient."""
@@ -138,7 +138,7 @@ def judge(
     kind = None if reply.is_permanent else class_of(reply)
     if kind is Class.LOCAL:
         return Verdict(replace(row, due=now + _spread(LOCAL_PAUSE, chance)), kind)
-    last = LastTry(now, reply.code, reply.enhanced, reply.text, kind.value if kind is not None else "", peer, remote)
+    last = LastTry(now, reply.code, reply.enhanced, reply.text, kind.value if kind is not None else "", remote=remote, way=way)
     tried = replace(row, retries=row.retries + 1, last=last)
     if kind is None:
         return Verdict(replace(tried, standing=Standing.OWED, fate=Fate.FAILED, due=now), None, Fate.FAILED)

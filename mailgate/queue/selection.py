@@ -114,7 +114,7 @@ _VALUES: dict[str, Callable[[Entry, Waiting], Any]] = {
     "last_code": lambda entry, row: (row.last.code or None) if row.last is not None else None,
     "last_error": lambda entry, row: (row.last.kind or None) if row.last is not None else None,
     "last_text": lambda entry, row: row.last.text if row.last is not None else "",
-    "last_peer": lambda entry, row: folded(row.last.peer) if row.last is not None else "",
+    "last_peer": lambda entry, row: folded(row.last.way.peer) if row.last is not None else "",
     "in_doubt": lambda entry, row: row.in_doubt,
     "reason": lambda entry, row: row.reason,
     "client_ip": lambda entry, row: _ip(entry),

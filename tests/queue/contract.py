@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mailgate.queue.entry import Fate, LastTry, Origin, Settled, Standing, Waiting
+from mailgate.queue.entry import Fate, LastTry, Origin, Settled, Standing, Waiting, Way
 from mailgate.queue.survey import Summary
 from mailgate.smtp.address import parse_address
 from mailgate.smtp.parameters import BodyType, MailParameters, RcptParameters
@@ -34,6 +34,7 @@ class StoreContract:
             size=0, body=BodyType.EIGHT_BIT, smtputf8=True, requiretls=True, ret="HDRS", envid="e+2B", auth="<>"
         )
         origin = Origin("s1", "tcp://[::1]:25", "192.0.2.1", "client.test", "helo.test", "ESMTP", "ann", "TLS1.3")
+        way = Way("mx.one.test", "192.0.2.1:25", "192.0.2.9:40000", "TLSv1.3", "rcpt")
         row = Waiting(
             0,
             parse_address('"odd one"@one.test'),
@@ -43,7 +44,7 @@ class StoreContract:
             due=NOW,
             retries=3,
             notified=1,
-            last=LastTry(NOW - 5, 451, "4.3.0", "later\nplease", "system", "mx.one.test", True),
+            last=LastTry(NOW - 5, 451, "4.3.0", "later\nplease", "system", True, way),
             in_doubt=True,
         )
         draft = await self.world.draft(parameters=parameters, origin=origin)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.queue.destinations import BACKOFF, BACKOFF_MOST, NEVER, Destinations
-from mailgate.queue.entry import Fate, LastTry, Standing, Waiting
+from mailgate.queue.entry import Fate, LastTry, Standing, Waiting, Way
 from mailgate.queue.schedule import (
     RETRY_AT_ONCE,
     Class,
@@ -75,7 +75,7 @@ class ClassTests(SynchronousTestCase):
 
 class JudgeTests(SynchronousTestCase):
     def judge(self, reply: Reply, row: Waiting = ROW, age: float = 0.0):  # type: ignore[no-untyped-def]
-        return judge(row, reply, PLAN, arrived=NOW - age, now=NOW, chance=random.Random(1), peer="mx")
+        return judge(row, reply, PLAN, arrived=NOW - age, now=NOW, chance=random.Random(1), way=Way("mx"))
 
     def test_success_leaves_nothing(self) -> None:
         self.assertIsNone(self.judge(Reply(250, "2.0.0", "ok")).row)
@@ -83,7 +83,7 @@ class JudgeTests(SynchronousTestCase):
     def test_a_refusal_is_owed_a_report(self) -> None:
         verdict = self.judge(Reply(550, "5.1.1", "no"))
         self.assertEqual((verdict.row.standing, verdict.row.fate), (Standing.OWED, Fate.FAILED))
-        self.assertEqual(verdict.row.last, LastTry(NOW, 550, "5.1.1", "no", "", "mx", True))
+        self.assertEqual(verdict.row.last, LastTry(NOW, 550, "5.1.1", "no", "", True, Way("mx")))
         self.assertFalse(verdict.expired)
 
     def test_steps_and_the_last_one_repeats(self) -> None:

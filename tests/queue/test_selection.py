@@ -5,13 +5,13 @@ from __future__ import annotations
 import unittest
 from dataclasses import replace
 
-from mailgate.queue.entry import Entry, LastTry, Origin, Standing, Waiting
+from mailgate.queue.entry import Entry, LastTry, Origin, Standing, Waiting, Way
 from mailgate.queue.selection import VARIABLES, Candidate, WhereError, compile_where
 from mailgate.smtp.address import NULL_ADDRESS, parse_address
 from mailgate.smtp.parameters import MailParameters, RcptParameters
 from tests.queue.support import NOW
 
-LAST = LastTry(NOW - 60, 450, "4.2.2", "mailbox is full", "mailbox", "mx.one.test", True)
+LAST = LastTry(NOW - 60, 450, "4.2.2", "mailbox is full", "mailbox", True, Way("mx.one.test"))
 ROW = Waiting(0, parse_address("Bob@One.TEST"), "one.test", RcptParameters(), due=NOW + 300, retries=3, last=LAST)
 ENTRY = Entry(
     7,

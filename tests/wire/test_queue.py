@@ -81,7 +81,12 @@ class DeliveryTests(QueueCase):
         self.reactor.settle(30)
         self.assertEqual(hop.transactions, [])
         (entry,) = self.waiting(gateway)
-        self.assertEqual(entry.recipients[0].retries, 1)
+        (row,) = entry.recipients
+        self.assertEqual((row.retries, row.last.way.peer, row.last.way.stage), (1, hop.endpoint, "greeting"))
+        queue: Any = gateway.configuration.instances["outbound"]
+        (line,) = self.reactor.run(queue.queue.store.history(entry.id))
+        self.assertIn(f" ({hop.endpoint} {row.last.way.address}, greeting)", line.text)
+        self.assertTrue(hop.endpoint.endswith(row.last.way.address), row.last.way)
         self.reactor.settle(HOUR)
         self.assertEqual(len(hop.transactions), 1)
         self.assertEqual(self.waiting(gateway), [])
@@ -135,6 +140,7 @@ class ReportTests(QueueCase):
         self.assertEqual(of_recipient["Final-Recipient"], "rfc822; b@dest.test")
         self.assertEqual((of_recipient["Action"], of_recipient["Status"]), ("failed", "5.1.1"))
         self.assertEqual(of_recipient["Diagnostic-Code"], "smtp; 550 5.1.1 no such user here")
+        self.assertEqual(of_recipient["Remote-MTA"], f"dns; {hop.endpoint.partition('://')[2].rpartition(':')[0]}")
         self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
 
     def test_nobody_is_told_of_a_failed_report(self) -> None:
