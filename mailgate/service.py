@@ -191,7 +191,7 @@ def makeService(options: Any) -> GatewayService:
     gateway = LiveGateway(assembler, configuration, adapters)
     gateway.companions.append(log)
     pulse = Pulse(reactor)
-    views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse))
+    views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse, time.time))
     queues = QueueViews(gateway, adapters)
     doors = Doors(reactor, lambda: [*views.routes(), *queues.routes()])
     gateway.companions += [pulse, doors, ServiceManager(gateway, reactor)]

@@ -18,10 +18,13 @@ from prometheus_client.registry import Collector
 import mailgate
 import twisted
 from mailgate.admin.pulse import Pulse
-from mailgate.admin.subjects import limits_of, pools_of
+from mailgate.admin.subjects import limits_of, pools_of, queues_of
 from mailgate.events import Event
 from mailgate.message.body import Spool
 from mailgate.message.tally import Tally
+from mailgate.queue.engine import Queue
+from mailgate.queue.store import StoreError
+from mailgate.queue.survey import Summary
 from mailgate.runtime import LiveGateway
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,15 +36,17 @@ CONNECTION_LIMITS = ("max_connections", "max_connections_per_ip")
 TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
 LOGINS = {"ok": Event.AUTH_OK, "failed": Event.AUTH_FAILED, "trouble": Event.AUTH_TROUBLE}
 
+QUEUE_STATES = ("waiting", "held", "owed", "removed")
+
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 class Metrics:
     """Of one gateway. ``render`` may run in a thread."""
 
-    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse) -> None:
+    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse, wall_time: Callable[[], float]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Gateway(live, spool, pulse))
+        self._registry.register(_Gateway(live, spool, pulse, wall_time))
         ProcessCollector(namespace="mailgate", registry=self._registry)
 
     def render(self) -> str:
@@ -49,7 +54,8 @@ class Metrics:
 
 
 class _Gateway(Collector):
-    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse) -> None:
+    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse, wall_time: Callable[[], float]) -> None:
+        self._wall_time = wall_time
         self._live = live
         self._spool = spool
         self._pulse = pulse
@@ -62,6 +68,7 @@ class _Gateway(Collector):
         yield from self._process()
         yield from self._listeners()
         yield from self._targets()
+        yield from self._queues()
         yield from self._limits()
         yield counter("log_events", "Lines of the log, by event.", ["event"], [([event.value], event.seen) for event in Event])
 
@@ -146,6 +153,21 @@ class _Gateway(Collector):
         messages = [([name, one.endpoint], one.messages) for name, one in endpoints]
         yield counter("endpoint_messages", "Transactions that came to their answers.", ["target", "endpoint"], messages)
 
+    def _queues(self) -> Iterator[Family]:
+        queues = queues_of(self._live.current.configuration)
+        summaries = [(name, summary) for name, queue in queues.items() if (summary := _summary(queue)) is not None]
+        states = [([name, state], getattr(summary, state)) for name, summary in summaries for state in QUEUE_STATES]
+        yield gauge("queue_recipients", "Recipients in the queue, by what they wait for.", ["queue", "state"], states)
+        now = self._wall_time()
+        ages = [([name], max(now - summary.oldest, 0.0) if summary.oldest else 0.0) for name, summary in summaries]
+        yield gauge("queue_oldest_seconds", "Age of the eldest message in the queue, 0 if there is none.", ["queue"], ages)
+        damaged = [([name], summary.damaged) for name, summary in summaries]
+        yield gauge("queue_damaged_rows", "Rows of its files that were damaged, and set aside.", ["queue"], damaged)
+        for name, documentation, number in _OF_QUEUES:
+            yield gauge(name, documentation, ["queue"], [([queue], number(one)) for queue, one in queues.items()])
+        ends = [([name, end], getattr(queue, end)) for name, queue in queues.items() for end in ("delivered", "failed")]
+        yield counter("queue_ends", "Recipients that came to their end, by which.", ["queue", "end"], ends)
+
     def _limits(self) -> Iterator[Family]:
         states = [(place, state) for place, states in limits_of(self._live.current.configuration) for state in states]
         labels = ["place", "limit"]
@@ -155,6 +177,19 @@ class _Gateway(Collector):
         yield counter("limit_waited", "How often it made somebody wait.", labels, waited)
 
 
+def _summary(queue: Queue) -> Summary | None:
+    """None where the store can't tell: then its numbers are missing, and `queue_paused` says that it fails."""
+    try:
+        return queue.store.summary_now()  # type: ignore[no-any-return]
+    except StoreError:
+        return None
+
+
+_OF_QUEUES: tuple[tuple[str, str, Callable[[Queue], int]], ...] = (
+    ("queue_in_flight", "Deliveries under way.", lambda queue: queue.in_flight),
+    ("queue_paused", "1 while it delivers nothing, because its store fails.", lambda queue: int(bool(queue.paused))),
+    ("queue_destinations_down", "Destinations that back off.", lambda queue: queue.destinations.down),
+)
 _BY_CLASS: tuple[tuple[str, str, str, dict[str, int], Callable[[Tally], list[int]]], ...] = (
     (
         "replies",

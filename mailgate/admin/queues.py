@@ -58,19 +58,8 @@ class QueueViews:
         return Answer(200, {"queues": [await self._numbers(name, queue) for name, queue in self._queues(question.query).items()]})
 
     async def _numbers(self, name: str, queue: Queue) -> dict[str, Any]:
-        summary = await queue.store.summary()
         down = [one for one in queue.destinations.report() if one.is_down]
-        return {
-            "queue": name,
-            **asdict(summary),
-            "oldest": _time(summary.oldest),
-            "in_flight": queue.in_flight,
-            "paused": queue.paused or None,
-            "delivered": queue.delivered,
-            "failed": queue.failed,
-            "destinations": len(queue.destinations),
-            "down": [self._destination(one) for one in down[:100]],
-        }
+        return {**await numbers(name, queue), "down": [self._destination(one) for one in down[:100]]}
 
     async def survey(self, question: Question) -> Answer:
         """Recipients by age and destination, and by what they heard last."""
@@ -250,6 +239,21 @@ class QueueViews:
             return name, queues[name], entries, f"{name}:{following}"
         later = names[names.index(name) + 1 :]
         return name, queues[name], entries, f"{later[0]}:0" if later else None
+
+
+async def numbers(name: str, queue: Queue) -> dict[str, Any]:
+    """One queue, as `stats` and `status` tell of it. :raises StoreError: the store can't tell."""
+    summary = await queue.store.summary()
+    return {
+        "queue": name,
+        **asdict(summary),
+        "oldest": _time(summary.oldest),
+        "in_flight": queue.in_flight,
+        "paused": queue.paused or None,
+        "delivered": queue.delivered,
+        "failed": queue.failed,
+        "destinations": len(queue.destinations),
+    }
 
 
 def _guarded(view: Callable[[Question], Awaitable[Answer]]) -> Callable[[Question], Awaitable[Answer]]:

@@ -11,10 +11,13 @@ from typing import Any
 import mailgate
 from mailgate.adapters import Adapters
 from mailgate.admin.metrics import CONTENT_TYPE, Metrics
+from mailgate.admin.queues import numbers
 from mailgate.admin.site import Answer, Fault, Question, Route
-from mailgate.admin.subjects import limits_of, pools_of
+from mailgate.admin.subjects import limits_of, pools_of, queues_of
 from mailgate.config.diagnostics import as_dict, render
 from mailgate.outbound.operations import NotPossible, PoolControl
+from mailgate.queue.engine import Queue
+from mailgate.queue.store import StoreError
 from mailgate.registry.administration import Role
 from mailgate.registry.changes import change_row, difference_lines
 from mailgate.runtime import LiveGateway, Outcome, Verdict
@@ -59,8 +62,9 @@ class Views:
 
     # State
 
-    def status(self, _: Question) -> Answer:
+    async def status(self, _: Question) -> Answer:
         live = self._live
+        queues = queues_of(live.current.configuration) if live.ready else {}
         return Answer(
             200,
             {
@@ -80,6 +84,7 @@ class Views:
                     {"kind": listener.name, "addresses": list(listener.addresses), "sessions": listener.session_count}
                     for listener in live.current.listeners
                 ],
+                "queues": [await _queue(name, queue) for name, queue in queues.items()],
             },
         )
 
@@ -162,6 +167,14 @@ class Views:
             "difference": list(difference_lines(outcome.changes)),
         }
         return Answer(STATUS[outcome.verdict], found)
+
+
+async def _queue(name: str, queue: Queue) -> dict[str, Any]:
+    """A store that fails does not keep the rest of the state from whoever asks."""
+    try:
+        return await numbers(name, queue)
+    except StoreError as error:
+        return {"queue": name, "paused": str(error)}
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

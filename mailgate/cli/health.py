@@ -10,6 +10,7 @@ import click
 
 from mailgate.cli.common import config_option
 from mailgate.cli.daemon import TEMPORARY, Daemon, socket_option, token_option
+from mailgate.cli.queue_text import plain
 
 FORMAT_VERSION = 1
 
@@ -45,7 +46,17 @@ def _lines(body: dict[str, Any]) -> list[str]:
     if last is not None and last["reason"]:
         lines.append(f"last reload {last['verdict']}: {last['reason']}")
     lines += [f"  {one['kind']} {' '.join(one['addresses'])}: {one['sessions']} sessions" for one in body["listeners"]]
+    lines += [f"  {line}" for one in body["queues"] for line in _queue(one)]
     return lines
+
+
+def _queue(one: dict[str, Any]) -> list[str]:
+    paused = [f"  paused: {plain(one['paused'])}"] if one["paused"] else []
+    if "waiting" not in one:
+        return [f"queue {one['queue']}:", *paused]
+    counts = ", ".join(f"{one[name]} {name.replace('_', ' ')}" for name in ("waiting", "held", "in_flight"))
+    oldest = f", oldest {one['oldest']}" if one["oldest"] else ""
+    return [f"queue {one['queue']}: {counts}{oldest}", *paused]
 
 
 @click.command()

@@ -93,6 +93,11 @@ class Destinations:
         """Every destination that somebody waits for or is delivered to."""
         return list(self._all.values())
 
+    @property
+    def down(self) -> int:
+        """How many back off; may be asked in a thread."""
+        return sum(one.is_down for one in self.report())
+
     def waits(self, name: str, due: float) -> None:
         """Somebody waits for this destination from ``due`` on."""
         destination = self[name]

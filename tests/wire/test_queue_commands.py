@@ -7,9 +7,11 @@ import os
 import sqlite3
 import stat
 import time
+import urllib.request
 from typing import Any
 
 from click.testing import Result
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.process import GatewayProcess
 from tests.wire.test_administration import AdministrationCase
@@ -99,6 +101,28 @@ class Looking(QueueCommandCase):
         self.assertIn("  arrived 20", shown)
         self.assertIn("outbound: 2 waiting, 0 held, 0 reports owed, 0 removed, 0 in flight", self.ok("stats"))
         self.assertEqual([one["queue"] for one in self.json("stats", "--queue", "local")["queues"]], ["local"])
+
+    def test_status_and_metrics(self) -> None:
+        process = self.start(more=f"admin tcp://127.0.0.1:{self.admin}")
+        self.submit("b@one.test", "c@two.test", process=process)
+        self.ok("hold", "--where", 'rcpt == "c@two.test"')
+        self.assertIn("queue outbound: 1 waiting, 1 held, 0 in flight, oldest 20", self.mailgate("status").output)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=20) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+        for name, value in (
+            (("mailgate_queue_recipients", "outbound", "waiting"), 1),
+            (("mailgate_queue_recipients", "outbound", "held"), 1),
+            (("mailgate_queue_recipients", "local", "waiting"), 0),
+            (("mailgate_queue_oldest_seconds", "local"), 0),
+            (("mailgate_queue_paused", "outbound"), 0),
+            (("mailgate_queue_in_flight", "outbound"), 0),
+            (("mailgate_queue_destinations_down", "outbound"), 1),
+            (("mailgate_queue_damaged_rows", "outbound"), 0),
+            (("mailgate_queue_ends_total", "delivered", "outbound"), 0),
+        ):
+            self.assertEqual(samples[name], value, name)
+        self.assertLess(0, samples["mailgate_queue_oldest_seconds", "outbound"])
 
     def test_where_chooses_recipients_over_many_pages(self) -> None:
         process = self.start()
