@@ -26,6 +26,7 @@ from typing import Any, cast
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.message import Message
+from mailgate.net.waiting import spawn
 from mailgate.queue import inspection, rows
 from mailgate.queue.batch import Insertion, Intent, Job, Settlement, Write, insertion
 from mailgate.queue.content import PIECE, Shape, StoredContent
@@ -60,6 +61,8 @@ class SqliteStore:
         """Number and token of entries whose accept failed in a way that may have left them on the disk."""
         self._aborted: list[int] = []
         """Entries that were aborted while the file could not be used."""
+        self._unused: set[int] = set()
+        """Bodies that were begun for nothing, and are still there."""
         self._reopening = False
         self.broken = ""
         """Why the file can't be used now, until `reopen`."""
@@ -183,6 +186,8 @@ class SqliteStore:
     # Accepting
 
     async def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> tuple[Entry, ...]:
+        if self._unused:
+            self._forget_bodies(())
         contents = {id(draft.message.body): draft.message for draft in drafts}
         bodies: dict[int, int] = {}
         try:
@@ -196,8 +201,7 @@ class SqliteStore:
             await self._accepted(stored, [(number, token) for number in numbers])
             return tuple(entries)
         except BaseException:
-            if bodies and self._writer is not None and not self.broken:
-                self._submit(lambda connection: rows.delete_bodies(connection, bodies.values())).when_done(_nothing)
+            self._forget_bodies(bodies.values())
             raise
 
     async def _accepted(self, stored: Insertion, entries: list[tuple[int, int]]) -> None:
@@ -223,10 +227,25 @@ class SqliteStore:
                 piece = reading if isinstance(reading, bytes) else await reading
                 await self._submit(_piece_writer(body, number, piece))
         except BaseException:
-            if self._writer is not None and not self.broken:
-                self._submit(lambda connection: rows.delete_bodies(connection, [body])).when_done(_nothing)
+            self._forget_bodies([body])
             raise
         return body
+
+    def _forget_bodies(self, bodies: Iterable[int]) -> None:
+        """Content that no entry got. A disk that is full may not even do that: then it is done before the next content comes."""
+        self._unused.update(bodies)
+        if not self._unused or self._writer is None or self.broken:
+            return  # a file that is opened forgets them by itself
+        some = frozenset(self._unused)
+
+        async def forget() -> None:
+            try:
+                await self._submit(lambda connection: rows.delete_bodies(connection, some))
+                self._unused -= some
+            except StoreError:
+                return
+
+        spawn(forget())
 
     async def commit(self, entries: Sequence[int]) -> None:
         await self._submit(lambda connection: rows.commit(connection, entries))
