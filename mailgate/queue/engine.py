@@ -443,6 +443,7 @@ class Queue:
                 if results:
                     await self._settle(lease, results)
                 self.store.drop(lease)
+                self.destinations.waits(name, min(row.due for row in lease.recipients))  # a search meanwhile has passed it over
             self._report()
 
     async def _unasked(self, entry: Entry, row: Waiting, last: LastTry, now: float) -> Settled | None:
@@ -524,6 +525,7 @@ class Queue:
         for name, at in due:
             self.destinations.waits(name, at)
         self._serve()
+        self._report()
 
     async def _sleep(self, seconds: float) -> None:
         waiting: Deferred[None] = Deferred()
@@ -546,23 +548,30 @@ class Queue:
             self._own(self._make_reports())
 
     async def _make_reports(self) -> None:
+        leases: list[Lease] = []
         try:
             while self._started and not self._paused:
                 self._report_again = False
                 leases = await self.store.owed(100)
-                for lease in leases:
-                    await self._make_report(lease)
                 if not leases and not self._report_again:
                     return
+                while leases:
+                    await self._make_report(leases[0])
+                    del leases[0]
         except StoreError as error:
             self._pause(error)
         finally:
+            for lease in leases:
+                self.store.drop(lease)
             self._reporting = False
 
     async def _make_report(self, lease: Lease) -> None:
         """One message about all recipients of an entry whose fate is sealed."""
         entry = lease.entry
-        reply = await self.reporter.report(entry, lease.recipients, self.store)
+        try:
+            reply = await self.reporter.report(entry, lease.recipients, self.store)
+        except Damaged:
+            return  # the store has set it aside, and said so
         if reply.is_success:
             await self._settle(lease, [Settled(row.number, None) for row in lease.recipients])
             return

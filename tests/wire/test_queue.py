@@ -10,6 +10,7 @@ import email.policy
 from email.message import EmailMessage
 from typing import Any
 
+from mailgate.queue.store import Unavailable
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.nexthop import DROP, HANG, NextHop, Step, say
 from tests.support.ledger import message
@@ -186,6 +187,27 @@ class ReportTests(QueueCase):
         self.submit()
         self.reactor.settle(HOUR)
         self.assertEqual(len(back.transactions), 1)
+
+    def test_reports_that_a_failing_store_kept_back_are_made_when_it_is_well(self) -> None:
+        hop = self.hop(script={Step.RCPT: say(b"550 5.1.1 no")})
+        back = self.hop()
+        gateway = self.queued(hop, back)
+        queue: Any = gateway.configuration.instances["outbound"]
+        reporter, tried = queue.queue.reporter, []
+
+        async def failing(*arguments: Any) -> Any:
+            tried.append(arguments)
+            raise Unavailable("the disk is away")
+
+        reporter.report = failing
+        self.submit()
+        self.reactor.settle(3)
+        self.assertTrue(tried)
+        del reporter.report
+        self.expect_clean_log = False
+        self.reactor.settle(MINUTE)
+        self.assertEqual(len(back.transactions), 1)
+        self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
 
 
 class AnswerTests(QueueCase):
