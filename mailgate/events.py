@@ -85,6 +85,7 @@ class Event(Enum):
     UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
     REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
     QUEUE_ACT = "queue.act"  # queue, action, who, where, messages, changed, busy, target (of reroute): an operator's
+    QUEUE_ORPHAN = "queue.orphan"  # file, reason: no queue of the configuration has these files, nobody delivers what is in them
     QUEUE_PURGED = "queue.purged"  # recipients: removed by operators a day ago, gone for good now
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line

@@ -68,10 +68,24 @@ class NamesBlock(Block):
 
     def name_steps(self, adapters: Adapters) -> list[Step]:
         """What is asked about a client before its greeting; see `inbound.welcome`."""
-        resolver = self.names(adapters) if self.reverse_lookup != "no" else None
+        resolver = self.names(adapters)
         if resolver is None:
             return []
-        return [NameStep(resolver, adapters.reactor, self.reverse_lookup_timeout, verified=self.reverse_lookup == "verify")]
+        steps: list[Step] = [OwnResolver(resolver)] if self.resolver is not None else []
+        if self.reverse_lookup != "no":
+            verified = self.reverse_lookup == "verify"
+            steps.append(NameStep(resolver, adapters.reactor, self.reverse_lookup_timeout, verified=verified))
+        return steps
+
+
+class OwnResolver:
+    """Tells a session, and so the checks of its messages, whom this listener asks for names."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    def __call__(self, session: Session) -> None:
+        session.resolver = self._resolver
 
 
 class NameStep:

@@ -67,6 +67,8 @@ class Session:
     """What is called, once, when the connection is gone, whatever the way it ends, or another client's by XCLIENT."""
     check_states: dict[Any, Any] | None = None
     """What checks keep of the connection, by check (`pipeline.session_checks`)."""
+    resolver: Any = None
+    """The `dns.resolver.Resolver` of a listener that has one of its own; else `Adapters.resolver` is asked."""
 
 
 @dataclass(slots=True, eq=False)
