@@ -29,6 +29,7 @@ from mailgate.adapters import Adapters
 from mailgate.admin.doors import Doors
 from mailgate.admin.metrics import Metrics
 from mailgate.admin.notify import ServiceManager
+from mailgate.admin.orphans import Orphans
 from mailgate.admin.pulse import Pulse
 from mailgate.admin.queues import QueueViews
 from mailgate.admin.views import Views
@@ -57,11 +58,14 @@ class Options(usage.Options):
     longdesc = "Runs the mail gateway that a configuration file describes."
     optParameters = [
         ["config", "c", DEFAULT_CONFIG, "The configuration file."],
+        ["orphans", None, "refuse", "Files of queues that are not configured: refuse to start, or hold: leave them, and say so."],
         ["workers", "w", None, "Not available in this version: one process serves."],
     ]
     optFlags = [["debug", "d", "Log debug events too."]]
 
     def postOptions(self) -> None:
+        if self["orphans"] not in ("refuse", "hold"):
+            raise usage.UsageError("--orphans is refuse or hold")
         if self["workers"] is not None:
             raise usage.UsageError("--workers is not available in this version: one process serves all listeners")
         self._choose_observer()
@@ -194,7 +198,8 @@ def makeService(options: Any) -> GatewayService:
     views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse, time.time))
     queues = QueueViews(gateway, adapters)
     doors = Doors(reactor, lambda: [*views.routes(), *queues.routes()])
-    gateway.companions += [pulse, doors, ServiceManager(gateway, reactor)]
+    orphans = Orphans(hold=options.get("orphans") == "hold")
+    gateway.companions += [orphans, pulse, doors, ServiceManager(gateway, reactor)]
     return GatewayService(gateway, (files, hashes), reactor)
 
 

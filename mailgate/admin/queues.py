@@ -94,7 +94,7 @@ class QueueViews:
         meant = chosen(queue, entries, chooses, self._adapters.wall_time())
         if len(meant) > limit:
             meant = meant[:limit]
-            following = f"{name}:{meant[-1][0].id}"
+            following = f"{name}:{queue.store.cursor(meant[-1][0].id)}"
         now = self._adapters.wall_time()
         return Answer(200, {"entries": [_entry(name, entry, rows, now) for entry, rows in meant], "next": following})
 
@@ -124,10 +124,10 @@ class QueueViews:
         queues = self._queues(question.query)
         number, offset = (_number(question.query, name, 0, 1 << 62) for name in ("number", "offset"))
         queue = queues[_text(question.query, "queue")]
-        entries, _ = await queue.store.page(number - 1, 1)
-        if not entries or entries[0].id != number:
+        entry = await queue.store.entry(number)
+        if entry is None:
             raise Fault(404, f"there is no entry {number} any more")
-        message = await queue.store.message(entries[0])
+        message = await queue.store.message(entry)
         try:
             reading = message.read(offset, min(PIECE, max(message.size - offset, 0)))
             piece = reading if isinstance(reading, bytes) else await reading

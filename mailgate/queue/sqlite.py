@@ -362,6 +362,14 @@ class SqliteStore:
         await self._set_aside(damaged)
         return list(entries), following
 
+    async def entry(self, number: int) -> Entry | None:
+        entries, _ = await self.page(number - 1, 1)
+        return entries[0] if entries and entries[0].id == number else None
+
+    def cursor(self, number: int) -> int:
+        """See `Store`."""
+        return number
+
     async def survey(self, now: float) -> Survey:
         found: Survey = await self._look(lambda connection: inspection.survey(connection, now))
         return found

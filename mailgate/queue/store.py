@@ -122,7 +122,12 @@ class Store(Protocol):
         """Entries by number, with all their rows, those with a number above ``after``."""
 
     def page(self, after: int, limit: int) -> Awaitable[tuple[list[Entry], int | None]]:
-        """As `browse`, and where the next page begins; None behind the last."""
+        """As `browse`, and the ``after`` of the next page, a `cursor`; None behind the last."""
+
+    def cursor(self, number: int) -> int:
+        """The ``after`` of what comes behind an entry."""
+
+    def entry(self, number: int) -> Awaitable[Entry | None]: ...
 
     def survey(self, now: float) -> Awaitable[Survey]:
         """What waits, by age and destination, and why."""

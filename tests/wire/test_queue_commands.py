@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import time
@@ -269,3 +270,58 @@ class Damage(QueueCommandCase):
         process = self.start()
         self.assertEqual([entry["number"] for entry in self.entries()], [2])
         self.assertIn("2 damaged rows were set aside", self.ok("stats"))
+
+
+class Files(QueueCommandCase):
+    def test_every_file_of_a_queue_is_served(self) -> None:
+        process = self.start()
+        self.submit("b@one.test", "c@two.test", process=process)
+        process.stop()
+        folder = self.home / "queue" / "outbound"
+        (folder / "1.sqlite").rename(folder / "3.sqlite")
+        (folder / "1.sqlite.lock").unlink()
+        process = self.start()
+        self.assertEqual(len(self.entries()), 2)
+        process.stop()
+        shutil.copy(folder / "3.sqlite", folder / "7.sqlite")
+        process = self.start()
+        found = self.entries()
+        self.assertEqual([entry["recipients"][0]["address"] for entry in found], ["b@one.test", "c@two.test"] * 2)
+        self.assertEqual(len({entry["number"] for entry in found}), 4)
+        self.assertEqual(len(self.entries("--where", 'rcpt_domain == "two.test"')), 2)
+        self.assertEqual(self.json("stats", "--queue", "outbound")["queues"][0]["waiting"], 4)
+        self.assertIn("  &next    4    4", self.ok())
+        self.assertEqual(self.json("reroute", "--to", "mail", "--where", 'rcpt_domain == "two.test"')["changed"], 2)
+        self.wait(lambda: len(self.mails()) == 2)
+        self.assertIn("hello", self.ok("cat", found[2]["id"]))
+        self.assertEqual(self.json("rm", "--where", "true")["changed"], 2)
+        self.assertEqual(self.ok("ls"), "nothing is queued\n")
+
+    def test_files_of_a_queue_that_is_not_configured_stop_the_start_and_a_reload(self) -> None:
+        process = self.start()
+        self.submit("b@one.test", process=process)
+        text = self.path.read_text()
+        self.path.write_text(text.replace("target.queue outbound", "target.queue other").replace("&outbound", "&other"))
+        result = self.mailgate("reload")
+        self.assertEqual(result.exit_code, 1)
+        words = "1 recipients wait in it, and the configuration has no `target.queue outbound`"
+        self.assertIn(words, result.output)
+        process.stop()
+        refused = GatewayProcess(self.path)
+        self.addCleanup(refused.kill)
+        self.assertEqual(refused.wait(), 1)
+        self.assertIn(words, refused.log)
+        held = GatewayProcess(self.path, "--orphans", "hold")
+        self.addCleanup(held.kill)
+        held.wait_until_ready()
+        self.assertIn("queue.orphan", held.log)
+        self.assertEqual(self.ok("export", str(self.home / "out"), "--offline", "--queue", "outbound"), "1 messages\n")
+        held.stop()
+        self.path.write_text(text)
+        self.start_again()
+        self.assertEqual(len(self.entries()), 1)
+
+    def start_again(self) -> None:
+        process = GatewayProcess(self.path)
+        self.addCleanup(process.kill)
+        process.wait_until_ready()

@@ -28,8 +28,10 @@ from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
 from mailgate.queue.engine import Queue, QueueSettings
 from mailgate.queue.entry import Entry, Waiting
+from mailgate.queue.offline import files_of
 from mailgate.queue.reports import Reporter, ReportSettings
 from mailgate.queue.schedule import EXPIRE, NOTIFY, RETRY, Plan
+from mailgate.queue.shelves import Shelves
 from mailgate.queue.sqlite import SqliteStore
 from mailgate.registry import Module, ModuleContext, Report
 from mailgate.smtp.address import NULL_ADDRESS, Address
@@ -161,8 +163,11 @@ class QueueTarget(Module):
         if self._queue is not None:
             self._queue.adopt(self, settings, self._find, reporter)
             return
-        path = os.path.join(self.context.state_dir, "queue", self.context.name, "1.sqlite")
-        self._queue = Queue(settings, SqliteStore(path, adapters, self._log), self._find, reporter, adapters, self._log)
+        directory = os.path.join(self.context.state_dir, "queue", self.context.name)
+        files = await adapters.run_in_thread(files_of, directory)
+        stores = [SqliteStore(path, adapters, self._log) for path in files or [os.path.join(directory, "1.sqlite")]]
+        store = stores[0] if len(stores) == 1 else Shelves(stores)
+        self._queue = Queue(settings, store, self._find, reporter, adapters, self._log)
         self._queue.adopt(self, settings, self._find, reporter)
         await self._queue.start()
 
