@@ -29,7 +29,7 @@ from mailgate.queue.entry import Draft, Entry, Fate, LastTry, Lease, Settled, St
 from mailgate.queue.housekeeping import Housekeeping
 from mailgate.queue.reports import Reporter
 from mailgate.queue.schedule import NOTIFY, Plan, Verdict, concerns_destination, judge, judge_unasked
-from mailgate.queue.store import Damaged, LeaseLost, StoreError
+from mailgate.queue.store import Damaged, LeaseLost, StoreError, Unavailable
 from mailgate.smtp.address import Address
 from mailgate.smtp.reply import Reply
 
@@ -153,28 +153,36 @@ class Queue:
 
     async def accept(self, drafts: Sequence[Draft]) -> tuple[Entry, ...]:
         """Durable when it returns, and on its way. :raises StoreError: nothing was kept."""
-        entries: tuple[Entry, ...] = await self.store.accept(drafts)
+        entries: tuple[Entry, ...] = await self._ask(self.store.accept(drafts))
         for entry, draft in zip(entries, drafts, strict=True):
             self.let_go(entry, draft.message)
         return entries
 
     async def prepare(self, drafts: Sequence[Draft]) -> tuple[Entry, ...]:
         """Durable, but nobody's to deliver until `commit`. :raises StoreError: nothing was kept."""
-        prepared: tuple[Entry, ...] = await self.store.accept(drafts, prepared=True)
+        prepared: tuple[Entry, ...] = await self._ask(self.store.accept(drafts, prepared=True))
         return prepared
 
     async def commit(self, entries: Sequence[Entry], messages: Sequence[Message]) -> None:
         """:raises StoreError: they stay prepared, and are forgotten at the next start unless `abort` does it now."""
-        await self.store.commit([entry.id for entry in entries])
+        await self._ask(self.store.commit([entry.id for entry in entries]))
         for entry, message in zip(entries, messages, strict=True):
             self.let_go(entry, message)
+
+    async def _ask(self, work: Any) -> Any:
+        """What a client waits for. A store that fails him must be tried again, though nothing is being delivered."""
+        try:
+            return await work
+        except Unavailable as error:
+            self._pause(error)
+            raise
 
     async def abort(self, entries: Sequence[Entry]) -> None:
         await self.store.abort([entry.id for entry in entries])
 
     async def resolve(self, entry: Entry, results: Sequence[Settled]) -> None:
         """Commit a prepared entry with what became of each of its recipients meanwhile (`on_split queue`)."""
-        await self.store.settle(Lease(entry, entry.recipients), results)
+        await self._ask(self.store.settle(Lease(entry, entry.recipients), results))
         for result in results:
             if result.row is not None and result.row.standing is Standing.WAITING:
                 self.destinations.waits(result.row.destination, result.row.due)

@@ -210,6 +210,22 @@ class ReportTests(QueueCase):
         self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
 
 
+class DiskTests(QueueCase):
+    def test_a_store_that_failed_an_idle_queue_is_opened_again(self) -> None:
+        """Nobody is delivering, so nobody but the client has seen it fail."""
+        hop = self.hop()
+        gateway = self.queued(hop)
+        queue: Any = gateway.configuration.instances["outbound"]
+        store = queue.queue.store
+        store._writer._break(OSError("fsync"))
+        self.assertEqual(self.submit("one")[-1][:3], b"451")
+        self.expect_clean_log = False
+        self.reactor.settle(10)
+        self.assertEqual(self.submit("two")[-1][:3], b"250")
+        self.reactor.settle(10)
+        self.assertEqual(len(hop.transactions), 1)
+
+
 class AnswerTests(QueueCase):
     def test_an_answer_that_is_lost_may_double_once_and_says_so(self) -> None:
         hop = self.hop(script={Step.DOT: [HANG]})
