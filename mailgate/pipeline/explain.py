@@ -33,7 +33,7 @@ T = TypeVar("T")
 DEFAULT_IP = "192.0.2.1"
 """Nobody's address (RFC 5737): an outsider."""
 DEFAULT_HELO = "client.example"
-DEFAULT_CONTENT = b"Subject: a question\r\n\r\nWhat would become of this?\r\n"
+DEFAULT_CONTENT = b"From: <somebody@client.example>\r\nSubject: a question\r\n\r\nWhat would become of this?\r\n"
 
 
 def tls_facts() -> TlsFacts:

@@ -1,4 +1,5 @@
-"""What a client hears before its first message, dry: `refuse_clients`, and what checks say of connection, TLS and login.
+"""What a client hears before its first message, dry: `refuse_clients`, what checks say of connection, TLS and login, and whether
+it must have logged in.
 
 What a dry run does not know is left out: early talk, and limits, which are a matter of what else comes. The session is the one
 that the question gives, so its TLS and its login are judged at once, in the order in which they would come.
@@ -36,6 +37,9 @@ async def receive(listener: Any, session: Session, root: Node, may_ask: frozense
             await checks.ask("tls", session)
         if session.auth_user:
             await checks.ask("auth", session)
+        elif getattr(listener, "login_required", False):
+            where = listener.span_of("auth_required") or listener.span
+            raise MailError(Reply(530, "5.7.0", listener.auth_required_message), "auth_required", place(where))
     except MailError as refusal:
         return refusal
     except Exception as error:

@@ -218,7 +218,7 @@ class RouteTest(Module):
             self.auth,
             self.tls,
             str(self.listener) if self.listener else "",
-            (fields or "Subject: test\r\n").encode() + b"\r\n",
+            (fields or "From: <test@example.com>\r\nSubject: test\r\n").encode() + b"\r\n",
         )
         given: dict[int, dict[str | None, tuple[str, ...]]] = {}
         for table, key, values in self.given:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from base64 import b64encode
 from pathlib import Path
 
+from mailgate.registry import build
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.network import adapters_for
 from mailgate.testing.nexthop import NextHop
@@ -21,6 +23,7 @@ class EtcCase(SimulatedCase):
     def load(self, name: str) -> None:
         """Start the gateway with a file of etc/; only its directories are others."""
         shutil.copy(ETC / "recipients", self.directory)
+        shutil.copy(ETC / "users", self.directory)
         text = (ETC / name).read_text().replace("/var/lib/mailgate", self.directory).replace("/run/mailgate", self.directory)
         self.running = WholeGateway(text, adapters_for(self.reactor), self.directory)
         self.reactor.run(self.running.start())
@@ -114,3 +117,18 @@ class FilterHopTests(EtcCase):
     def test_what_the_mta_behind_says_is_what_the_one_in_front_hears(self) -> None:
         self.load("filter-hop.conf")
         self.assertEqual(self.send(b"ann@example.org", "tcp://127.0.0.1:10024")[:1], b"4")
+
+
+class QueueTests(EtcCase):
+    def test_submission_conf(self) -> None:
+        self.reactor.hosts.update({"smart1.example.net": "10.0.0.40", "smart2.example.net": "10.0.0.41"})
+        self.load("submission.conf")
+        client = self.client("tcp://192.0.2.1:587")
+        self.assertEqual(self.ask(client, b"MAIL FROM:<ann@example.org>")[:9], b"530 5.7.0")
+        login = b"AUTH PLAIN " + b64encode(b"\0ann\0secret")
+        self.assertEqual(self.ask(client, login)[:3], b"538", "a password goes over TLS only")
+        self.reactor.run(client.quit())
+
+    def test_direct_conf(self) -> None:
+        """Names are asked for on a real network only: here it is loaded."""
+        self.assertEqual([str(one) for one in build(str(ETC / "direct.conf")).diagnostics], [])
