@@ -188,9 +188,6 @@ class Connection(Conduit):
                 return
             send(self.transport, output)
             progressed = True
-        self._settle(progressed)
-
-    def _settle(self, progressed: bool) -> None:
         dialogue = self._dialogue
         if dialogue is None or self._state is not State.OPEN:
             return
@@ -202,8 +199,9 @@ class Connection(Conduit):
             settings = sessions.settings
             deadline = sessions.reactor.seconds() + settings.read_timeout
             if dialogue.content_since >= 0:
-                allowed = max(settings.data_timeout, dialogue.content_size / MINIMUM_RATE)
-                deadline = min(deadline, dialogue.content_since + allowed)
+                allowed = dialogue.content_since + max(settings.data_timeout, dialogue.content_size / MINIMUM_RATE)
+                if allowed < deadline:
+                    deadline = allowed
             if self._timer is None or deadline < self._expiry or settings.session_timeout:
                 self._set_deadline(deadline)
             else:  # nearly always
@@ -228,7 +226,7 @@ class Connection(Conduit):
     def _release(self) -> None:
         self._say_held_back()
         self._state = State.OPEN
-        self._settle(True)
+        self.settled(b"", True)
         self._take_kept()
 
     def _say_held_back(self) -> None:

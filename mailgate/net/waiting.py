@@ -107,7 +107,7 @@ class _Task(Wait[T]):
         self._error = None
         self._coroutine = coroutine
         self._waits_for = waits_for
-        if isinstance(waits_for, Wait):
+        if waits_for.__class__ in _WAITS or isinstance(waits_for, Wait):
             waits_for._notify = self._go_on  # it is not done: it would not have been yielded
         else:
             waits_for.addBoth(self._go_on)
@@ -115,7 +115,7 @@ class _Task(Wait[T]):
     def _go_on(self, result: Any = None) -> None:
         """What the coroutine waits for has come. It takes the result itself; a Deferred's failure it is given."""
         try:
-            if isinstance(result, Failure):
+            if result is not None and isinstance(result, Failure):
                 waits_for = result.throwExceptionIntoGenerator(self._coroutine)
             else:
                 waits_for = self._coroutine.send(None)
@@ -129,7 +129,7 @@ class _Task(Wait[T]):
                 _log.failure("a cancelled coroutine failed")
         else:
             self._waits_for = waits_for
-            if isinstance(waits_for, Wait):
+            if waits_for.__class__ in _WAITS or isinstance(waits_for, Wait):
                 waits_for._notify = self._go_on
             else:
                 waits_for.addBoth(self._go_on)
@@ -141,6 +141,10 @@ class _Task(Wait[T]):
         self._waits_for.cancel()
         if not self.done:
             self.fail(CancelledError())
+
+
+_WAITS = (Wait, _Task)
+"""What nearly everybody waits for: `isinstance` is a call."""
 
 
 def start(coroutine: Coroutine[Any, Any, T]) -> T | Wait[T]:

@@ -82,6 +82,8 @@ class Connection(Protocol):
         self._deadline = 0.0
         self._asked: Step = Step.GREETING
         self._asked_at = 0.0
+        self.heard_at = 0.0
+        """When everything that was asked last was answered."""
         self._limit = inf
         self.ready_by = inf
         """The time by which it is to be ready for mail."""
@@ -104,16 +106,16 @@ class Connection(Protocol):
             self._answer()
             return waiter
         self._limit = limit
-        self._expect(session.pending[0])
+        self._expect(session.pending[0], self._clock.seconds())
         data = session.output()
         if data:
             send(self.transport, data)
         return waiter
 
-    def _expect(self, step: Step) -> None:
+    def _expect(self, step: Step, now: float) -> None:
         """The next answer is to this step."""
         self._asked = step
-        self._asked_at = now = self._clock.seconds()
+        self._asked_at = now
         deadline = now + self.settings.timeouts.by_step[step]
         if deadline > self._limit:
             deadline = self._limit
@@ -141,11 +143,13 @@ class Connection(Protocol):
             return
         if session.pending:
             if answers and self._waiter is not None and session.pending[0] is not Step.DOT:
-                self._note_time()
-                self._expect(session.pending[0])
+                now = self._clock.seconds()
+                self.timings.append((self._asked, now - self._asked_at))
+                self._expect(session.pending[0], now)
             self.flush()
         elif self._waiter is not None:
-            self._note_time()
+            self.heard_at = now = self._clock.seconds()
+            self.timings.append((self._asked, now - self._asked_at))
             then, self._then = self._then, None
             limit = None if then is None else then(self._answers)
             if limit is None:
@@ -153,16 +157,13 @@ class Connection(Protocol):
             else:
                 self._answers = []
                 self._limit = limit
-                self._expect(session.pending[0])
+                self._expect(session.pending[0], now)
                 self.flush()
-
-    def _note_time(self) -> None:
-        self.timings.append((self._asked, self._clock.seconds() - self._asked_at))
 
     def facts(self) -> ConnectionFacts:
         """For the record of an attempt, with the timings since the last one."""
         timings = tuple(self.timings)
-        self.timings.clear()
+        self.timings = []
         return ConnectionFacts(self.local, self.remote, self.session.hostname, self.reused, self.tls, self.tls_error, timings)
 
     def _unasked(self, answer: Answer) -> None:

@@ -46,6 +46,7 @@ from mailgate.outbound.parameters import (
     wire_address,
 )
 from mailgate.outbound.race import NoneLeft
+from mailgate.smtp.address import Address
 from mailgate.smtp.client import Answer, ClientSession, CommandError, Step
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, BodyType
 from mailgate.smtp.reply import MailError, PermanentError, Reply
@@ -106,11 +107,10 @@ class Delivery:
         """See `IDelivery`."""
         if self._final is not None:
             return self._final
-        clock = self._hops.clock
-        self._attempts.begin(clock.seconds())
+        self._attempts.begin(self._hops.clock.seconds())
         try:
             connection = self._connection
-            if connection is None or self._replay or connection.trouble is not None or self._utf8_is_missing(recipient):
+            if connection is None or self._replay or connection.trouble is not None or self._utf8_is_missing(recipient.address):
                 reply = await self._say_envelope(recipient)
             else:
                 reply = await self._say_recipient(connection, recipient)
@@ -126,7 +126,7 @@ class Delivery:
             self._accepted.append(recipient)
         connection = self._connection
         if connection is not None and connection.trouble is None:
-            connection.arm(clock.seconds() + self._hops.settings.hold_timeout, self._give_back)
+            connection.arm(connection.heard_at + self._hops.settings.hold_timeout, self._give_back)
         return reply
 
     def withdraw(self, recipients: Sequence[Recipient]) -> None:
@@ -211,7 +211,7 @@ class Delivery:
         session = connection.session
         self._connection = connection
         if connection.reused:
-            connection.timings.clear()
+            connection.timings = []
         sender = self._envelope.sender
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
@@ -313,9 +313,9 @@ class Delivery:
             self._give_back()
             raise Moved
 
-    def _utf8_is_missing(self, recipient: Recipient) -> bool:
-        address = recipient.address
-        return not (address.local_part.isascii() and address.domain.isascii()) and not self._needs.utf8 and needs_utf8(address)
+    def _utf8_is_missing(self, address: Address) -> bool:
+        """Whether MAIL would have to say SMTPUTF8 for this one, and did not."""
+        return not (address.local_part + address.domain).isascii() and not self._needs.utf8 and needs_utf8(address)
 
     # The content
 

@@ -123,7 +123,7 @@ def is_relayed(given: MailParameters, recipients: Sequence[Recipient], offered: 
         return False
     if given is not NO_MAIL_PARAMETERS and (given.ret is not None or given.envid is not None):
         return True
-    return any(recipient.parameters is not NO_RCPT_PARAMETERS for recipient in recipients)
+    return any([recipient.parameters is not NO_RCPT_PARAMETERS for recipient in recipients])  # noqa: C419  # one call, not one each
 
 
 def rcpt_parameters(given: RcptParameters, offered: Capabilities, *, lmtp: bool) -> tuple[str, ...]:

@@ -129,6 +129,7 @@ class Transaction:
         "_deliveries",
         "_done",
         "_envelope",
+        "_has_copies",
         "_path",
         "_router",
         "_routing",
@@ -153,6 +154,7 @@ class Transaction:
         self._sender_refusal: MailError | None = None
         self._deliveries: dict[tuple[Any, ...], _Delivery] = {}
         self._accepted: list[_Accepted] = []
+        self._has_copies = False
         self._body: Body | None = None
         self._content_error: BaseException | None = None
         self._running: Any = None
@@ -274,6 +276,8 @@ class Transaction:
         self._answers.accepted(plans)
         if len(self._deliveries) > 1 and self._answers.is_taken:
             self._drop_unused()
+        if copies:
+            self._has_copies = True
         self._accepted.append(_Accepted(str(recipient.address), plans, copies))
         self._envelope.recipients.append(recipient)
         return reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
@@ -342,7 +346,7 @@ class Transaction:
         if not self._done:
             self._log_outcome(answers)
             self._done = True
-            if any(one.copies for one in self._accepted):
+            if self._has_copies:
                 self._make_copies(message, answers)
             self._release()
         return answers
@@ -430,7 +434,7 @@ class Transaction:
             if delivery.body_modifiers:
                 message = await self._modified(delivery, message)
             replies = delivery.delivery.send(message)
-            if not isinstance(replies, list):
+            if replies.__class__ is not list:
                 replies = list(await replies)
         except CancelledError:
             raise

@@ -181,9 +181,10 @@ class ClientSession:
     def output(self) -> bytes:
         """Everything to write now, in order; emptied."""
         out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        return data
+        if not out:
+            return b""
+        self._out = []
+        return b"".join(out)
 
     # What the caller says
 
@@ -328,8 +329,7 @@ class ClientSession:
                     return answers
                 continue
             step = pending.popleft()
-            rule = _RULES.get(step)
-            if rule is not None and not rule(self, reply):
+            if step in _RULES and not _RULES[step](self, reply):
                 continue
             answers.append(_answer((step, reply)))
             if step is Step.STARTTLS and reply.code == 220 and not (len(replies) == 1 and parser.is_empty):

@@ -118,9 +118,11 @@ class Dialogue(ABC):
 
     def output(self) -> bytes:
         """Everything to be written now, in order; it is handed out once."""
-        data = b"".join(self._output)
-        self._output.clear()
-        return data
+        output = self._output
+        if not output:
+            return b""
+        self._output = []
+        return b"".join(output)
 
     def close(self, reply: Reply | None = None) -> list[Event]:
         """End the session from outside (drain, timeout), saying ``reply`` if there is one."""
@@ -158,7 +160,8 @@ class Dialogue(ABC):
     # Input
 
     def _run(self) -> list[Event]:
-        while self._position < len(self._buffer) or self._transfer is not None:
+        size = len(self._buffer)  # it only grows in `receive`, and what closes the session empties it
+        while self._position < size or self._transfer is not None:
             if not (self._take_line() if self._transfer is None else self._take_content(self._transfer)):
                 break
             if self._question is not None or self._closed or self._handshaking:
