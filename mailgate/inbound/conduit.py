@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from mailgate.inbound.sessions import LINGER, Sessions
-from mailgate.net.transport import send
+from mailgate.net.transport import end_writing, send
 
 NEVER = float("inf")
 
@@ -166,7 +166,7 @@ class Conduit(ABC):
         if at_once or transport.TLS:
             transport.loseConnection()
         else:
-            transport.loseWriteConnection()
+            end_writing(transport)
 
     def _abort(self) -> None:
         self._reason = self._reason or f"{self._state.value} timeout"

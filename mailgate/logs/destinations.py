@@ -14,6 +14,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 PATIENCE = 0.1
@@ -95,10 +96,10 @@ def _without_waiting(descriptor: int) -> Callable[[bytes], int]:
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            return lambda data: os.write(own, data)
+            return partial(os.write, own)
         except OSError:  # no such file system, or not our pipe
             return lambda data: _write_if_room(descriptor, data)
-    return lambda data: os.write(descriptor, data)
+    return partial(os.write, descriptor)
 
 
 def _write_if_room(descriptor: int, data: bytes) -> int:

@@ -60,9 +60,12 @@ class TextFormat:
         self._suffix = f" component={name}\n" if name else "\n"
 
     def __call__(self, event: dict[str, Any]) -> str:
-        ours = event.get("event_text")
-        text = event_text(event) if ours is None else str(ours)
-        return _cut(f"{self._stamp.of(event['log_time'])}Z {level_of(event)} {text}", self._suffix) if text else ""
+        text = str(event["event_text"]) if "event_text" in event else event_text(event)
+        if not text:
+            return ""
+        line = f"{self._stamp.of(event['log_time'])}Z {level_of(event)} {text}"
+        # Nearly always; a character has at most four octets.
+        return line + self._suffix if len(line) < MAX_LINE // 4 and "\n" not in line else _cut(line, self._suffix)
 
 
 class SyslogFormat:
@@ -144,8 +147,6 @@ def foreign_text(event: dict[str, Any]) -> str:
 
 
 def _cut(text: str, end: str) -> str:
-    if len(text) < MAX_LINE // 4 and "\n" not in text:  # nearly always; a character has at most four octets
-        return text + end
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
         lines = [*lines[:MAX_LINES], f"    {CUT}"]

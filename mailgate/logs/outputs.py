@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailgate.events import Event, EventLog
 from mailgate.logs.destinations import CannotLog, Descriptor, Destination
-from mailgate.logs.lines import Format, TextFormat, level_of
+from mailgate.logs.lines import Format, TextFormat
 
 LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3, "critical": 4}
 
@@ -35,7 +35,7 @@ class Output:
         self._lost = 0
 
     def __call__(self, event: dict[str, Any]) -> None:
-        level = level_of(event)
+        level = event["log_level"].name if "log_level" in event else "info"
         if LEVELS[level] < self._rank:
             return
         lines = self._format(event)

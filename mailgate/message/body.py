@@ -281,19 +281,19 @@ class Body:
 
     def _scan_whole(self, data: bytes) -> None:
         """`_scan` for content that is there in one piece, without copying it."""
-        end = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n") + 2
+        end = 0 if data[:2] == b"\r\n" else data.find(b"\r\n\r\n") + 2
         if end != 1:  # -1 + 2: there is no empty line, all of it is the header section
             self.header_length = end
             self.header = header = data[:end]
             self._header_pieces = None
-            self.has_dots = header.startswith(b".") or b"\r\n." in header
+            self.has_dots = header[:1] == b"." or b"\r\n." in header
             # Looking for one octet is many times faster, and an encoded attachment has no dot at all.
             if data.find(b".", end) >= 0 and data.find(b"\r\n.", end) >= 0:
                 self.has_dots = self.rest_has_dots = True
             if not data.isascii():
                 self.eight_bit = True
                 self.rest_eight_bit = not data[end:].isascii()
-            self.ends_with_newline = data.endswith(b"\r\n")
+            self.ends_with_newline = data[-2:] == b"\r\n"
         else:
             self._scan(data)
             self._finished()

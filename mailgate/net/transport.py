@@ -43,3 +43,19 @@ def send(transport: Any, data: bytes) -> None:
                 return
             data = data[sent:]
     transport.write(data)
+
+
+def end_writing(transport: Any) -> None:
+    """Half of a close, at once where nothing is queued before it. Without TLS: that has an end of its own."""
+    if (
+        isinstance(transport, _SOCKETS)
+        and transport.connected
+        and not transport.disconnecting
+        and not transport._writeDisconnected
+        and not transport._tempDataBuffer
+        and transport.offset == len(transport.dataBuffer)
+    ):
+        transport._writeDisconnected = True  # what the reactor's next turn would do
+        transport._closeWriteConnection()
+    else:
+        transport.loseWriteConnection()

@@ -248,7 +248,11 @@ def match_key(address: Address) -> tuple[str, str]:
 def rule_keys(address: Address) -> tuple[str, str]:
     """(whole address, domain) as rules, tables and expressions compare them: see `match_key`. The null address is "", the bare
     postmaster ``postmaster``."""
-    local_part, domain = match_key(address)
+    local_part = address.local_part
+    if local_part[:1] != '"' and local_part.isascii():  # as `match_key`, without the call
+        local_part, domain = local_part.lower(), domain_key(address.domain)
+    else:
+        local_part, domain = match_key(address)
     return (f"{local_part}@{domain}" if domain else local_part), domain
 
 

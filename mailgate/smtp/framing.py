@@ -79,7 +79,7 @@ class DataFraming:
             if b".\r\n".startswith(head):
                 return b"", start + 3 if len(head) == 3 else start, len(head) == 3
             self._at_start = False
-            if head.startswith(b"."):
+            if head[:1] == b".":
                 start += 1
         dot = buffer.rfind(b"\r\n.", start)
         if dot < 0:
@@ -163,7 +163,7 @@ class ContentFilter:
         if self._pending_cr:
             block = b"\r" + block
             self._pending_cr = False
-        if block.endswith(b"\r") and not last:  # its LF may come with the next block
+        if block[-1:] == b"\r" and not last:  # its LF may come with the next block
             block = block[:-1]
             self._pending_cr = True
         if not block:
@@ -212,7 +212,7 @@ class ContentFilter:
         return b"\r" in lone[:end]
 
     def _check_header(self, block: bytes) -> None:
-        if not self._line and block.startswith(b"\r\n"):
+        if not self._line and block[:2] == b"\r\n":
             self._in_header = False
             return
         end = block.find(b"\r\n\r\n")
@@ -237,13 +237,14 @@ class ContentFilter:
         start = -self._line  # where the current line began, seen from this block
         length = len(block)
         while length - start > limit:
-            line_end = block.rfind(b"\r\n", max(start, 0), start + limit + 2) if start + limit + 2 > 0 else -1
+            reach = start + limit + 2
+            line_end = block.rfind(b"\r\n", start if start > 0 else 0, reach) if reach > 0 else -1
             if line_end < 0:
                 if not self._binary:
                     self._fault(LINE_TOO_LONG)
                 break
             start = line_end + 2
-        line_end = block.rfind(b"\r\n", max(start, 0))
+        line_end = block.rfind(b"\r\n", start if start > 0 else 0)
         self._line = length - (line_end + 2 if line_end >= 0 else start)
 
 

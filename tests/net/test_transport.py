@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
-from mailgate.net.transport import send
+from mailgate.net.transport import end_writing, send
 from mailgate.tls.client import ClientContext
 from mailgate.tls.server import ServerContexts
 from tests.tls.authority import Authority
@@ -25,6 +25,7 @@ class _Reader(Protocol):
         self.received = bytearray()
         self.done: Deferred[bytes] = Deferred()
         self.accepted: Deferred[None] = Deferred()
+        self.lost: Deferred[bytes] = Deferred()
 
     def connectionMade(self) -> None:
         self.transport.pauseProducing()  # until the test lets it read: the writer fills the socket's buffer first
@@ -34,6 +35,9 @@ class _Reader(Protocol):
         self.received += data
         if len(self.received) >= self.expected and not self.done.called:
             self.done.callback(bytes(self.received))
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(bytes(self.received))
 
 
 class SendTests(TestCase):
@@ -122,6 +126,22 @@ class SendTests(TestCase):
         transport, _ = await self._secure_pair(10**9)
         transport.abortConnection()
         send(transport, b"too late")
+
+    async def test_the_end_of_writing_is_there_at_once(self) -> None:
+        transport, reader = await self._pair(3)
+        send(transport, b"bye")
+        end_writing(transport)
+        # without a turn of the event loop
+        self.assertEqual(reader.transport.socket.recv(10), b"bye")
+        self.assertEqual(reader.transport.socket.recv(10), b"")
+
+    async def test_what_is_queued_arrives_before_the_end_of_writing(self) -> None:
+        transport, reader = await self._pair(1)
+        content = b"0123456789abcdef" * (1 << 19)
+        send(transport, content)
+        end_writing(transport)
+        reader.transport.resumeProducing()
+        self.assertEqual(await reader.lost == content, True)
 
     def test_other_transports_get_a_plain_write(self) -> None:
         transport = StringTransport()
