@@ -280,7 +280,7 @@ class CancellingTests(_Names):
     async def test_nothing_is_left_open(self) -> None:
         """Answered, failed, timed out, cancelled by UDP and by TCP: every socket is closed."""
         self.server.script("s.example.org", "A", Action.SILENCE)
-        self.server.script("t.example.org", "A", Action.TRUNCATE)
+        self.server.script("t.example.org", "A", Action.TRUNCATE, Action.SILENCE)
         self.server.delay = 0.0
         transport = Transport([self.server.server], self.reactor, random.Random(1), HASTY)
         open_before = descriptors()
