@@ -36,7 +36,7 @@ UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
         **dict.fromkeys(("table.ldap", "auth.ldap"), ""),
-        **dict.fromkeys(("check.dnsbl", "check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
+        **dict.fromkeys(("check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
         **dict.fromkeys(("check.authorize_sender", "modify.dkim"), ""),
     }.items()
 }

@@ -198,6 +198,12 @@ CODES = {
         bad=_UNTRUSTED + _target("tls dane_require", endpoint="tcp://mx.example.net"),
         good=_TRUSTED + _target("tls dane_require", endpoint="tcp://mx.example.net"),
     ),
+    "E0792": Entry(
+        "a `dnsbl` that can't refuse anybody",
+        "A check of lists names at least one, each by a domain, and their scores together reach `reject_threshold`.",
+        bad=lmtp("check {\n    dnsbl bl.example.org {\n        reject_threshold 2\n    }\n}\ndiscard"),
+        good=lmtp("check {\n    dnsbl bl.example.org bl.example.net {\n        reject_threshold 2\n    }\n}\ndiscard"),
+    ),
     "W0739": Entry(
         "DANE that finds nothing",
         "No resolver is trusted to validate (DNSSEC), so that no TLSA record is ever believed.",
