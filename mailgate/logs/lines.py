@@ -63,7 +63,8 @@ class TextFormat:
         text = str(event["event_text"]) if "event_text" in event else event_text(event)
         if not text:
             return ""
-        line = f"{self._stamp.of(event['log_time'])}Z {level_of(event)} {text}"
+        level = event["log_level"].name if "log_level" in event else "info"  # `level_of`, without the call
+        line = f"{self._stamp.of(event['log_time'])}Z {level} {text}"
         # Nearly always; a character has at most four octets.
         return line + self._suffix if len(line) < MAX_LINE // 4 and "\n" not in line else _cut(line, self._suffix)
 
