@@ -13,6 +13,7 @@ from mailgate.cli.attempt import attempt
 from mailgate.cli.check import check
 from mailgate.cli.config import config
 from mailgate.cli.doc import doc
+from mailgate.cli.dsn import dsn
 from mailgate.cli.explain import explain
 from mailgate.cli.fmt import fmt
 from mailgate.cli.health import health, status
@@ -40,6 +41,7 @@ main.add_command(attempt)
 main.add_command(check)
 main.add_command(config)
 main.add_command(doc)
+main.add_command(dsn)
 main.add_command(explain)
 main.add_command(fmt)
 main.add_command(health)

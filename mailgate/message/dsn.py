@@ -100,7 +100,7 @@ def compose(report: StatusReport) -> bytes:
     kind = _kind(report)
     texts = {**TEXTS, **(report.texts or {})}
     head = [
-        f"From: Mail delivery <{report.from_address or 'postmaster@' + report.hostname}>",
+        f"From: Mail delivery <{_clean(report.from_address) or 'postmaster@' + report.hostname}>",
         f"To: <{_clean(str(report.sender))}>",
         f"Subject: {_clean(texts['subject_' + kind])}",
         f"Date: {formatdate(report.now)}",

@@ -144,6 +144,18 @@ class ReportTests(QueueCase):
         self.assertEqual(of_recipient["Remote-MTA"], f"dns; {hop.endpoint.partition('://')[2].rpartition(':')[0]}")
         self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
 
+    def test_the_words_of_reports(self) -> None:
+        hop = self.hop(script={Step.RCPT: say(b"550 5.1.1 no")})
+        back = self.hop()
+        words = 'from help@gateway.test\n subject failed "Sorry"\n text failed "Ask {hostname} about {message_id}, {this}.\n"\n'
+        self.queued(hop, back, queue=f"    reports {{\n{words}    }}\n")
+        self.submit()
+        self.reactor.settle(HOUR)
+        report = self.report_of(back)
+        self.assertEqual((report["Subject"], report["From"]), ("Sorry", "Mail delivery <help@gateway.test>"))
+        first: Any = next(iter(report.iter_parts()))
+        self.assertRegex(first.get_content(), r"\AAsk gateway\.test about \S+, \{this\}\.")
+
     def test_nobody_is_told_of_a_failed_report(self) -> None:
         hop = self.hop(script={Step.RCPT: say(b"550 5.1.1 no")})
         back = self.hop()

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mailgate.config import values as v
 from mailgate.config.dynamic import Dynamic
 from mailgate.config.dynamic_variables import Stage, outbound
-from mailgate.config.schema import REQUIRED, Directive, Refused
+from mailgate.config.schema import REQUIRED, Block, Directive, Refused
 from mailgate.events import EventLog
 from mailgate.interfaces import Finality, ITarget
 from mailgate.limits.limits import Kind, Scope
@@ -39,6 +39,7 @@ from mailgate.smtp.parameters import BodyType, MailParameters
 from mailgate.smtp.reply import Reply
 
 MAX_RECEIVED = 50
+REPORT_KINDS = ("failed", "delayed", "success")
 _SCHEDULE = outbound(Stage.RECIPIENT)
 
 
@@ -48,6 +49,28 @@ class Bounce(NamedPipeline):
     @property
     def title(self) -> str:
         return "bounce"
+
+
+class ReportsBlock(Block):
+    """The words of reports to senders. In texts {hostname}, {sender}, {message_id} and, of delays, {until} are replaced."""
+
+    from_address = Directive(
+        "from", v.String("ADDRESS"), default="", doc="Who signs them; postmaster at our name by default. They leave as <> anyway."
+    )
+    subject = Directive(
+        "subject",
+        v.Args(v.Choice(*REPORT_KINDS), v.String("TEXT")),
+        repeatable=True,
+        doc="Their subject, by kind: of failures, of delays, of deliveries that somebody asked to hear of.",
+    )
+    text = Directive(
+        "text", v.Args(v.Choice(*REPORT_KINDS), v.String("TEXT")), repeatable=True, doc="What people read first, by kind."
+    )
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """As `message.dsn.compose` takes them."""
+        return {**{f"subject_{kind}": text for kind, text in self.subject}, **dict(self.text)}
 
 
 @implementer(ITarget)
@@ -102,6 +125,8 @@ class QueueTarget(Module):
         block_required=True,
         doc="The pipeline for reports to senders. Without it nobody is told, and what can't be delivered is only logged.",
     )
+
+    reports = Directive("reports", block=ReportsBlock, doc="The words of reports: who signs them, subjects and texts.")
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
@@ -159,7 +184,7 @@ class QueueTarget(Module):
         adapters = self.context.adapters
         assert adapters is not None
         settings = QueueSettings(self.context.name, self.concurrency, self._each(), self._planner(), self._quiet())
-        reporter = Reporter(ReportSettings(self.context.hostname), self._submit if self._router is not None else None, adapters)
+        reporter = Reporter(self.report_settings, self._submit if self._router is not None else None, adapters)
         if self._queue is not None:
             self._queue.adopt(self, settings, self._find, reporter)
             return
@@ -185,6 +210,12 @@ class QueueTarget(Module):
         return found if found is not None and ITarget.providedBy(found) else None
 
     # Settings
+
+    @property
+    def report_settings(self) -> ReportSettings:
+        """The words of this queue's reports."""
+        words = self.reports
+        return ReportSettings(self.context.hostname, words.from_address if words else "", words.texts if words else None)
 
     def _each(self) -> int:
         if self.limits is None:
