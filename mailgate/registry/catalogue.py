@@ -35,9 +35,8 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        **dict.fromkeys(("table.ldap", "auth.ldap"), ""),
         **dict.fromkeys(("check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
-        **dict.fromkeys(("check.authorize_sender", "modify.dkim"), ""),
+        "check.authorize_sender": "",
     }.items()
 }
 """Names of the language that this version does not have."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import trustme
 
+from mailgate.mailauth.dkim_keys import ED25519_SHA256, new_key
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference" / "examples"
 _COMPLETE = re.compile(r"^```mailgate\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -31,6 +33,8 @@ def furnish(directory: Path) -> None:
     (directory / "aliases").write_text("sales@example.org: ann@example.org\n")
     (directory / "people").write_text("ann@example.org:\n")
     (directory / "users").write_text("ann:$2b$04$abcdefghijklmnopqrstuuVXldX8n8m6xjyFvq7BvSHbGcwsl0EJC\n")
+    (directory / "mail2026.pem").write_bytes(new_key(ED25519_SHA256).pem)
+    (directory / "mail2026.pem").chmod(0o600)
     shutil.copy(ROOT / "etc" / "recipients", directory)
 
 

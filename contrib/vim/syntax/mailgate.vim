@@ -30,18 +30,18 @@ syntax keyword mailgateDirective mx_limit name negative negative_cache network n
 syntax keyword mailgateDirective on_error on_fail on_split optional_step oversign_headers port positive
 syntax keyword mailgateDirective private_key probe proto protocol protocols proxy_protocol quiet_hosts quit
 syntax keyword mailgateDirective rcpt rcpt_to read_timeout refuse_clients reject reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval require_tls required reroute reserved_connections resolver
-syntax keyword mailgateDirective responses retry reverse_lookup reverse_lookup_timeout root_ca rset
+syntax keyword mailgateDirective reload_interval reports require_tls required reroute reserved_connections
+syntax keyword mailgateDirective resolver responses retry reverse_lookup reverse_lookup_timeout root_ca rset
 syntax keyword mailgateDirective runtime_dir schemes scope score sender servers session_timeout
 syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
 syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner source source_in source_ip
 syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
-syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains submission_timeout target
-syntax keyword mailgateDirective targets tarpit tempfail timeout timeouts tls tls_capture_peer_cert
-syntax keyword mailgateDirective tls_ciphers tls_client tls_client_cert tls_default_ca tls_protocols tls_sni
-syntax keyword mailgateDirective tls_start tls_verify_host tls_verify_name token total trust trusted urls user
-syntax keyword mailgateDirective user_attribute users verify verify_failure weight xclient xclient_required
-syntax keyword mailgateDirective xforward
+syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains subject submission_timeout
+syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
+syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
+syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
+syntax keyword mailgateDirective trust trusted urls user user_attribute users verify verify_failure weight
+syntax keyword mailgateDirective xclient xclient_required xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.static chain check.dnsbl
 syntax keyword mailgateModule check.matching_helo check.require_auth check.require_mx
 syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.verify_recipient checks dkim
@@ -56,13 +56,14 @@ syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKI
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2
 syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear client_ip cram-md5
-syntax keyword mailgateValue dane_fallback_require_verify dane_require defer disabled encrypted error false
-syntax keyword mailgateValue fingerprint forward happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only
-syntax keyword mailgateValue ipv6_then_ipv4 json least_busy next no none normalize oauthbearer off on one
-syntax keyword mailgateValue operate optional optional_verify ordered plain random relaxed/relaxed
-syntax keyword mailgateValue relaxed/simple require require_verify round_robin scram-sha-256 self_signed
-syntax keyword mailgateValue sender_domain sha256-crypt sha512-crypt simple/relaxed simple/simple sqlite
-syntax keyword mailgateValue stderr stdout strip sub subject syslog true v1 v2 view warn xoauth2 yes yescrypt
+syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
+syntax keyword mailgateValue failed false fingerprint forward happy_eyeballs ignore info ipv4_only
+syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no none normalize
+syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain random
+syntax keyword mailgateValue relaxed/relaxed relaxed/simple require require_verify round_robin scram-sha-256
+syntax keyword mailgateValue self_signed sender_domain sha256-crypt sha512-crypt simple/relaxed simple/simple
+syntax keyword mailgateValue sqlite stderr stdout strip sub success syslog true v1 v2 view warn xoauth2 yes
+syntax keyword mailgateValue yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 

@@ -7,6 +7,7 @@ from mailgate.config.codes.entry import Entry, lmtp
 _NEXT = "deliver_to &next"
 _WEIGHTED = "target.smtp next {{\n    endpoint tcp://10.0.0.1:25 {{\n        weight 2\n    }}\n    balance {}\n}}\n"
 
+_SIGNED = "modify {{\n    dkim example.org mail2026 {{\n        key {}\n    }}\n}}\n"
 _UNTRUSTED = "resolver {\n    servers 192.0.2.53\n}\n"
 _TRUSTED = "resolver {\n    servers 127.0.0.1\n}\n"
 
@@ -254,6 +255,18 @@ CODES = {
         "An empty block limits nothing, which is not what its author meant.",
         bad=lmtp("limits {\n}\ndiscard"),
         good=lmtp("limits {\n    all concurrency 50\n}\ndiscard"),
+    ),
+    "E0793": Entry(
+        "a DKIM signature that can't be made",
+        "The domain, the selector or a field is no such thing, or the key can't be read or used: it is RSA of 1024 bits or more,"
+        " or Ed25519, in PEM form and without a password. `openssl genpkey` makes one.",
+        bad=lmtp(_SIGNED.format("./text") + "discard"),
+        good=lmtp(_SIGNED.format("./key.pem") + "discard"),
+        files={
+            "text": "no key\n",
+            "key.pem": "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIOXV3SzrzWCzMT0zyW2QV2DmH9NKSpbPXCv4AtM/Ht5V\n"
+            "-----END PRIVATE KEY-----\n",
+        },
     ),
     "E0799": Entry(
         "a module failed to read its configuration",

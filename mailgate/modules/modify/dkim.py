@@ -1,0 +1,206 @@
+"""`modify.dkim`: sign what goes out in the name of a domain (RFC 6376, RFC 8463).
+
+Messages are signed whose From is of the domain, of one that the `domains` table has, or, with `subdomains`, of one below; others
+pass unsigned, so that several lines stand side by side. Two lines for one domain, say with RSA and Ed25519, are two signatures. A
+message that should be signed and can't be is refused: for good if it has several From fields, else 451. It never goes out
+unsigned because something broke.
+
+The body is hashed piece by piece, where a spooled one is read in threads anyway. RSA costs more than a millisecond, so that it is
+done in a thread, with the hashing if the body is in memory; Ed25519 over a short message is not worth a thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mailgate.config import values as v
+from mailgate.config.diagnostics import Report
+from mailgate.config.schema import REQUIRED, Argument, Directive
+from mailgate.dns.resolver import parse_name
+from mailgate.mailauth.canonical import Form
+from mailgate.mailauth.dkim import OVERSIGNED, SIGNED, Signer, Signing, SigningSettings
+from mailgate.mailauth.dkim_keys import RSA_SHA256, BadKey, PrivateKey, load_private_key
+from mailgate.message.header import Header
+from mailgate.message.message import Message
+from mailgate.net.waiting import begin
+from mailgate.pipeline.lookup import look_up
+from mailgate.pipeline.modifiers import Modifier
+from mailgate.pipeline.router import place
+from mailgate.smtp.address import domain_key
+from mailgate.smtp.reply import MailError, Reply, TemporaryError
+from mailgate.tls.advice import advise_keys
+
+SEVERAL_FROM = Reply(554, "5.6.0", "The message has more than one From field")
+PIECE = 1 << 18
+"""Octets that are hashed in one go on the reactor thread: about a millisecond."""
+SMALL = 1 << 16
+"""Up to here hashing is not worth a thread."""
+
+_FORMS = tuple(f"{header.value}/{body.value}" for header in reversed(Form) for body in reversed(Form))
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_COMMENT = re.compile(r"\((?:[^()\\]|\\.)*\)", re.DOTALL)
+_DOMAIN = re.compile(r"@\s*([^\s<>,;:@]+)")
+_MOST_NESTED = 10
+_FIELD_NAME = re.compile(r"[!-9;-~]+\Z")
+
+
+class Dkim(Modifier):
+    """Signs messages whose From is of a domain, with the key that others find under a selector of it."""
+
+    name = "modify.dkim"
+
+    domain = Argument("DOMAIN", v.String("DOMAIN"), doc="Whose signature it is; From must be of it.", origin="maddy")
+    selector = Argument("SELECTOR", v.String("SELECTOR"), doc="Which of its keys: the first label of the record.", origin="maddy")
+    key = Directive(
+        "key",
+        v.Path(),
+        default=REQUIRED,
+        doc="The private key, RSA or Ed25519, in PEM form; `openssl genpkey` makes one.",
+    )
+    domains = Directive(
+        "domains",
+        v.ModuleLine("table"),
+        doc="More domains with this selector and key: From of one that the table has is signed in its own name, or in that of the"
+        " table's value.",
+    )
+    subdomains = Directive(
+        "subdomains", v.Boolean(), default=False, doc="Sign for names below the domain too, in its name.", origin="maddy"
+    )
+    canonicalization = Directive(
+        "canonicalization",
+        v.Choice(*_FORMS),
+        default="relaxed/relaxed",
+        doc="What may happen to header and body on the way: `relaxed` bears other white space.",
+        origin="maddy",
+    )
+    oversign_headers = Directive(
+        "oversign_headers",
+        v.Strings("FIELD"),
+        default=OVERSIGNED,
+        doc="Fields that are signed so that nobody can add another one; From is always one of them.",
+        origin="maddy",
+    )
+    sign_headers = Directive(
+        "sign_headers", v.Strings("FIELD"), default=SIGNED, doc="Fields that are signed where they are.", origin="maddy"
+    )
+    expire = Directive(
+        "expire",
+        v.Duration(),
+        default=14 * 86400.0,
+        doc="How long a signature counts, so that it can't be replayed for ever; longer than two queues keep mail. 0: always.",
+        origin="maddy",
+    )
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        header, _, body = self.canonicalization.partition("/")
+        oversigned = self.oversign_headers
+        if "from" not in map(str.lower, oversigned):
+            oversigned = ("From", *oversigned)
+        once = {name.lower() for name in oversigned}
+        signed = tuple(name for name in self.sign_headers if name.lower() not in once)
+        self._settings = SigningSettings(Form(header), Form(body), signed, oversigned, int(self.expire))
+        self._key: PrivateKey | None = None
+        self._d = _ascii(self.domain)
+        self._domain_key = domain_key(self.domain)
+
+    def configure(self, report: Report) -> None:
+        if not self._d or "." not in self._d:
+            report.error(self.span, f"`{self.domain}` is no domain that can sign", code="E0793")
+        if not _ascii(self.selector):
+            report.error(self.span, f"`{self.selector}` is no selector", code="E0793")
+        for name, listed in (("oversign_headers", self.oversign_headers), ("sign_headers", self.sign_headers)):
+            for field in listed:
+                if not _FIELD_NAME.match(field) or field.lower() == "dkim-signature":
+                    report.error(self.span_of(name), f"`{field}` is no field that can be signed", code="E0793")
+        place_of_key = self.span_of("key")
+        try:
+            with open(self.key, "rb") as file:
+                self._key = load_private_key(file.read(1 << 16))
+        except OSError as error:
+            report.error(place_of_key, f"the key in `{self.key}` can't be read: {error.strerror}", code="E0793")
+        except BadKey as error:
+            report.error(place_of_key, f"the key in `{self.key}` can't be used: {error}", code="E0793")
+        else:
+            advise_keys((self.key,), place_of_key, report)
+
+    def body(self, message: Message) -> Any:
+        return begin(self._body(message))
+
+    async def _body(self, message: Message) -> Message:
+        fields = Header(message.header).values("from")
+        domain = await self._signing(domains_of(fields))
+        if not domain:
+            return message
+        if len(fields) > 1:
+            raise MailError(SEVERAL_FROM, f"a signature of {domain}", place(self.span))
+        assert self._key is not None  # configure has seen to it
+        return message.with_header(await self._sign(Signer(domain, self.selector.lower(), self._key), message) + message.header)
+
+    async def _signing(self, domains: Sequence[str]) -> str:
+        """In whose name a message is signed that is from these; "" if in nobody's. :raises MailError: the table can't answer."""
+        for domain in domains:
+            if domain == self._domain_key or (self.subdomains and domain.endswith(f".{self._domain_key}")):
+                return self._d
+            values = await look_up(self.domains, domain) if self.domains is not None else ()
+            if values:
+                name = _ascii(values[0] or domain)
+                if not name:
+                    reason = f"the table of domains has {values[0]!r} for {domain}, which is no domain"
+                    raise TemporaryError("Bad entry for this domain", enhanced="4.3.5", reason=reason, where=place(self.span))
+                return name
+        return ""
+
+    async def _sign(self, signer: Signer, message: Message) -> bytes:
+        adapters = self.context.adapters
+        assert adapters is not None
+        now = adapters.wall_time()
+        signing = Signing(message.header, self._settings)
+        is_slow = signer.key.algorithm == RSA_SHA256
+        if message.body.data is not None:
+            if is_slow or message.size > SMALL:
+                whole: bytes = await adapters.run_in_thread(_hash_and_sign, signer, signing, message, now)
+                return whole
+            return _hash_and_sign(signer, signing, message, now)
+        offset = len(message.header) + 2
+        while offset < message.size:
+            piece = message.read(offset, PIECE)
+            piece = piece if isinstance(piece, bytes) else await piece
+            signing.update(piece)
+            offset += len(piece)
+        unsigned = signing.unsigned(signer, now)
+        if not is_slow:
+            return signer.sign(unsigned)
+        field: bytes = await adapters.run_in_thread(signer.sign, unsigned)
+        return field
+
+
+def _hash_and_sign(signer: Signer, signing: Signing, message: Message, now: float) -> bytes:
+    """Of a body in memory."""
+    for offset in range(len(message.header) + 2, message.size, PIECE):
+        piece = message.read(offset, PIECE)
+        assert isinstance(piece, bytes)
+        signing.update(piece)
+    return signer.sign(signing.unsigned(signer, now))
+
+
+def domains_of(fields: Sequence[bytes]) -> list[str]:
+    """The domains of all addresses in From fields, in the form of rules. Whatever looks like an address outside of quotes and
+    comments is one: a message is rather signed once too often than left unsigned for a field that is oddly written."""
+    found: dict[str, None] = {}
+    for field in fields:
+        text = _QUOTED.sub("", field.decode("utf-8", "replace"))
+        for _ in range(_MOST_NESTED):
+            text, number = _COMMENT.subn("", text)
+            if not number:
+                break
+        found.update((domain_key(domain), None) for domain in _DOMAIN.findall(text))
+    return list(found)
+
+
+def _ascii(name: str) -> str:
+    """A domain as it stands in a signature: A-labels, lower case; "" if it can't be one."""
+    parsed = parse_name(name.rstrip("."))
+    return parsed.to_text(omit_final_dot=True).lower() if parsed is not None else ""
