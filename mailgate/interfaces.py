@@ -105,7 +105,7 @@ class ICertificateSource(Interface):
 
     def certificate(name: str) -> Any:
         """The certificate for a server name in lower case, or for ``*.example.org``: maybe awaitable tuple of two byte strings
-        in PEM form, the certificate with its intermediates and the key, or None if there is none. The answer is kept for a minute.
+        in PEM form, the certificate with its intermediates and the key, or None if there is none. It is kept for a minute.
 
         :raises Exception: (or fails) when it can't be said: the handshake ends, another certificate is not shown.
         """

@@ -40,7 +40,6 @@ class LimitValue(v.Value):
             wait = _WAIT.parse_element(line)
         return Line(self._scope, kind, count, period, wait, prefixes)
 
-
     def show(self, value: Any) -> str:
         words = [*(str(length) for length in value.prefixes if length), value.kind.value, str(value.count)]
         if value.kind is Kind.RATE:

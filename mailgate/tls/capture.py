@@ -15,8 +15,8 @@ from mailgate.tls.verification import Verdict
 
 @dataclass(frozen=True, slots=True)
 class CapturedPeer:
-    """The certificates of the peer (DER), leaf first: to the anchor where a path was found, else as sent. ``subjects`` as RFC 4514
-    writes them; the fingerprints are SHA-256 over the leaf and over its SubjectPublicKeyInfo, in hexadecimal digits."""
+    """The certificates of the peer (DER), leaf first: to the anchor where a path was found, else as sent. ``subjects`` as
+    RFC 4514 writes them; the fingerprints are SHA-256 over the leaf and over its SubjectPublicKeyInfo, in hexadecimal digits."""
 
     chain: tuple[bytes, ...]
     subjects: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""Servers that we ask: bounded, cached, each behind a breaker."""
