@@ -93,7 +93,7 @@ class EffectiveTests(ConfigCase):
         for path in reference_files(self.directory / "reference"):
             result = CliRunner().invoke(main, ["config", "effective", "-c", str(path)])
             self.assertEqual(result.exit_code, 0, result.output)
-            self.assertNotRegex(result.output, r" at 0x|\bNone\b|\(\)|object")
+            self.assertNotRegex(result.output, r" at 0x|\bNone\b|\(\)|\bobject\b")
 
     def test_errors(self) -> None:
         self.assertEqual(self.effective("hostnam a\n").exit_code, 1)
