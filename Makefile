@@ -1,5 +1,6 @@
 # make run    the demo in the foreground: ESMTP on 127.0.0.1:2525, LMTP on 127.0.0.1:2524
 # make test   linters, types, then every test; tests that need a server which is not installed are skipped (not with CI=true)
+# make proofs  floods, overload, pools that are killed, crashes of the queue: minutes each, on a machine with nothing else to do
 # make docs   docs/reference, the manual pages and the words of contrib/vim and contrib/vscode, from the declarations
 # make bench  throughput beside Postfix, into docs/performance.md (Linux, root, Debian's postfix)
 # Everything lives in .venv; PYTHON=… chooses another interpreter (3.11 or newer).
@@ -9,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: run test lint fast slow docs bench clean
+.PHONY: run test lint fast slow proofs docs bench clean
 
 run: $(READY)
 	@echo 'Try in another terminal:'
@@ -25,10 +26,13 @@ lint: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not proof'
 
 slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 900
+
+proofs: $(READY)
+	$(BIN)/python -m pytest -m proof --timeout 900
 
 docs: $(READY)
 	$(BIN)/python -m contrib.reference

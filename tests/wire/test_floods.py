@@ -26,7 +26,7 @@ from tests.support.invariants import check_log, open_descriptors
 from tests.support.ports import free_ports
 from tests.support.process import GatewayProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.proof
 
 PROMPT = 0.2
 """How soon a client must be answered, whatever others do."""

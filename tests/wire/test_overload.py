@@ -23,7 +23,7 @@ from tests.support.invariants import check_log
 from tests.support.ports import free_ports
 from tests.support.process import GatewayProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.proof
 
 CONFIG = """\
 hostname gateway.test

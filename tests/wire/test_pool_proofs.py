@@ -252,12 +252,12 @@ class IdleCloseProof(SynchronousTestCase):
         for seed in range(3):
             self.closes(600, seed)
 
-    @pytest.mark.slow
+    @pytest.mark.proof
     def test_a_hundred_thousand_messages(self) -> None:
         print(self.closes(100_002, 7), "(simulated)")
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 class IdleCloseOverSocketsProof(TestCase):
     timeout = 300
 
@@ -269,7 +269,7 @@ class IdleCloseOverSocketsProof(TestCase):
         print(proof.check(self), "(sockets)")
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 class KilledUnderLoad(TestCase):
     """A gateway process of its own, four next hops on sockets, clients at a steady rate; two of the four are killed."""
 

@@ -25,7 +25,7 @@ from tests.support.crashing import ForkedGateway, Tracer, needs_strace, rows_lef
 from tests.support.ledger import message, token_of
 from tests.support.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 
 SMALL = b"Hello.\r\n"
 LARGE = (b"x" * 998 + b"\r\n") * 1500
