@@ -109,7 +109,7 @@ class SmtpSink:
     def wait_for(self, count: int, deadline: float = DEADLINE) -> list[bytes]:
         """The messages, as soon as there are so many."""
         end = time.monotonic() + deadline
-        while len(list(self._mails.iterdir())) < count and time.monotonic() < end:
+        while sum(path.stat().st_size > 0 for path in self._mails.iterdir()) < count and time.monotonic() < end:
             time.sleep(0.02)
         return self.messages
 
