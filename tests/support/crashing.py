@@ -30,7 +30,7 @@ from twisted.python.threadpool import ThreadPool
 
 from mailgate.adapters import Adapters
 from mailgate.net.waiting import spawn
-from mailgate.queue import engine
+from mailgate.queue import recorder
 from mailgate.testing.gateway import WholeGateway
 from tests.support.servers import missing
 
@@ -124,7 +124,7 @@ def _be_a_gateway(text: str, directory: str, ready: int, log: Path) -> None:
         gc.freeze()  # what is the parent's is not taken down here
         for observer in list(globalLogPublisher._observers):
             globalLogPublisher.removeObserver(observer)
-        engine.STORE_RETRY = 0.2
+        recorder.STORE_RETRY = 0.2
         reactor: Any = EPollReactor()
         pool = ThreadPool(1, 1)
         pool.start()

@@ -372,8 +372,8 @@ class CopyTests(SimulatedCase):
         self.assertIn(b"X-Token: taken\r\n", transaction.content)
         self.assertEqual(transaction.paths, [b"b@y.test", b"c@y.test"])
         queue: Any = gateway.configuration.instances["copies"]
-        queue.queue._paused = "a test says so"
+        queue.queue.recorder.paused = "a test says so"
         self.assertEqual(self.deliver(client, b"b@y.test")[-1][:3], b"250")
         self.reactor.settle(1)
         self.assertEqual(len(gateway.logged("copy.failed")), 1)
-        queue.queue._paused = ""
+        queue.queue.recorder.paused = ""

@@ -26,13 +26,14 @@ from mailgate.pipeline.compile import NamedPipeline
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
-from mailgate.queue.engine import Queue, QueueSettings
+from mailgate.queue.engine import Queue
 from mailgate.queue.entry import Entry, Waiting
 from mailgate.queue.offline import files_of
 from mailgate.queue.reports import Reporter, ReportSettings
 from mailgate.queue.schedule import EXPIRE, NOTIFY, RETRY, Plan
 from mailgate.queue.shelves import Shelves
 from mailgate.queue.sqlite import SqliteStore
+from mailgate.queue.verdicts import QueueSettings
 from mailgate.registry import Module, ModuleContext, Report
 from mailgate.smtp.address import NULL_ADDRESS, Address
 from mailgate.smtp.parameters import BodyType, MailParameters
