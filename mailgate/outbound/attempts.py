@@ -1,8 +1,9 @@
 """Which endpoint a delivery is with, and what became of the others: the bookkeeping of one message's attempts.
 
 One client command tries each endpoint once, in the order of the target's balance, within ``total``. What is kept over its
-failures is the most informative answer: what a next hop said about the message counts for more than trouble with connecting. Each
-failure is one line of the log.
+failures is the most informative answer: what a next hop said about the message counts for more than trouble with connecting. A
+message that an endpoint can't take (too small a SIZE, no REQUIRETLS, and the like) is refused for good only when every endpoint
+was asked and none can: while one of them is down, or answers 4yz, trying again may help. Each failure is one line of the log.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from mailgate.outbound.record import AttemptRecord, ConnectionFacts, log_attempt
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
+
+_NOT_AUTHENTICATED = frozenset({Kind.TLS, Kind.NO_TLS, Kind.DANE})
+"""What makes an endpoint impossible for a message with REQUIRETLS: where all are, it is refused for good (RFC 8689 4.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Attempts:
         "_envelope",
         "_failure",
         "_hops",
+        "_impossible",
         "_patience",
         "_recipients",
         "_selection",
@@ -94,6 +99,8 @@ class Attempts:
         self._selection: Selection | None = None
         self._answer: Reply | None = None
         self._failure: Reply | None = None
+        self._impossible: Reply | None = None
+        """Why an endpoint can't take this message, whatever its state."""
         self._telling = 0
         """How much that says: 5 or 4 for a host's answer of that class, 0 for trouble with the network."""
         self.endpoint = ""
@@ -105,7 +112,7 @@ class Attempts:
         self._started = now
         self.deadline = now + self._total
         self.patience = now + self._patience
-        self._selection = self._answer = self._failure = None
+        self._selection = self._answer = self._failure = self._impossible = None
 
     def take(self, recipients: Sequence[Recipient]) -> Connection | None:
         """An idle connection of the first endpoint, when nothing went wrong yet: no search, no waiting."""
@@ -188,19 +195,29 @@ class Attempts:
         selection.tried.add(endpoint)
         selection.failed(endpoint, None)
 
+    def unsuitable(self, connection: Connection, reply: Reply) -> None:
+        """It does not offer what the message needs, which says nothing against its health; another one is asked (RFC 8689 4.2.1
+        wants that for REQUIRETLS)."""
+        endpoint = connection.link.endpoint
+        self._impossible = reply
+        self.record(endpoint, Step.MAIL, connection.facts(), error=str(reply))
+        selection = self._select()
+        selection.tried.add(endpoint)
+        selection.failed(endpoint, None)
+
     @property
     def expired(self) -> bool:
         return bool(self._hops.clock.seconds() >= self.deadline)
 
     def refusal(self, failure: Reply | None = None) -> Reply:
-        """What the client hears when nobody is left: the best answer, else the failure that says most, the last of several."""
-        return self._answer or self._tls_refusal() or self._failure or failure or Kind.CONNECT.reply
-
-    def _tls_refusal(self) -> Reply | None:
-        """RFC 8689 4.2.1: a message that must be protected, and can't be, is not for trying again."""
-        if self._envelope.parameters.requiretls and self._failure in (Kind.TLS.reply, Kind.NO_TLS.reply, Kind.DANE.reply):
-            return Reply(550, "5.7.10", "No next hop could be authenticated over TLS, as REQUIRETLS demands")
-        return None
+        """What the client hears when nobody is left: the best answer, else the failure that says most, the last of several; that
+        it is impossible, if that holds everywhere."""
+        if self._answer is not None:
+            return self._answer
+        temporary = self._failure or failure
+        if temporary is None and self._impossible is not None and self._select().is_exhausted:
+            return self._impossible
+        return temporary or Kind.CONNECT.reply
 
     def _select(self) -> Selection:
         if self._selection is None:
@@ -211,7 +228,11 @@ class Attempts:
     def record_failure(self, endpoint: Endpoint, failure: AttemptFailed) -> None:
         answer = failure.answer
         telling = 0 if answer is None else answer.code // 100
-        if self._failure is None or telling >= self._telling:
+        if self._envelope.parameters.requiretls and failure.kind in _NOT_AUTHENTICATED:
+            self._impossible = Kind.UNPROTECTED.reply
+            if endpoint.link is not endpoint.requiretls_link:
+                failure.kind = Kind.UNPROTECTED  # it is well for messages that ask for less
+        elif self._failure is None or telling >= self._telling:
             self._telling = telling
             self._failure = reply = failure.kind.reply
             if answer is not None and failure.kind is not Kind.NO_TLS and self._hops.settings.quotes_failures:

@@ -133,8 +133,13 @@ class Selection:
             return None
         return min((e for e in taking_part if e not in self.tried), key=lambda e: e.circuit.due, default=None)
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Each that takes part was tried: none was left out because it is down."""
+        return all(endpoint in self.tried for endpoint in self._endpoints if not endpoint.circuit.drained)
+
     def failed(self, endpoint: Endpoint, kind: Kind | None) -> None:
-        """An endpoint that was tried is left: for a fault, or (None) for its temporary answer."""
+        """An endpoint that was tried is left: for a fault, or (None) for its temporary answer or for what it does not offer."""
 
     def next(self) -> Endpoint | None:
         endpoint = self.peek()

@@ -85,8 +85,8 @@ class Connection(Protocol):
         self.heard_at = 0.0
         """When everything that was asked last was answered."""
         self._limit = inf
-        self.ready_by = inf
-        """The time by which it is to be ready for mail."""
+        self.over_by = inf
+        """The time by which the attempt at hand is to be over, from connecting to the last answer: `total` of `timeouts`."""
         self._action: Callable[[], None] | None = None
         self.session = ClientSession(link.key.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
 
@@ -105,7 +105,7 @@ class Connection(Protocol):
         if self.trouble is not None or not session.pending:
             self._answer()
             return waiter
-        self._limit = limit
+        self._limit = limit if limit < self.over_by else self.over_by
         self._expect(session.pending[0], self._clock.seconds())
         data = session.output()
         if data:
@@ -156,7 +156,7 @@ class Connection(Protocol):
                 self._answer()
             else:
                 self._answers = []
-                self._limit = limit
+                self._limit = limit if limit < self.over_by else self.over_by
                 self._expect(session.pending[0], now)
                 self.flush()
 
@@ -184,6 +184,18 @@ class Connection(Protocol):
     def _forget_waiter(self) -> None:
         self._waiter = self._then = None
 
+    # The attempt
+
+    def begin_attempt(self) -> None:
+        """It is used again: another attempt has all of its time."""
+        if self.settings.timeouts.total != inf:
+            self.over_by = self.after(self.settings.timeouts.total)
+
+    def go_on(self, now: float) -> None:
+        """The attempt goes on after a pause that was our client's."""
+        if self.over_by != inf:
+            self.over_by += now - self.heard_at
+
     # Content
 
     def write_content(self, data: bytes) -> None:
@@ -208,7 +220,7 @@ class Connection(Protocol):
         """Fires when more may be written, the peer answered early, or the connection has trouble."""
         room: Wait[None] = Wait(self._forget_room)
         self._room = room
-        self.arm(self.after(seconds), self._timed_out)
+        self.arm(min(self.after(seconds), self.over_by), self._timed_out)
         return room
 
     def _forget_room(self) -> None:
@@ -237,7 +249,7 @@ class Connection(Protocol):
         handshake: Wait[None] = Wait(self._forget_handshake)
         self._handshake = handshake
         self._asked_at = self._clock.seconds()
-        self.arm(min(self.after(self.settings.timeouts.tls), self.ready_by), self._timed_out)
+        self.arm(min(self.after(self.settings.timeouts.tls), self.over_by), self._timed_out)
         self.transport.startTLS(creator)  # type: ignore[union-attr]
         return handshake
 
@@ -284,6 +296,7 @@ class Connection(Protocol):
         """Say goodbye, if that can be said now, and close."""
         if self.trouble is not None:
             return
+        self.over_by = inf
         if self.session.pending or self.session.content_open:
             self.abort()
             return

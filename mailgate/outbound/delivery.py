@@ -5,13 +5,15 @@ The rules are those of docs/behaviour.md. What is said here:
 - The first RCPT goes out with MAIL in one write; the client hears the next hop's own answer. Up to the final dot the
   envelope can be said again elsewhere (*replayed*), since we hold it and the body: after a failure that moves, after the client
   kept a connection waiting for ``hold_timeout``, after `withdraw`, or when the content needs what MAIL did not say.
-- Moving on: trouble with connecting, greeting, hello, TLS, AUTH, a drop, a timeout, garbage and 421 always; with ``tempfail``
-  also 4yz to MAIL, to DATA, or to a RCPT while nobody was accepted on that endpoint. 5yz never.
+- Moving on: trouble with connecting, greeting, hello, TLS, AUTH, a drop, a timeout, garbage and 421 always, as does an endpoint
+  that does not offer what the message needs; with ``tempfail`` also 4yz to MAIL, to DATA, or to a RCPT while nobody was
+  accepted on that endpoint. 5yz never.
 - A reused connection that is gone, or says 421, before the reply to MAIL is replaced by a fresh one, silently, once.
 - A recipient that heard 250 and is refused by a replay gets 451 4.3.0: over LMTP only it, over SMTP all, and DATA is not sent.
 - From the final dot on there is one try. Its outcome is `outcome.outcome`'s; an unknown one is logged as possible duplicate.
   A client that goes away then changes nothing: the answer is read and logged.
-- ``total`` bounds what one client command waits before the final dot; ``submission_timeout`` the answer to it.
+- ``total`` of failover bounds what one client command waits before the final dot; ``submission_timeout`` the answer to it. What
+  one endpoint may take, from connecting to its last answer, is bounded by ``total`` of its timeouts, if that is set.
 
 Every message comes this way, so what waits in all of them is awaited in few nested coroutines, since each level is entered again
 with every answer; what is judged in between are plain methods, and content follows the 354 without waking anybody (`_say_whole`).
@@ -39,6 +41,7 @@ from mailgate.outbound.line_length import has_longer, line_too_long
 from mailgate.outbound.outcome import handed_up, outcome
 from mailgate.outbound.parameters import (
     NO_NEEDS,
+    NO_SMTPUTF8,
     find_needs,
     mail_parameters,
     needs_utf8,
@@ -49,11 +52,12 @@ from mailgate.outbound.race import NoneLeft
 from mailgate.smtp.address import Address
 from mailgate.smtp.client import Answer, ClientSession, CommandError, Step
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, BodyType
-from mailgate.smtp.reply import MailError, PermanentError, Reply
+from mailgate.smtp.reply import MailError, Reply
 from mailgate.smtp.xclient import Identity
 
 _BEFORE_MAIL = (Step.RSET, Step.XFORWARD)
 """What is said in front of MAIL; its answers decide nothing."""
+NO_ADDRESS = Reply(553, "5.1.3", "The address can't be passed on")
 
 
 @implementer(IDelivery)
@@ -107,7 +111,7 @@ class Delivery:
         """See `IDelivery`."""
         if self._final is not None:
             return self._final
-        self._attempts.begin(self._hops.clock.seconds())
+        self._begin()
         try:
             connection = self._connection
             if connection is None or self._replay or connection.trouble is not None or self._utf8_is_missing(recipient.address):
@@ -115,7 +119,8 @@ class Delivery:
             else:
                 reply = await self._say_recipient(connection, recipient)
         except Refused as refused:
-            self._final = refused.reply
+            if refused.reply is not NO_SMTPUTF8 or needs_utf8(self._envelope.sender):
+                self._final = refused.reply  # else it is about this recipient: another may need no SMTPUTF8
             return refused.reply
         except CancelledError:
             if self._aborted:
@@ -141,7 +146,7 @@ class Delivery:
         if self._final is not None or not accepted:
             self.abort()
             return [self._final or ABORTED] * accepted
-        self._attempts.begin(self._hops.clock.seconds())
+        self._begin()
         self._message = self._attempts.message = message
         replies: list[Reply] | None = None
         try:
@@ -176,6 +181,13 @@ class Delivery:
             self._attempts.given_up(self._connection)
         self._give_back()
 
+    def _begin(self) -> None:
+        """A client command has come."""
+        now = self._hops.clock.seconds()
+        self._attempts.begin(now)
+        if self._connection is not None:
+            self._connection.go_on(now)
+
     # The envelope
 
     async def _say_envelope(self, new: Recipient | None) -> Reply:
@@ -209,9 +221,11 @@ class Delivery:
     def _say(self, connection: Connection, recipients: Sequence[Recipient]) -> None:
         """MAIL and RCPT. A transaction that is open is RSET first, which adds an answer in front."""
         session = connection.session
-        self._connection = connection
         if connection.reused:
             connection.timings = []
+            if connection is not self._connection:
+                connection.begin_attempt()
+        self._connection = connection
         sender = self._envelope.sender
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
@@ -224,10 +238,15 @@ class Delivery:
             session.mail(sender, parameters)
             for recipient in recipients:
                 self._say_rcpt(session, recipient)
-        except (PermanentError, CommandError) as error:
+        except MailError as error:
+            session.unsay()
+            self._attempts.unsuitable(connection, error.reply)
+            self._give_back()
+            raise Moved from error
+        except CommandError as error:
             session.unsay()
             self._give_back()
-            raise Refused(_local_refusal(error)) from error
+            raise Refused(NO_ADDRESS) from error
 
     def _origin(self, identity: Callable[[Envelope], Identity]) -> Identity:
         """Where the message comes from; what the client itself passes on goes before what we know of the client."""
@@ -235,7 +254,7 @@ class Delivery:
         return known if passed is None else known.with_more(passed)
 
     def _mail_parameters(self, connection: Connection) -> tuple[str, ...]:
-        """:raises PermanentError: when the message can't go there."""
+        """:raises MailError: when the message can't go there."""
         envelope = self._envelope
         trusted = bool(envelope.session.auth_user)
         offered = connection.session.capabilities
@@ -260,8 +279,8 @@ class Delivery:
         """One more RCPT in the open transaction."""
         try:
             self._say_rcpt(connection.session, recipient)
-        except CommandError as error:
-            return _local_refusal(error)
+        except CommandError:
+            return NO_ADDRESS
         answers = await self._exchange(connection)
         try:
             if not answers:
@@ -320,22 +339,21 @@ class Delivery:
     # The content
 
     def _check_content(self, message: Message) -> None:
-        """Now that the content is here: does the open transaction suit it? If not, it is said again, or refused."""
+        """Now that the content is here: does the open transaction suit it? If not, it is said again: there, if that may
+        help, else at an endpoint that offers what it needs."""
         connection = self._connection
         if connection is None or connection.trouble is not None or self._replay:
             return
         offered = connection.session.capabilities
         if offered.size and message.size > offered.size:
-            raise Refused(Reply(552, "5.3.4", f"The next hop takes at most {offered.size} octets"))
+            self._replay = True
+            return
         if not message.eight_bit and self._needs.body is None and not self._envelope.parameters.smtputf8:
             return  # nearly always: what MAIL said holds for any content
-        needs = find_needs(self._envelope, self._accepted, message)
-        try:
-            mail_parameters(self._envelope.parameters, needs, offered, lmtp=connection.settings.lmtp)
-        except PermanentError as error:
-            raise Refused(error.reply) from error
-        said = self._needs
-        self._replay = (needs.utf8 and not said.utf8) or (needs.body is not None and needs.body is not said.body)
+        needs, said = find_needs(self._envelope, self._accepted, message), self._needs
+        misses = needs.body is not None and needs.body is not said.body
+        misses = misses or (needs.body is BodyType.EIGHT_BIT and not offered.eight_bit)
+        self._replay = misses or (needs.utf8 and not said.utf8)
 
     async def _check_lines(self, message: Message, limit: int) -> None:
         if self._envelope.parameters.body is not BodyType.BINARY and await has_longer(message, limit):
@@ -498,9 +516,3 @@ class Delivery:
 
     def _incident(self, failure: Any) -> None:
         self._hops.log.incident(self._envelope.id, failure.value)
-
-
-def _local_refusal(error: MailError | CommandError) -> Reply:
-    if isinstance(error, MailError):
-        return error.reply
-    return Reply(553, "5.1.3", "The address can't be passed on")

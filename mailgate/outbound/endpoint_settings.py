@@ -21,8 +21,8 @@ from mailgate.smtp.xclient import Identity
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. ``data`` is DATA up to its 354, ``data_block`` a piece of content up to when the peer has taken it, ``total`` all
-    from connecting until the connection is ready for mail."""
+    """Seconds. ``data`` is DATA up to its 354, ``data_block`` a piece of content up to when the peer has taken it, ``total`` the
+    whole attempt: from connecting, or from MAIL on a connection that is used again, to the answer to the final dot."""
 
     connect: float = 300.0
     greeting: float = 300.0

@@ -33,6 +33,11 @@ class Kind(Enum):
     NO_TLS = ("no-tls", Reply(451, "4.7.4", "The next hop does not offer the required encryption"), Health.COUNT)
     TLS = ("tls", Reply(451, "4.7.5", "No trusted encrypted connection to the next hop"), Health.COUNT)
     DANE = ("dane", Reply(451, "4.7.5", "The next hop can't be authenticated by DANE, try again later"), Health.NEUTRAL)
+    UNPROTECTED = (
+        "tls",
+        Reply(550, "5.7.10", "No next hop could be authenticated over TLS, as REQUIRETLS demands"),
+        Health.NEUTRAL,
+    )
     AUTH = ("auth", Reply(451, "4.7.0", "The next hop does not accept this gateway, try again later"), Health.COUNT)
     LOGIN = ("auth", Reply(451, "4.7.0", "The next hop does not accept this login, try again later"), Health.NEUTRAL)
     XCLIENT = ("xclient", Reply(451, "4.7.0", "The next hop does not take mail for this client, try again later"), Health.NEUTRAL)

@@ -55,7 +55,7 @@ async def make_ready(connection: Connection) -> None:
 
 
 async def _ask(connection: Connection, step: Step) -> Reply:
-    answers = await connection.exchange(connection.ready_by)
+    answers = await connection.exchange()
     if connection.trouble is not None:
         if connection.trouble is Kind.TLS and connection.tls is not None:
             # In TLS 1.3 the server's refusal of our certificate or of the versions comes behind our own end of the handshake.

@@ -1,8 +1,9 @@
 """What of an envelope goes on to a next hop, by what it announced (docs/behaviour.md): pure functions.
 
-MAIL and RCPT parameters go through where they are offered. What can't be left out without changing the message refuses it:
-SMTPUTF8 where an address or the header section needs it (550 5.6.7), an 8-bit body (550 5.6.3), REQUIRETLS (550 5.7.30), a size
-over the announced limit (552 5.3.4). DSN parameters that are not offered are left out; over LMTP they always are.
+MAIL and RCPT parameters go through where they are offered. What can't be left out without changing the message refuses it at
+this endpoint, and the next one is asked (attempts.py): SMTPUTF8 where an address or the header section needs it (550 5.6.7), an
+8-bit body (550 5.6.3), REQUIRETLS (550 5.7.30), a size over the announced limit (552 5.3.4). DSN parameters that are not
+offered are left out; over LMTP they always are.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from mailgate.message.message import Message
 from mailgate.smtp.address import Address
 from mailgate.smtp.client import Capabilities
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
-from mailgate.smtp.reply import PermanentError
+from mailgate.smtp.reply import MailError, PermanentError, Reply
 
+NO_SMTPUTF8 = Reply(550, "5.6.7", "The next hop does not take internationalized mail")
 TRACE_ALLOWANCE = 1024
 """What our trace fields add to the size that a client declared, at most about this."""
 
@@ -85,7 +87,7 @@ def mail_parameters(
 ) -> tuple[str, ...]:
     """The parameters of MAIL; ``trusted``: the client has logged in, so what it says in AUTH= is passed on (RFC 4954 5).
 
-    :raises PermanentError: when the message can't go this way."""
+    :raises MailError: when the message can't go this way."""
     if needs is NO_NEEDS and given is NO_MAIL_PARAMETERS:
         return ()
     words = []
@@ -104,7 +106,7 @@ def mail_parameters(
             words.append(_BODY_WORDS[needs.body])
     if needs.utf8:
         if not offered.smtputf8:
-            raise PermanentError("The next hop does not take internationalized mail", code=550, enhanced="5.6.7")
+            raise MailError(NO_SMTPUTF8)
         words.append("SMTPUTF8")
     if given.requiretls:
         if not offered.requiretls:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -109,6 +110,7 @@ class Pool:
         """The transaction is over, however it went."""
         if connection.trouble is not None:
             return
+        connection.over_by = inf
         session = connection.session
         if session.pending or session.content_open or session.in_transaction:
             spawn(self._clean(connection)).addErrback(self._incident)
@@ -262,7 +264,7 @@ class Pool:
         connection = Connection(link, self._reactor, self._lost, self._log, self._label)
         timeouts = connection.settings.timeouts
         begun = self._reactor.seconds()
-        connection.ready_by = begun + timeouts.total
+        connection.over_by = begun + timeouts.total
         try:
             await dial(self._reactor, connection, min(timeouts.connect, timeouts.total), host)
         except BaseException:

@@ -155,8 +155,8 @@ class Race:
             self._stop()
             self._finish(error)
             return
+        self._failed(runner.endpoint, error)  # it may find that the message is to blame
         runner.endpoint.circuit.failed(error.kind, error.reason)
-        self._failed(runner.endpoint, error)
         if not runner.overtaken or not self._runners:
             self._start_next()
 

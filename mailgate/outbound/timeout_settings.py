@@ -35,7 +35,11 @@ class TimeoutsBlock(Block):
     rset = _step("rset", "For the answer to RSET.")
     quit = _step("quit", "For the answer to QUIT, and to be closed.")
     total = Directive(
-        "total", _SECONDS, doc="From connecting until the connection is ready for mail, all steps together; no limit by default."
+        "total",
+        _SECONDS,
+        doc="The whole attempt at one endpoint, from connecting (on a kept connection: from MAIL) to the answer to the final dot,"
+        " without the client's own pauses; no limit by default. Before the final dot the next endpoint is tried; behind it nobody"
+        " knows whether the message was taken: 451 4.4.2, and no other endpoint hears of it.",
     )
     mta_sts = Refused("mta_sts", "a next hop that is named has no MTA-STS policy to fetch")
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mailgate.testing.nexthop import NextHop, Step, say
-from mailgate.testing.tls import TrustingClient
-from tests.support.certificates import authority, leaf
-from tests.support.scenario import LMTP, SMTP, SimulatedCase, statuses
+from tests.support.scenario import LMTP, SimulatedCase, statuses
 
 ASCII = b"Subject: plain\r\n\r\nHello.\r\n"
 LATIN = b"Subject: plain\r\n\r\nGr\xfc\xdfe.\r\n"
@@ -152,53 +150,3 @@ class ParametersTest(SimulatedCase):
         self.ask(client, b"DATA")
         client.send(ASCII + b".\r\n")
         self.assertRegex(self.reactor.run(client.reply(), limit=60), rb"^250 2.0.0 Ok: [0-9a-f.]+ fine$")
-
-
-class RequireTlsTest(SimulatedCase):
-    """REQUIRETLS is offered where every way out enforces it, within TLS, and goes on or bounces."""
-
-    NAME = "next.test"
-
-    def stage(self, extensions: tuple[bytes, ...], more: str = "", **hop: Any) -> tuple[NextHop, Any]:
-        self.reactor.hosts[self.NAME] = "127.0.0.1"
-        made = self.hop(extensions=extensions, **hop)
-        certificate = leaf("gateway.test")
-        self.gateway(
-            f"target.smtp next {{\n targets tcp://{self.NAME}:{made.port}\n"
-            f" tls_client {{\n  root_ca {authority().path}\n }}\n}}\n"
-            f"smtp {SMTP} {{\n tls file {certificate.chain_path} {certificate.key_path}\n"
-            f" destination y.test {{\n  deliver_to &next\n }}\n default_destination {{\n {more or 'reject'}\n }}\n}}\n"
-        )
-        client = self.client()
-        self.assertNotIn(b"REQUIRETLS", self.ask(client, b"EHLO client.test"))
-        self.reactor.run(client.secure(TrustingClient("gateway.test")))
-        return made, client
-
-    def send(self, client: Any) -> bytes:
-        self.assertIn(b"REQUIRETLS", self.ask(client, b"EHLO client.test"))
-        for line in (b"MAIL FROM:<a@x.test> REQUIRETLS", b"RCPT TO:<b@y.test>", b"DATA"):
-            reply = self.ask(client, line)
-            if reply[:1] not in b"23":
-                return reply
-        client.send(ASCII + b".\r\n")
-        return self.reactor.run(client.reply(), limit=60)
-
-    def test_goes_on_over_authenticated_tls(self) -> None:
-        hop, client = self.stage((*EIGHT, b"REQUIRETLS"), tls=leaf(self.NAME).server)
-        self.assertEqual(self.send(client)[:3], b"250")
-        self.assertEqual((hop.transactions[0].secure, hop.transactions[0].mail), (True, SENDER + b" REQUIRETLS"))
-
-    def test_a_next_hop_without_the_keyword(self) -> None:
-        hop, client = self.stage(EIGHT, tls=leaf(self.NAME).server)
-        self.assertEqual(statuses([self.send(client)]), [b"550 5.7.30"])
-        self.assertEqual(hop.transactions, [])
-
-    def test_a_next_hop_without_tls(self) -> None:
-        hop, client = self.stage((*EIGHT, b"REQUIRETLS"))
-        self.assertEqual(statuses([self.send(client)]), [b"550 5.7.10"])
-        self.assertEqual(hop.mail_count, 0)
-
-    def test_not_offered_where_one_way_out_does_not_enforce_it(self) -> None:
-        _, client = self.stage((*EIGHT, b"REQUIRETLS"), f"deliver_to maildir {self.directory}/mail", tls=leaf(self.NAME).server)
-        self.assertNotIn(b"REQUIRETLS", self.ask(client, b"EHLO client.test"))
-        self.assertEqual(self.ask(client, b"MAIL FROM:<a@x.test> REQUIRETLS")[:3], b"555")
