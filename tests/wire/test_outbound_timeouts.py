@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailgate.testing.nexthop import DEAF, HANG, NextHop, Step
+from mailgate.testing.nexthop import DEAF, HANG, NextHop, Step, say
 from tests.support.certificates import authority, leaf
 from tests.support.ledger import message
 from tests.support.scenario import SMTP, SimulatedCase, statuses
@@ -73,16 +73,53 @@ class Timeouts(SimulatedCase):
         self.assertTrue(7.0 <= seconds < 8.0, seconds)
         self.assertEqual((heard, self.stages()), (b"451 4.4.1", ["connect"]))
 
-    def test_total_bounds_all_steps_until_it_is_ready(self) -> None:
-        hop = self.hop(script={Step.HELLO: HANG})
-        self.reactor.hosts[NAME] = "127.0.0.1"
+    def total(self, *hops: NextHop) -> None:
+        """All endpoints have 9 seconds for an attempt, and none for any step of it."""
+        endpoints = " ".join(f"tcp://127.0.0.1:{hop.port}" for hop in hops)
         self.gateway(
-            f"target.smtp next tcp://{NAME}:{hop.port} {{\ntimeouts {{\ntotal 9s\n}}\n}}\n"
+            f"target.smtp next {{\ntargets {endpoints}\nfallback_delay 0\nhold_timeout 10m\ntimeouts {{\ntotal 9s\n}}\n}}\n"
             f"smtp {SMTP} {{\ntls off\ndeliver_to &next\n}}\n"
         )
+
+    def test_total_covers_every_step_before_the_dot_and_then_the_next_endpoint_is_asked(self) -> None:
+        for step in (Step.BANNER, Step.HELLO, Step.MAIL, Step.RCPT, Step.DATA, Step.BODY):
+            with self.row(str(step)):
+                first, second = self.hop(script={step: DEAF if step is Step.BODY else HANG}), self.hop()
+                self.total(first, second)
+                seconds, heard = self.measure(LARGE)
+                self.assertTrue(9.0 <= seconds < 10.0, seconds)
+                self.assertEqual((heard[:3], len(first.transactions), len(second.transactions)), (b"250", 0, 1))
+
+    def test_total_ends_the_wait_for_the_last_answer_and_nobody_else_hears_of_the_message(self) -> None:
+        first, second = self.hop(script={Step.DOT: HANG}), self.hop()
+        self.total(first, second)
         seconds, heard = self.measure()
         self.assertTrue(9.0 <= seconds < 10.0, seconds)
-        self.assertEqual(heard[:3], b"451")
+        self.assertEqual((heard, second.mail_count), (b"451 4.4.2", 0))
+        assert self.running is not None
+        self.assertEqual(len(self.running.logged("delivery.possible_duplicate")), 1)
+
+    def test_total_is_for_each_attempt_on_a_kept_connection(self) -> None:
+        hop = self.hop(script={Step.RCPT: [say(b"250 ok"), say(b"250 ok"), HANG]})
+        self.total(hop)
+        self.assertEqual(self.measure()[1][:3], b"250")
+        self.reactor.settle(20)
+        self.assertEqual(self.measure()[1][:3], b"250")
+        self.reactor.settle(20)
+        seconds, heard = self.measure()
+        self.assertTrue(9.0 <= seconds < 10.0, seconds)
+        self.assertEqual((heard, len(hop.connections)), (b"451 4.4.2", 1))
+
+    def test_total_does_not_count_the_pauses_of_the_client(self) -> None:
+        hop = self.hop()
+        self.total(hop)
+        client = self.client()
+        for line in (b"MAIL FROM:<a@x.test>", b"RCPT TO:<b@y.test>", b"RCPT TO:<c@y.test>", b"DATA"):
+            self.assertIn(self.ask(client, line)[:1], b"23")
+            self.reactor.settle(20)
+        client.send(message("m") + b".\r\n")
+        self.assertEqual(self.reactor.run(client.reply())[:3], b"250")
+        self.assertEqual((len(hop.connections), hop.mail_count), (1, 1))
 
     def test_rset_and_quit_hold_nobody_up(self) -> None:
         hop = self.hop(script={Step.RSET: HANG, Step.QUIT: HANG})
