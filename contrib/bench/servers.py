@@ -89,7 +89,7 @@ class Mailgate(Relay):
         config = home / "mailgate.conf"
         config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port, target=self.target))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
-        command = [twistd, "-n", "--pidfile=", "mailgate", "-c", str(config)]
+        command = [twistd, "--reactor=mailgate", "-n", "--pidfile=", "mailgate", "-c", str(config)]
         self.running = self.server = Running(command, home, home / "log", self.port)
 
 

@@ -107,7 +107,8 @@ class MailgateTls(TlsRelay):
         own = sink.certificate
         config.write_text(_MAILGATE.format(home=home, port=port, sink=sink.port, certificate=own.path, key=own.key))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
-        return Running([twistd, "-n", "--pidfile=", "mailgate", "-c", str(config)], home, home / "log", port, tls=True)
+        command = [twistd, "--reactor=mailgate", "-n", "--pidfile=", "mailgate", "-c", str(config)]
+        return Running(command, home, home / "log", port, tls=True)
 
 
 class PostfixQueueTls(TlsRelay):

@@ -40,6 +40,7 @@ class PackagingTests(SynchronousTestCase):
 
     def assert_installed(self, binaries: Path) -> None:
         self.assertRegex(self.run_command(binaries / "twistd", "--help"), r"(?m)^\s+mailgate\s+\S")
+        self.assertRegex(self.run_command(binaries / "twistd", "--help-reactors"), r"(?m)^\s+mailgate\s+\S")
         self.assertIn("--config", self.run_command(binaries / "twistd", "mailgate", "--help"))
         self.assertIn("check", self.run_command(binaries / "mailgate", "--help"))
         config = self.source / "etc" / "demo.conf"
@@ -54,6 +55,7 @@ class PackagingTests(SynchronousTestCase):
         listing = self.run_command(sys.executable, "-m", "zipfile", "-l", wheel)
         self.assertIn("mailgate/py.typed", listing)
         self.assertIn("twisted/plugins/mailgate_plugin.py", listing)
+        self.assertIn("twisted/plugins/mailgate_reactor.py", listing)
         self.assertNotIn("twisted/__init__.py", listing)
         self.assertNotIn("tests/", listing)
 
