@@ -24,6 +24,7 @@ from mailgate.outbound.written import Written
 from mailgate.smtp.reply import MailError, Reply
 
 NOT_PROVED = Reply(451, "4.7.5", "The hosts of this domain are not authenticated as this gateway asks for")
+NOT_PROTECTED = Reply(550, "5.7.10", "The hosts of this domain can't be authenticated, as REQUIRETLS demands")
 
 
 def contradictions(tls: EndpointTls, auth: MxAuth) -> Iterator[str]:

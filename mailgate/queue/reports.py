@@ -6,6 +6,9 @@ reverse-path, so no report answers a report.
 
 `Reporter.report` gives the reply of the pipeline. Temporary: it is made again later (the rows stay OWED). Permanent, or no
 pipeline at all: one log line `undeliverable`, and that was it.
+
+A report about a message with REQUIRETLS is protected as the message was (RFC 8689 5): it asks for REQUIRETLS itself, and returns
+the header section only.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from mailgate.message.dsn import RecipientReport, StatusReport, compose
 from mailgate.queue.entry import Entry, Fate, Waiting
 from mailgate.queue.store import StoreError
 from mailgate.smtp.address import Address
+from mailgate.smtp.parameters import BodyType, MailParameters
 from mailgate.smtp.reply import Reply, reply_for
 
 MAX_RETURNED = 1 << 20
@@ -32,8 +36,8 @@ _WANTED = {Fate.FAILED: "FAILURE", Fate.RELAYED: "SUCCESS", Fate.DELIVERED: "SUC
 _ACTIONS = {Fate.FAILED: "failed", Fate.RELAYED: "relayed", Fate.DELIVERED: "delivered", Fate.EXPANDED: "expanded"}
 _SUCCESS_STATUS = {Fate.DELIVERED: "2.0.0", Fate.RELAYED: "2.0.0", Fate.EXPANDED: "2.0.0"}
 
-Submit = Callable[[Address, bytes, bool], Awaitable[Reply]]
-"""Send this message from <> to one address; the flag says that it needs SMTPUTF8."""
+Submit = Callable[[Address, bytes, MailParameters], Awaitable[Reply]]
+"""Send this message from <> to one address, with these parameters of MAIL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Reporter:
     async def report(self, entry: Entry, rows: Sequence[Waiting], store: Any) -> Reply:
         """Tell the sender what became of these; the answer is the pipeline's."""
         about = [self._about(entry, row, _ACTIONS[row.fate or Fate.FAILED]) for row in rows]
-        full = entry.parameters.ret == "FULL" and any(one.action == "failed" for one in about)
+        full = entry.parameters.ret == "FULL" and not entry.parameters.requiretls and any(one.action == "failed" for one in about)
         return await self._send(entry, about, store, full=full)
 
     def _about(self, entry: Entry, row: Waiting, action: str) -> RecipientReport:
@@ -96,9 +100,11 @@ class Reporter:
             return NO_PIPELINE
         try:
             returned, full = await self._returned(entry, store, full)
-            report = self._status_report(entry, about, returned, full)
+            content = compose(self._status_report(entry, about, returned, full))
             utf8 = not entry.sender.is_ascii or any(not one.final.is_ascii for one in about) or not entry.header.isascii()
-            reply = await self._submit(entry.sender, compose(report), utf8)
+            body = BodyType.SEVEN_BIT if content.isascii() else BodyType.EIGHT_BIT
+            parameters = MailParameters(len(content), body, utf8, entry.parameters.requiretls)
+            reply = await self._submit(entry.sender, content, parameters)
         except (CancelledError, StoreError):
             raise
         except Exception as error:

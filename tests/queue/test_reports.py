@@ -14,7 +14,7 @@ from mailgate.message.dsn import RecipientReport, StatusReport, compose
 from mailgate.queue.entry import Entry, Fate, Origin, Waiting
 from mailgate.queue.reports import Reporter, ReportSettings
 from mailgate.smtp.address import NULL_ADDRESS, Address, parse_address
-from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, RcptParameters
+from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, MailParameters, RcptParameters
 from tests.queue.support import NOW, World
 
 NOTIFY: tuple[tuple[frozenset[str], set[str]], ...] = (
@@ -33,7 +33,7 @@ def entry(sender: Address) -> Entry:
     return Entry(1, "m1", "relay", sender, NO_MAIL_PARAMETERS, Origin(), NOW, b"Subject: x\r\n", 1, 10, ())
 
 
-async def submit(to: Address, content: bytes, utf8: bool) -> Any:
+async def submit(to: Address, content: bytes, parameters: MailParameters) -> Any:
     raise AssertionError("nothing is sent here")
 
 

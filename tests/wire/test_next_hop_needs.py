@@ -1,20 +1,16 @@
-"""A message that one endpoint can't take goes to the next one; it is refused only where none can (delivery page; RFC 8689 4.2.1).
+"""A message that one endpoint can't take goes to the next one; it is refused only where none can. (REQUIRETLS: test_requiretls.)
 
 Each row: what the first endpoint announces, what the second, the client's MAIL and RCPT, the content, the client's last answer.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mailgate.testing.nexthop import NextHop, Step, say
-from mailgate.testing.tls import TrustingClient
-from tests.support.certificates import authority, leaf
 from tests.support.scenario import LMTP, SMTP, SimulatedCase, statuses
 from tests.wire.test_next_hop_parameters import ASCII, EIGHT, LATIN, PLAIN, SENDER, UTF8, UTF8_HEADER, UTF8_LOCAL
 
-NAME = "next.test"
-SECURE = (*EIGHT, b"REQUIRETLS")
 SMALL = (*EIGHT, b"SIZE 100")
 LARGE = (*EIGHT, b"SIZE 100000")
 BINARY = (*EIGHT, b"CHUNKING", b"BINARYMIME")
@@ -146,86 +142,3 @@ class NeedsTest(SimulatedCase):
 class NeedsOverLmtpTest(NeedsTest):
     lmtp = True
     inbound = LMTP
-
-
-class RequireTlsTest(SimulatedCase):
-    """REQUIRETLS is offered where every way out enforces it, within TLS, and goes on or bounces."""
-
-    def stage(self, *hops: NextHop, more: str = "") -> Any:
-        self.reactor.hosts[NAME] = "127.0.0.1"
-        certificate = leaf("gateway.test")
-        targets = " ".join(f"tcp://{NAME}:{hop.port}" for hop in hops)
-        self.gateway(
-            f"target.smtp next {{\n targets {targets}\n tls_client {{\n  root_ca {authority().path}\n }}\n}}\n"
-            f"smtp {SMTP} {{\n tls file {certificate.chain_path} {certificate.key_path}\n"
-            f" destination y.test {{\n  deliver_to &next\n }}\n default_destination {{\n {more or 'reject'}\n }}\n}}\n"
-        )
-        return self.secured()
-
-    def secured(self) -> Any:
-        client = self.client()
-        self.assertNotIn(b"REQUIRETLS", self.ask(client, b"EHLO client.test"))
-        self.reactor.run(client.secure(TrustingClient("gateway.test")))
-        return client
-
-    def send(self, client: Any, parameter: bytes = b" REQUIRETLS") -> bytes:
-        self.assertIn(b"REQUIRETLS", self.ask(client, b"EHLO client.test"))
-        for line in (b"MAIL FROM:<a@x.test>" + parameter, b"RCPT TO:<b@y.test>", b"DATA"):
-            reply = self.ask(client, line)
-            if reply[:1] not in b"23":
-                return reply
-        client.send(ASCII + b".\r\n")
-        return self.reactor.run(client.reply(), limit=60)
-
-    def secure_hop(self, extensions: tuple[bytes, ...] = SECURE) -> NextHop:
-        return self.hop(extensions=extensions, tls=leaf(NAME).server)
-
-    def test_goes_on_over_authenticated_tls(self) -> None:
-        hop = self.secure_hop()
-        self.assertEqual(self.send(self.stage(hop))[:3], b"250")
-        self.assertEqual((hop.transactions[0].secure, hop.transactions[0].mail), (True, SENDER + b" REQUIRETLS"))
-
-    def test_the_next_endpoint_where_one_does_not_do_it(self) -> None:
-        makers = {
-            "without the keyword": lambda: self.secure_hop(EIGHT),
-            "without TLS": lambda: self.hop(extensions=SECURE),
-            "with a certificate nobody knows": lambda: self.hop(extensions=SECURE, tls=leaf("other.test").server),
-        }
-        for name, make in makers.items():
-            with self.row(name):
-                first, second = make(), self.secure_hop()
-                self.assertEqual(self.send(self.stage(first, second))[:3], b"250")
-                self.assertEqual((first.mail_count, len(second.transactions)), (0, 1))
-
-    def test_refused_where_none_does(self) -> None:
-        for name, status, make in (
-            ("no keyword", b"550 5.7.30", lambda: self.secure_hop(EIGHT)),
-            ("no TLS", b"550 5.7.10", lambda: self.hop(extensions=SECURE)),
-        ):
-            for count in (1, 2):
-                with self.row(f"{name}, {count} endpoints"):
-                    hops = [make() for _ in range(count)]
-                    self.assertEqual(statuses([self.send(self.stage(*hops))]), [status])
-                    self.assertEqual([hop.mail_count for hop in hops], [0] * count)
-
-    def test_what_one_message_asks_for_says_nothing_against_an_endpoint(self) -> None:
-        hop = self.hop(extensions=EIGHT)
-        client = self.stage(hop)
-        for _ in range(4):
-            self.assertEqual(statuses([self.send(client)]), [b"550 5.7.10"])
-            client = self.secured()
-        self.assertEqual(self.send(client, b"")[:3], b"250")
-        assert self.running is not None
-        self.assertEqual(self.running.logged("endpoint.down"), [])
-
-    def test_not_refused_for_good_while_another_is_down(self) -> None:
-        first, second = self.secure_hop(EIGHT), self.secure_hop()
-        self.reactor.refuse("127.0.0.1", second.port)
-        client = self.stage(first, second)
-        self.assertEqual(statuses([self.send(client)]), [b"451 4.4.1"])
-        self.assertEqual(statuses([self.send(self.secured())]), [b"451 4.4.1"])
-
-    def test_not_offered_where_one_way_out_does_not_enforce_it(self) -> None:
-        client = self.stage(self.secure_hop(), more=f"deliver_to maildir {self.directory}/mail")
-        self.assertNotIn(b"REQUIRETLS", self.ask(client, b"EHLO client.test"))
-        self.assertEqual(self.ask(client, b"MAIL FROM:<a@x.test> REQUIRETLS")[:3], b"555")

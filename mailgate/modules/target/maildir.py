@@ -22,7 +22,7 @@ import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -148,6 +148,9 @@ class MaildirTarget(Module):
 
     name = "target.maildir"
     finality = Finality.RECIPIENT
+    enforces_requiretls: ClassVar[bool] = True
+    """Final delivery: there is no further hop that RFC 8689 could ask anything of."""
+
     path = Argument("DIRECTORY", v.Path("DIRECTORY"), doc="The Maildir; `{user}` and `{domain}` are the recipient's.")
     create = Directive("create", v.Boolean(), default=True, doc="Make a Maildir that is missing; no: 550 5.1.1.")
 

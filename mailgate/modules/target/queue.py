@@ -23,6 +23,7 @@ from mailgate.limits.limits import Kind, Scope
 from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.pipeline.compile import NamedPipeline
+from mailgate.pipeline.reach import enforces_requiretls
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
@@ -36,11 +37,12 @@ from mailgate.queue.sqlite import SqliteStore
 from mailgate.queue.verdicts import QueueSettings
 from mailgate.registry import Module, ModuleContext, Report
 from mailgate.smtp.address import NULL_ADDRESS, Address
-from mailgate.smtp.parameters import BodyType, MailParameters
+from mailgate.smtp.parameters import MailParameters
 from mailgate.smtp.reply import Reply
 
 MAX_RECEIVED = 50
 REPORT_KINDS = ("failed", "delayed", "success")
+UNPROTECTED = Reply(550, "5.7.30", "The way for reports does not do REQUIRETLS, which the message asked for")
 _SCHEDULE = outbound(Stage.RECIPIENT)
 
 
@@ -149,6 +151,11 @@ class QueueTarget(Module):
         return QueueDelivery(self.queue, target.label, envelope, self.context.adapters.wall_time())
 
     @property
+    def enforces_requiretls(self) -> bool:
+        """As what it delivers through does. Reports are judged when there is one: none leaves unprotected."""
+        return bool(getattr(self.target, "enforces_requiretls", False))
+
+    @property
     def queue(self) -> Queue:
         """At work, after `start`."""
         assert self._queue is not None, "a queue that was not started"
@@ -254,10 +261,12 @@ class QueueTarget(Module):
 
     # Reports
 
-    async def _submit(self, to: Address, content: bytes, utf8: bool) -> Reply:
+    async def _submit(self, to: Address, content: bytes, parameters: MailParameters) -> Reply:
         """Pass a report through the `bounce` pipeline; the answer is the one to its dot."""
         adapters = self.context.adapters
         assert adapters is not None
+        if parameters.requiretls and not enforces_requiretls(self._router):
+            return UNPROTECTED
         self._reports += 1
         session_id = f"{adapters.random.getrandbits(48):012x}"
         session = Session(
@@ -271,10 +280,9 @@ class QueueTarget(Module):
             attempt=Attempt(source="dsn"),
         )
         transaction = Transaction(self._router, session, settings, f"{session_id}.1")
-        body = BodyType.SEVEN_BIT if content.isascii() else BodyType.EIGHT_BIT
         try:
             for step in (
-                lambda: transaction.mail(NULL_ADDRESS, MailParameters(size=len(content), body=body, smtputf8=utf8)),
+                lambda: transaction.mail(NULL_ADDRESS, parameters),
                 lambda: transaction.rcpt(to),
                 transaction.data,
             ):

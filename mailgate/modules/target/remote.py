@@ -34,7 +34,7 @@ from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.ip_strategy import IpStrategy
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
 from mailgate.outbound.mta_sts import PolicyFiles, PolicyStore, enforced
-from mailgate.outbound.mx_security import MxSecurity, contradictions
+from mailgate.outbound.mx_security import NOT_PROTECTED, MxSecurity, contradictions
 from mailgate.outbound.own_addresses import is_own_address
 from mailgate.outbound.pki import PkiError
 from mailgate.outbound.pool import Pool
@@ -51,6 +51,7 @@ from mailgate.outbound.variables import DeliveryVariables
 from mailgate.outbound.written import Written
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.fingerprint import fingerprint
+from mailgate.smtp.reply import MailError
 from mailgate.tls.options import TlsError
 
 _LONGER = {"tls": 180.0, "data": 600.0, "data_block": 180.0}
@@ -124,6 +125,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
 
     name = "target.remote"
     finality: ClassVar[Finality] = Finality.GROUP
+    enforces_requiretls: ClassVar[bool] = True
+    """A message with REQUIRETLS goes only to hosts that DNSSEC or an enforced MTA-STS policy proves, verified by TLS."""
 
     ip_strategy = Directive(
         "ip_strategy",
@@ -399,6 +402,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         security = self._security
         assert security is not None
         security.admit(route.domain, route.policy, secure=route.secure)
+        if envelope.parameters.requiretls and not (route.literal or route.secure or enforced(route.policy)):
+            raise MailError(NOT_PROTECTED, f"{route.domain}: neither DNSSEC nor an enforced MTA-STS policy proves its hosts")
         limit: int = await settled(valued(self.mx_limit, seen("")))
         choices = Choices(
             limit,
