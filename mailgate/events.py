@@ -53,11 +53,12 @@ class Event(Enum):
     ACCOUNTS_FAILED = "accounts.failed"  # provider, path, reason: the old entries stay
     PROTOCOL_INJECTION = "protocol.injection"  # session, client: bytes behind STARTTLS
     MESSAGE_XFORWARD = "message.xforward"  # message, session, and what XFORWARD said of its origin: name, addr, helo, ident, …
-    MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds
+    MESSAGE_DONE = "message.done"  # message, session, from, to, size, reply, target, seconds; where checks found
+    # something: auth (results of methods), score, verdict (pass, tag, quarantine)
     MESSAGE_ABORTED = "message.aborted"  # message, session, stage, reason
     RECIPIENT_REFUSED = "recipient.refused"  # message, session, from, to, reply, where (file:line), reason
     SENDER_REFUSED = "sender.refused"  # message, session, from, reply, where, reason
-    CHECK_IGNORED = "check.ignored"  # message, session, check, where, reply (what would have been said), reason
+    CHECK_IGNORED = "check.ignored"  # message, session, check, where, action, reply (what would have been said), reason
     MESSAGE_DISCARDED = "message.discarded"  # message, to, where
     DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, mx, remote, local, reused,
     # tls, cipher, verified (the name that matched, chain, no), verify_error, peer_cert, peer_key, peer_chain, tls_error, timings,

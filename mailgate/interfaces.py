@@ -115,6 +115,7 @@ class ICheck(Interface):
     """A judgement on connections and messages; `pipeline.check.Check` is the base to begin with, and says when what is called."""
 
     stages: frozenset[str] = Attribute("Which stages it takes part in; those of messages, if it has no such attribute.")
+    marks: bool = Attribute("Whether it writes findings into messages (`message.findings`); not, if it has no such attribute.")
 
     def open_session(session: Any) -> Any:
         """An ISessionCheckState for one connection; asked for only if it takes part in connection, tls or auth."""

@@ -84,6 +84,14 @@ class Listener(
         doc="Our name in the greeting, the hello reply and Received.",
         origin="maddy",
     )
+    authserv_id = Directive(
+        "authserv_id",
+        v.String("NAME"),
+        default="",
+        inherit=Globals.authserv_id,
+        doc="The name under which results of checks stand in Authentication-Results; our hostname by default. Fields with this"
+        " name or that one that come in are removed.",
+    )
     tls = Directive(
         "tls",
         LISTENER_TLS,
@@ -414,6 +422,7 @@ class Listener(
             spool=spool,
             adapters=adapters,
             hostname=self.hostname,
+            authserv_id=self.authserv_id,
             split=self.split,
             keeper=self.split_queue.keeper if self.split_queue is not None else None,
             tally=self.tally,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mailgate.message.findings import Findings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
 from mailgate.smtp.proxy_protocol import Header
@@ -120,5 +121,14 @@ class Envelope:
     attempt: Attempt = FIRST_ATTEMPT
     extra: dict[str, Any] = field(default_factory=dict)
     """Values that checks leave for each other."""
+    findings: dict[Any, Findings] = field(default_factory=dict)
+    """What checks have found, by check; see `findings_of`. The same for all variants of the sender."""
     on_attempt: Callable[[Any], None] | None = None
     """Hears of every try to deliver it: an `outbound.record.AttemptRecord`."""
+
+    def findings_of(self, check: Any) -> Findings:
+        """Where a check writes down what it finds. Its class must say that it does: `pipeline.check.Check.marks`."""
+        found = self.findings.get(check)
+        if found is None:
+            found = self.findings[check] = Findings()
+        return found

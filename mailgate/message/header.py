@@ -9,7 +9,7 @@ part of the name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
@@ -80,32 +80,32 @@ _OWN_PREFIX = "x-mailgate-"
 _SUSPECT = (b"\nauthentication-results", b"\nx-mailgate-")
 
 
-def without_forgeries(section: bytes, hostname: str) -> bytes:
+def without_forgeries(section: bytes, names: Iterable[str]) -> bytes:
     """Take out the fields with which a sender would speak in our name: X-mailgate-* and Authentication-Results whose
-    authserv-id is ours (RFC 8601 5). One whose authserv-id can't be read goes too: others may read it otherwise."""
+    authserv-id is one of our names (RFC 8601 5). One whose authserv-id can't be read goes too: others may read it otherwise."""
     lowered = b"\n" + section.lower()
     if _SUSPECT[0] not in lowered and _SUSPECT[1] not in lowered:
         return section
     header = Header(section)
-    ours = hostname.lower().rstrip(".").encode()
+    ours = [name.lower().rstrip(".").encode() for name in names]
 
     def forged(candidate: Field) -> bool:
         if candidate.name != "authentication-results":
             return candidate.name.startswith(_OWN_PREFIX)
         claimed = authserv_id(header.value(candidate))
-        return claimed is None or claimed.lower().rstrip(b".") == ours
+        return claimed is None or claimed.lower().rstrip(b".") in ours
 
     return header.without(forged)
 
 
-def sendable(section: bytes, hostname: str, max_received: int) -> bytes | None:
+def sendable(section: bytes, names: Iterable[str], max_received: int) -> bytes | None:
     """The section `without_forgeries`, or None if it has more than ``max_received`` Received fields. Nearly always one look
     for words is all it takes."""
     lowered = b"\n" + section.lower()
     if lowered.count(b"\nreceived") > max_received and received_count(section) > max_received:
         return None
     if _SUSPECT[0] in lowered or _SUSPECT[1] in lowered:
-        return without_forgeries(section, hostname)
+        return without_forgeries(section, names)
     return section
 
 

@@ -102,6 +102,12 @@ class Check(Module):
         ]
         cls.stages = frozenset(found)
 
+    @property
+    def marks(self) -> bool:
+        """Whether it may write something down about a message (`Envelope.findings_of`). Recipients who have passed different
+        checks that do get their own variant of the message, in transactions of their own."""
+        return False
+
     def open_session(self, session: Session) -> Any:
         """An `ISessionCheckState` for one connection."""
         return self.session_state(self, session)

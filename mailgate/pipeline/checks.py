@@ -29,9 +29,11 @@ class Asked(Protocol):
 class OpenCheck:
     """One check's state of one message, and the place where the check is written."""
 
-    __slots__ = ("_stages", "_state", "where")
+    __slots__ = ("_stages", "_state", "check", "marks", "where")
 
     def __init__(self, check: Any, envelope: Envelope) -> None:
+        self.check = check
+        self.marks = getattr(check, "marks", False)
         self.where = place(getattr(check, "span", None))
         self._stages = stages_of(check)
         self._state = check.open(envelope)

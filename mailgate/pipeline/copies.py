@@ -5,7 +5,8 @@ A copy that can't be kept is a line in the log (`copy.failed`). Nothing here rai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import CancelledError
 
@@ -18,15 +19,16 @@ from mailgate.smtp.reply import Reply, reply_for
 _log = EventLog("mailgate.pipeline")
 
 
-async def copy(message_id: str, message: Message, plans: Sequence[Plan]) -> None:
-    """Make the copies, those with the same target, sender and modifiers together. The body is held until they are made."""
+async def copy(message_id: str, message: Message, marked: Callable[[Any], Message], plans: Sequence[Plan]) -> None:
+    """Make the copies, those with the same target, sender, checks and modifiers together. The body is held until they are made.
+    ``marked`` gives the message with what some of the checks have found."""
     message.body.hold()
     try:
         groups: dict[object, list[Plan]] = {}
         for plan in plans:
             groups.setdefault(plan.key, []).append(plan)
         for group in groups.values():
-            await _copy(message_id, message, group)
+            await _copy(message_id, marked(group[0].marks), group)
     finally:
         message.body.release()
 

@@ -89,6 +89,8 @@ class Plan:
     checks: tuple[OpenCheck, ...]
     span: Span | None
     """The decision."""
+    marks: tuple[Any, ...] = ()
+    """The checks among them whose findings its message bears."""
     key: tuple[Any, ...] = ()
     """What recipients must have in common to share a transaction. MAIL parameters are the same for all."""
     copy: bool = False
@@ -102,7 +104,9 @@ class Plan:
     """The transaction it takes part in, once that is so."""
 
     def __post_init__(self) -> None:
-        self.key = (self.target, self.body_modifiers, self.envelope)  # one envelope for each sender: Routing._with_sender
+        if self.checks:
+            self.marks = tuple(dict.fromkeys(check.check for check in self.checks if check.marks))
+        self.key = (self.target, self.body_modifiers, self.envelope, self.marks)  # one envelope for each sender: _with_sender
         if self.target is not None:
             finality = self.target.finality
             self.is_irrevocable = finality is not Finality.TWO_PHASE and finality is not Finality.DISCARD
@@ -366,5 +370,6 @@ def _without_repetition(plans: list[Plan]) -> list[Plan]:
     """Two aliases that meet again are one delivery to that address."""
     different: dict[tuple[Any, ...], Plan] = {}
     for plan in plans:
-        different.setdefault((plan.key, rule_keys(plan.recipient.address)[0]), plan)
+        # Whatever checks it has met on the way, by one of them it is the same delivery.
+        different.setdefault((plan.key[:3], rule_keys(plan.recipient.address)[0]), plan)
     return list(different.values())

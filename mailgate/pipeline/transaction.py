@@ -18,7 +18,7 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, Spool, SpoolFull
 from mailgate.message.envelope import FIRST_ATTEMPT, Attempt, Envelope, Recipient, Session
+from mailgate.message.findings import judgement
 from mailgate.message.header import sendable
 from mailgate.message.message import Message
 from mailgate.message.received import received
@@ -68,7 +69,9 @@ class TransactionSettings:
     spool: Spool
     adapters: Adapters
     hostname: str
-    """Our name in Received, and the authserv-id that nobody else may use."""
+    """Our name in Received."""
+    authserv_id: str = ""
+    """Our name in Authentication-Results, if it is another. Nobody else may use either there."""
     split: Split = Split.DEFER
     keeper: Callable[[Any, Envelope], Any] | None = None
     """Of `on_split queue`: from a target and an envelope to a delivery into the queue, which keeps what the target does not."""
@@ -93,12 +96,13 @@ class TransactionSettings:
 class _Delivery:
     """One open downstream transaction and who takes part in it."""
 
-    __slots__ = ("accepted", "body_modifiers", "delivery", "envelope", "replies", "target")
+    __slots__ = ("accepted", "body_modifiers", "delivery", "envelope", "marks", "replies", "target")
 
     def __init__(self, plan: Plan) -> None:
         self.target = plan.target
         self.envelope = plan.envelope
         self.body_modifiers = plan.body_modifiers
+        self.marks = plan.marks
         self.delivery: Any = plan.target.open(plan.envelope)
         self.accepted: list[Recipient] = []
         self.replies: dict[Recipient, Reply] = {}
@@ -360,7 +364,7 @@ class Transaction:
             for plan in one.copies
         ]
         if message is not None and plans:
-            spawn(copy(self.id, message, plans))
+            spawn(copy(self.id, message, lambda marks: self._marked(message, marks), plans))
 
     def _header(self, body: Body) -> bytes:
         """The header section to send on: ours in front, without what claims to be ours.
@@ -368,7 +372,7 @@ class Transaction:
         :raises MailError: a loop.
         """
         settings, session = self._settings, self._session
-        section = sendable(body.header, settings.hostname, settings.max_received)
+        section = sendable(body.header, (settings.hostname, settings.authserv_id), settings.max_received)
         if section is None:
             raise MailError(TOO_MANY_HOPS, "max_received")
         when = settings.adapters.wall_time()
@@ -423,7 +427,17 @@ class Transaction:
         )
         await phases.run(self._accepted, per_recipient=self._settings.per_recipient)
 
+    def _marked(self, message: Message, marks: Sequence[Any]) -> Message:
+        """With what these checks have found in front."""
+        found = self._envelope.findings
+        fields = judgement(found[check] for check in marks if check in found).header(
+            self._settings.authserv_id or self._settings.hostname
+        )
+        return message.with_header(fields + message.header) if fields else message
+
     async def _modified(self, delivery: _Delivery, message: Message) -> Message:
+        if delivery.marks:
+            message = self._marked(message, delivery.marks)
         for modifier in delivery.body_modifiers:
             modified = modifier.body(message)
             message = modified if isinstance(modified, Message) else await modified
@@ -431,7 +445,7 @@ class Transaction:
 
     async def _send(self, delivery: _Delivery, message: Message) -> None:
         try:
-            if delivery.body_modifiers:
+            if delivery.body_modifiers or delivery.marks:
                 message = await self._modified(delivery, message)
             replies = delivery.delivery.send(message)
             if replies.__class__ is not list:
@@ -505,6 +519,9 @@ class Transaction:
             "target": ",".join(targets),
             "seconds": self._settings.adapters.reactor.seconds() - self._started,
         }
+        if self._envelope.findings:
+            found = judgement(self._envelope.findings.values())
+            fields |= {"auth": " ".join(map(str, found.results)), "score": found.score or None, "verdict": found.verdict.value}
         _log.info(Event.MESSAGE_DONE, **fields)
         if discarded:
             self._log_discarded(answers)

@@ -141,6 +141,13 @@ class Globals(Block):
     hostname = Directive(
         "hostname", v.String("NAME"), default="", doc="The name of this gateway; the system's name by default.", origin="maddy"
     )
+    authserv_id = Directive(
+        "authserv_id",
+        v.String("NAME"),
+        default="",
+        doc="The name under which results of checks stand in Authentication-Results; that of the gateway by default. Fields with"
+        " this name that come in are removed.",
+    )
     tls = Directive(
         "tls",
         LISTENER_TLS,

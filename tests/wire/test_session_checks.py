@@ -51,10 +51,10 @@ class SessionCheckTests(CheckedCase):
         self.assertEqual(self.ask(client, b"RCPT TO:<b@y.test>")[:10], b"550 5.7.10")
         self.assertEqual(self.ask(client, b"RCPT TO:<b@z.test>")[:3], b"250")
 
-    def test_what_needs_a_verdict_is_refused_at_load(self) -> None:
-        for action in ("quarantine", "score", "tag"):
+    def test_mistakes_in_an_action(self) -> None:
+        for action, code in (("quarantine yes", "E0405"), ("score", "E0404"), ("score much", "E0504"), ("drop", "E0505")):
             text = f"hostname a.test\nsmtp {SMTP} {{\ntls off\ncheck {{\nrequire_tls {{\non_fail {action}\n}}\n}}\ndiscard\n}}\n"
-            self.assertEqual([found.code for found in build(text).diagnostics if found.is_error], ["E0408"], action)
+            self.assertEqual([found.code for found in build(text).diagnostics if found.is_error], [code], action)
 
     def test_a_test_block_asks_them(self) -> None:
         rules = f"hostname a.test\nsmtp {SMTP} {{\ntls self_signed\ncheck {{\nrequire_tls\n}}\ndiscard\n}}\n"

@@ -8,22 +8,23 @@ syntax iskeyword @,48-57,_,.,-
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
 syntax keyword mailgateDirective addr address address_literals all allow allow_loopback announce_size ask
 syntax keyword mailgateDirective attempt_starttls attempts attribute auth auth_insecure auth_mechanisms
-syntax keyword mailgateDirective auth_required auth_required_message backoff balance banner base_dn bind
-syntax keyword mailgateDirective body_spool_limit bounce ca cache cache_size canonicalization case_insensitive
-syntax keyword mailgateDirective cert certificate check chunking ciphers client_auth client_ca command_timeout
-syntax keyword mailgateDirective compare concurrency connect connect_timeout connections control copy_to
-syntax keyword mailgateDirective create curves dane data data_block data_timeout debug default_destination
-syntax keyword mailgateDirective default_source defer_sender_reject deliver_to destaddr destination
-syntax keyword mailgateDirective destination_in destport disable_commands discard dn_template dnssec domains
-syntax keyword mailgateDirective early_talker ehlo endpoint entry expand_placeholders expect expire failover
-syntax keyword mailgateDirective failures fallback_delay file filter final_dot from full_match given greeting
-syntax keyword mailgateDirective greeting_delay handshake_timeout header health helo helo_response hide
-syntax keyword mailgateDirective hide_client hold_timeout hostname ident idle_timeout import insecure_auth ip
-syntax keyword mailgateDirective ip_strategy key lease_timeout level limits list listener local_domains
-syntax keyword mailgateDirective local_policy log log_name login mail_from match max_age max_auth_failures
-syntax keyword mailgateDirective max_command_length max_connections max_connections_per_endpoint
-syntax keyword mailgateDirective max_connections_per_ip max_errors max_header_count max_header_size max_idle
-syntax keyword mailgateDirective max_line_length max_message_size max_messages max_received max_recipients
+syntax keyword mailgateDirective auth_required auth_required_message authserv_id backoff balance banner
+syntax keyword mailgateDirective base_dn bind body_spool_limit bounce ca cache cache_size canonicalization
+syntax keyword mailgateDirective case_insensitive cert certificate check chunking ciphers client_auth
+syntax keyword mailgateDirective client_ca command_timeout compare concurrency connect connect_timeout
+syntax keyword mailgateDirective connections control copy_to create curves dane data data_block data_timeout
+syntax keyword mailgateDirective debug default_destination default_source defer_sender_reject deliver_to
+syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
+syntax keyword mailgateDirective dn_template dnssec domains early_talker ehlo endpoint entry
+syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
+syntax keyword mailgateDirective filter final_dot from full_match given greeting greeting_delay
+syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
+syntax keyword mailgateDirective hold_timeout hostname ident idle_timeout import insecure_auth ip ip_strategy
+syntax keyword mailgateDirective key lease_timeout level limits list listener local_domains local_policy log
+syntax keyword mailgateDirective log_name login mail_from match max_age max_auth_failures max_command_length
+syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip
+syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_line_length
+syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
 syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands min_mx_level
 syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
 syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
@@ -59,11 +60,11 @@ syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear 
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
 syntax keyword mailgateValue failed false fingerprint forward happy_eyeballs ignore info ipv4_only
 syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no none normalize
-syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain random
-syntax keyword mailgateValue relaxed/relaxed relaxed/simple require require_verify round_robin scram-sha-256
-syntax keyword mailgateValue self_signed sender_domain sha256-crypt sha512-crypt simple/relaxed simple/simple
-syntax keyword mailgateValue sqlite stderr stdout strip sub success syslog true v1 v2 view warn xoauth2 yes
-syntax keyword mailgateValue yescrypt
+syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain quarantine
+syntax keyword mailgateValue random relaxed/relaxed relaxed/simple require require_verify round_robin
+syntax keyword mailgateValue scram-sha-256 self_signed sender_domain sha256-crypt sha512-crypt simple/relaxed
+syntax keyword mailgateValue simple/simple sqlite stderr stdout strip sub success syslog tag true v1 v2 view
+syntax keyword mailgateValue warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 

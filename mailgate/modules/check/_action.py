@@ -1,8 +1,15 @@
 """What checks have in common: what becomes of a message that fails one, and of one that can't be judged.
 
-`on_fail` is for what a check has found: `reject`, with a reply of the operator's if one is given, or `ignore`, which writes a
-line to the log (`check.ignored`) and lets the message pass: how a new check is tried out. `on_error` is for what could not be
-asked: by default 451, so that nobody passes because a name server is down.
+An action is one of these, and `take` does it:
+
+    reject [CODE] [ENHANCED] ["TEXT"]   a refusal, with the check's own reply if none is given
+    quarantine                          it passes, with X-Mailgate-Quarantine; routes behind the content may ask for it
+    score NUMBER                        it passes, and counts so much
+    tag ["TEXT"]                        it passes, with X-Mailgate-Tag; without a text the name of the check
+    ignore                              it passes, with a line in the log (`check.ignored`): how a new check is tried out
+
+All but the refusal write that line. `on_fail` is for what a check has found, `on_error` for what could not be asked: by default
+451, so that nobody passes because a name server is down.
 
 A check of names is asked at stage sender, where the client, its hello name and the reverse-path are all known. It asks the
 resolver of its listener, or the global one.
@@ -15,7 +22,7 @@ from typing import Any, ClassVar
 
 from mailgate.config import values as v
 from mailgate.config.line import Line
-from mailgate.config.schema import Directive, Refused
+from mailgate.config.schema import Directive
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import Resolver
 from mailgate.events import Event, EventLog
@@ -28,7 +35,6 @@ from mailgate.smtp.reply import MailError, Reply
 UNANSWERED = Reply(451, "4.4.3", "Can't be checked at present, try again later")
 
 _log = EventLog("mailgate.checks")
-_LATER = "this version has no verdicts that a later rule could use: `reject` or `ignore`"
 
 
 class _Refusal(v.ReplyCode):
@@ -36,6 +42,48 @@ class _Refusal(v.ReplyCode):
 
     def parse_element(self, line: Line) -> Any:
         return None if line.peek() is None else super().parse_element(line)
+
+
+class _Tag(v.String):
+    """A text, or None where the check's name is meant."""
+
+    def parse_element(self, line: Line) -> Any:
+        return None if line.peek() is None else super().parse_element(line)
+
+
+IGNORE = v.Chosen("ignore")
+REJECT = v.Chosen("reject")
+_PASSING = {"quarantine": v.Nothing(), "score": v.Float(), "tag": _Tag("TEXT"), "ignore": v.Nothing()}
+ACTION = v.OneOf({"reject": _Refusal(), **_PASSING})
+"""What may become of a message."""
+ON_ERROR = v.OneOf({"defer": v.Nothing(), "reject": _Refusal(), **_PASSING})
+"""The same for one that can't be judged: `defer` is 451."""
+_MARKING = frozenset({"quarantine", "score", "tag"})
+
+
+def leaves_mark(action: v.Chosen) -> bool:
+    """Whether a message that it lets pass looks different afterwards."""
+    return action.word in _MARKING
+
+
+def take(check: Check, action: v.Chosen, reply: Reply, envelope: Envelope, reason: str) -> None:
+    """Do what the operator wants done; ``reply`` is said where he gives none. Returns if the message passes.
+
+    :raises MailError: it is refused.
+    """
+    where = place(check.span)
+    if action.word in ("reject", "defer"):
+        raise MailError(action.value or reply, f"{check.name}: {reason}", where)
+    if action.word in _MARKING:
+        findings = envelope.findings_of(check)
+        if action.word == "score":
+            findings.count(action.value)
+        elif action.word == "tag":
+            findings.tag(action.value or check.name.partition(".")[2])
+        else:
+            findings.quarantined = True
+    fields = {"message": envelope.id, "session": envelope.session.id, "check": check.name, "where": where}
+    _log.info(Event.CHECK_IGNORED, **fields, action=action.word, reply=reply, reason=reason)
 
 
 class ActingCheck(Check):
@@ -46,32 +94,23 @@ class ActingCheck(Check):
 
     on_fail = Directive(
         "on_fail",
-        v.OneOf(
-            {
-                "reject": _Refusal(),
-                "ignore": v.Nothing(),
-                **{word: Refused(word, _LATER) for word in ("quarantine", "score", "tag")},
-            }
-        ),
-        default=v.Chosen("reject", None),
-        doc="What a message meets that fails: a refusal, with this reply in place of the check's own, or a line in the log.",
+        ACTION,
+        default=REJECT,
+        doc="What a message meets that fails: a refusal, with this reply in place of the check's own; it passes, marked for"
+        " quarantine, with a score or with a tag; or it passes with a line in the log.",
         origin="maddy",
     )
 
+    @property
+    def marks(self) -> bool:
+        return leaves_mark(self.on_fail)
+
     def failed(self, envelope: Envelope, reason: str, reply: Reply | None = None) -> None:
-        """The message fails: returns if that is ignored.
+        """The message fails: returns if it passes all the same.
 
         :raises MailError: it is refused.
         """
-        self._act(self.on_fail, reply or self.refusal, envelope, reason)
-
-    def _act(self, action: v.Chosen, reply: Reply, envelope: Envelope, reason: str) -> None:
-        where = place(self.span)
-        reply = action.value or reply
-        if action.word != "ignore":
-            raise MailError(reply, f"{self.name}: {reason}", where)
-        fields = {"message": envelope.id, "session": envelope.session.id, "check": self.name, "where": where}
-        _log.info(Event.CHECK_IGNORED, **fields, reply=reply, reason=reason)
+        take(self, self.on_fail, reply or self.refusal, envelope, reason)
 
 
 class NamesState(MessageCheck):
@@ -86,10 +125,14 @@ class NamesCheck(ActingCheck):
 
     on_error = Directive(
         "on_error",
-        v.OneOf({"defer": v.Nothing(), "reject": _Refusal(), "ignore": v.Nothing()}),
+        ON_ERROR,
         default=v.Chosen("defer", None),
-        doc="What a message meets when the DNS gives no answer: 451, a refusal for good, or a line in the log.",
+        doc="What a message meets when the DNS gives no answer: 451, a refusal for good, or one of the ways to pass.",
     )
+
+    @property
+    def marks(self) -> bool:
+        return leaves_mark(self.on_fail) or leaves_mark(self.on_error)
 
     async def judge(self, envelope: Envelope, resolver: Resolver) -> None:
         """Call `failed` if the message fails.
@@ -107,7 +150,7 @@ class NamesCheck(ActingCheck):
             await self.judge(envelope, resolver)
         except DnsFailure as failure:
             reply = self.refusal if self.on_error.word == "reject" else UNANSWERED
-            self._act(self.on_error, reply, envelope, str(failure))
+            take(self, self.on_error, reply, envelope, str(failure))
 
 
 async def at_once(questions: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
