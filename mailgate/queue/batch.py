@@ -18,7 +18,8 @@ from typing import Any
 from mailgate.queue.codec import checksum, encode_facts
 from mailgate.queue.content import Shape
 from mailgate.queue.entry import Draft, Entry, Settled, Standing
-from mailgate.queue.rows import ENTRY_COLUMNS, RECIPIENT_COLUMNS, entry_checksum, recipient_values, update
+from mailgate.queue.records import entry_checksum, recipient_values
+from mailgate.queue.rows import ENTRY_COLUMNS, RECIPIENT_COLUMNS, update
 from mailgate.queue.store import Unavailable
 
 ROWS = 200

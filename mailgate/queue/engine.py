@@ -28,7 +28,7 @@ from mailgate.queue.owed import OwedReports
 from mailgate.queue.recorder import Recorder
 from mailgate.queue.reports import Reporter
 from mailgate.queue.schedule import concerns_destination
-from mailgate.queue.store import Damaged, StoreError
+from mailgate.queue.store import Damaged, LeaseLost, StoreError, Unavailable
 from mailgate.queue.verdicts import QueueSettings, Verdicts
 from mailgate.queue.work import Work
 from mailgate.smtp.address import Address
@@ -64,7 +64,7 @@ class Queue:
         self._housekeeping = Housekeeping(store, adapters, self._log)
         self._owner: object = None
         self._work = Work(settings.name, adapters, self._log)
-        self.recorder = Recorder(settings.name, store, self._work, self._log, self._recovered)
+        self.recorder = Recorder(settings.name, store, self._work, self._log, self.hear)
         self._verdicts = Verdicts(settings, reporter, store, adapters, self._log)
         self._owed = OwedReports(store, lambda: self.reporter, self.recorder, self._work, adapters, self._log)
         self._delivering = 0
@@ -75,15 +75,15 @@ class Queue:
     # Life
 
     async def start(self) -> None:
-        """Open the store and go on where the last process stopped. :raises StoreError: it can't be had."""
+        """Open the store and go on where the last process stopped. :raises StoreError: it can't be had, whatever happens."""
         await self.store.open()
-        for name, due in await self.store.destinations():
-            self.destinations.waits(name, due)
         self._started = True
         self.recorder.stopping = False
         self._housekeeping.start()
-        self._serve()
-        self._owed.make()
+        try:
+            self.hear(await self.store.destinations())
+        except Unavailable as error:  # a database that is not there yet
+            self.recorder.pause(error)
 
     def adopt(self, owner: object, settings: QueueSettings, find_target: Callable[[str], Any], reporter: Reporter) -> None:
         """A reload: what is begun from now on is done as the new configuration says. ``owner`` is who may `stop` it."""
@@ -216,8 +216,8 @@ class Queue:
 
     # Serving
 
-    def _recovered(self, waiting: Sequence[tuple[str, float]]) -> None:
-        """The store is well again."""
+    def hear(self, waiting: Sequence[tuple[str, float]]) -> None:
+        """Whom the store has waiting: it is well again, or another node or an operator put them there."""
         for name, due in waiting:
             self.destinations.waits(name, due)
         self._serve()
@@ -233,7 +233,10 @@ class Queue:
         self._work.own(self._refresh())
 
     async def _refresh(self) -> None:
-        self._recovered(await self.store.destinations())
+        try:
+            self.hear(await self.store.destinations())
+        except StoreError as error:
+            self.recorder.pause(error)
 
     def _serve(self) -> None:
         """Begin what can begin now, and set the clock for what can't."""
@@ -319,6 +322,10 @@ class Queue:
             outcomes = await try_lease(self.store, lease, message, target, expire, self._adapters, self._log)
         except Damaged:
             return  # the store has set it aside, and said so
+        except LeaseLost as error:
+            self._log.warn(Event.QUEUE_LEASE_LOST, queue=self.settings.name, message=entry.message_id, error=str(error))
+            self.store.drop(lease)
+            return
         except StoreError as error:
             self.store.drop(lease)
             self.destinations.waits(name, self._adapters.wall_time())

@@ -11,14 +11,8 @@ from dataclasses import replace
 
 from mailgate.queue.codec import decode_facts
 from mailgate.queue.entry import Entry, Standing, Waiting
-from mailgate.queue.rows import (
-    Broken,
-    delete_empty,
-    entry_checksum,
-    load,
-    recipient_values,
-    rows_of,
-)
+from mailgate.queue.records import entry_checksum, recipient_values
+from mailgate.queue.rows import Broken, delete_empty, load, rows_of
 from mailgate.queue.store import Damaged
 from mailgate.queue.survey import AGES, Summary, Survey
 

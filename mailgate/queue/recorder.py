@@ -50,7 +50,7 @@ class Recorder:
                 await self._store.settle(lease, results)
                 return
             except LeaseLost as error:
-                self._log.error(Event.QUEUE_STORE, queue=self._name, message=lease.entry.message_id, error=str(error))
+                self._log.error(Event.QUEUE_LEASE_LOST, queue=self._name, message=lease.entry.message_id, error=str(error))
                 return
             except StoreError as error:
                 if self.stopping:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from mailgate.queue.codec import checksum, decode_facts, decode_recipient, encode_recipient
+from mailgate.queue.codec import checksum
 from mailgate.queue.content import Shape
 from mailgate.queue.entry import Entry, Standing, Waiting
+from mailgate.queue.records import entry_of, recipient_of, recipient_values
 from mailgate.queue.store import Damaged, Line
 
 Found = list[tuple[Entry, tuple[Waiting, ...]]]
@@ -210,7 +210,7 @@ def change(
 
 def rows_of(connection: sqlite3.Connection, entry: int) -> list[Waiting]:
     """:raises Damaged: one of them is not what was written."""
-    return [_recipient(one) for one in connection.execute(f"{_RECIPIENT} WHERE entry = ? ORDER BY number", (entry,)).fetchall()]
+    return [recipient_of(one) for one in connection.execute(f"{_RECIPIENT} WHERE entry = ? ORDER BY number", (entry,)).fetchall()]
 
 
 def find(connection: sqlite3.Connection, message_id: str) -> tuple[list[Entry], Broken]:
@@ -267,7 +267,7 @@ def load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callabl
             if stored is None:
                 raise Damaged("the entry is not there")
             rows = tuple(rows_of(connection, number))
-            entry = _entry(stored, rows, _size_of(connection, stored))
+            entry = entry_of(stored, rows, _size_of(connection, stored))
         except Damaged as error:
             damaged.append((number, str(error)))
             continue
@@ -278,37 +278,6 @@ def load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callabl
 def _size_of(connection: sqlite3.Connection, stored: tuple[Any, ...]) -> int:
     size = connection.execute("SELECT size FROM body WHERE id = ?", (stored[4],)).fetchone()
     return len(stored[6]) + (size[0] if size is not None else 0)
-
-
-def _entry(stored: tuple[Any, ...], rows: tuple[Waiting, ...], size: int) -> Entry:
-    number, message_id, target, arrived, body, facts, header, check = stored
-    try:
-        if entry_checksum(message_id, target, arrived, facts, header) != check:
-            raise Damaged("the entry is not what was written")
-    except (TypeError, AttributeError) as error:
-        raise Damaged("the entry is not what was written") from error
-    sender, parameters, origin, priority = decode_facts(facts)
-    return Entry(number, message_id, target, sender, parameters, origin, arrived, header, body, size, rows, priority)
-
-
-def entry_checksum(message_id: str, target: str, arrived: float, facts: bytes, header: bytes) -> int:
-    return checksum(message_id.encode(), target.encode(), repr(float(arrived)).encode(), facts, header)
-
-
-def _recipient(stored: tuple[Any, ...]) -> Waiting:
-    _, number, destination, standing, due, intent, facts, check = stored
-    try:
-        if checksum(facts, destination.encode()) != check:
-            raise Damaged(f"recipient {number} is not what was written")
-    except (TypeError, AttributeError) as error:
-        raise Damaged(f"recipient {number} is not what was written") from error
-    row = decode_recipient(number, destination, standing, due, facts)
-    return replace(row, in_doubt=True) if intent and not row.in_doubt else row
-
-
-def recipient_values(row: Waiting, standing: Standing) -> tuple[Any, ...]:
-    facts = encode_recipient(row)
-    return (row.number, row.destination, int(standing), row.due, facts, checksum(facts, row.destination.encode()))
 
 
 def update(connection: sqlite3.Connection, entry: int, row: Waiting) -> None:

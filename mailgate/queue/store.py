@@ -37,7 +37,7 @@ class Unavailable(StoreError):
 
 
 class LeaseLost(StoreError):
-    """Somebody else may have the recipients by now; nothing was saved."""
+    """Somebody else has some of the recipients by now: what is his was not saved, and nothing of his is overwritten."""
 
 
 class Damaged(StoreError):

@@ -34,16 +34,21 @@ class Broken(Unavailable):
 
 
 class Writer:
-    """The jobs of one sqlite file. ``run_in_thread(function, *arguments)`` gives a Deferred; ``on_broken(error)`` is called once,
-    before the jobs concerned fail."""
+    """The jobs of one sqlite file, or of what has a ``run`` of its own. ``run_in_thread(function, *arguments)`` gives a Deferred;
+    ``on_broken(error)`` is called once, before the jobs concerned fail."""
 
     def __init__(
-        self, connection: sqlite3.Connection, run_in_thread: Callable[..., Any], on_broken: Callable[[BaseException], None]
+        self,
+        connection: Any,
+        run_in_thread: Callable[..., Any],
+        on_broken: Callable[[BaseException], None],
+        run: Callable[[Any, list[Any]], list[Outcome]] | None = None,
     ) -> None:
         self._connection = connection
+        self._run = run or run_batch
         self._run_in_thread = run_in_thread
         self._on_broken = on_broken
-        self._waiting: list[tuple[Write, Wait[Any]]] = []
+        self._waiting: list[tuple[Any, Wait[Any]]] = []
         self._busy = False
         self._broken: BaseException | None = None
         self._idle: list[Wait[None]] = []
@@ -53,7 +58,7 @@ class Writer:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, job: Write) -> Wait[Any]:
+    def submit(self, job: Any) -> Wait[Any]:
         """The job's result, once it is durable. :raises StoreError: too many wait, or the file is broken."""
         if self._broken is not None:
             raise Broken(str(self._broken))
@@ -75,10 +80,10 @@ class Writer:
     def _start(self) -> None:
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         self._busy = True
-        running = self._run_in_thread(run_batch, self._connection, [job for job, _ in batch])
+        running = self._run_in_thread(self._run, self._connection, [job for job, _ in batch])
         running.addCallbacks(self._done, self._crashed, callbackArgs=(batch,), errbackArgs=(batch,))
 
-    def _done(self, outcomes: list[Outcome], batch: list[tuple[Write, Wait[Any]]]) -> None:
+    def _done(self, outcomes: list[Outcome], batch: list[tuple[Any, Wait[Any]]]) -> None:
         self.commits += 1
         self._busy = False
         broken = next((error for _, error in outcomes if isinstance(error, Broken)), None)
@@ -90,7 +95,7 @@ class Writer:
             _tell(answer, result, error)
         self._tell_idle()
 
-    def _crashed(self, failure: Any, batch: list[tuple[Write, Wait[Any]]]) -> None:
+    def _crashed(self, failure: Any, batch: list[tuple[Any, Wait[Any]]]) -> None:
         """The thread pool failed us (it is stopping): nobody knows how far the batch came."""
         self._busy = False
         error = Broken(f"writing failed: {failure.getErrorMessage()}")
