@@ -21,6 +21,7 @@ from mailgate.inbound.advice import advise
 from mailgate.inbound.client_names import NamesBlock
 from mailgate.inbound.crowd import CrowdDirectives
 from mailgate.inbound.login_settings import LoginDirectives
+from mailgate.inbound.mail_options import MailOptions
 from mailgate.inbound.ports import CannotBind, Port, place_of
 from mailgate.inbound.sessions import Census, ConnectionSettings, Sessions, TransactionLike
 from mailgate.inbound.tls_settings import contexts_of
@@ -53,6 +54,7 @@ KEYWORDS = (
     "CHUNKING",
     "BINARYMIME",
     "SIZE",
+    "DSN",
     "LIMITS",
     "REQUIRETLS",
 )
@@ -60,7 +62,15 @@ KEYWORDS = (
 
 
 class Listener(
-    LoginDirectives, AdmissionBlock, NamesBlock, CrowdDirectives, TrustDirectives, SocketDirectives, PipelineBlock, Module
+    LoginDirectives,
+    AdmissionBlock,
+    NamesBlock,
+    CrowdDirectives,
+    TrustDirectives,
+    SocketDirectives,
+    MailOptions,
+    PipelineBlock,
+    Module,
 ):
     """Accepts mail on one or more addresses and passes it through the pipeline in its block."""
 
@@ -258,6 +268,7 @@ class Listener(
         self.check_logins(report)
         self.check_admission(report)
         self.check_sockets(report)
+        self.check_mail_options(report)
         self._contexts = contexts_of(self, report)
         if self.damaged or (self.tls is not None and self.tls.word != "off"):
             return  # what is wrong with `tls` has been said
@@ -393,6 +404,7 @@ class Listener(
             strict_addresses=self.strict_addresses,
             refuse_early_talkers=self.early_talker == "reject",
             **self.login_settings(),
+            **self.mail_option_settings(),
             starttls=self._contexts is not None,
             requiretls=enforces_requiretls(self.router),
         )
@@ -425,6 +437,7 @@ class Listener(
             authserv_id=self.authserv_id,
             split=self.split,
             keeper=self.split_queue.keeper if self.split_queue is not None else None,
+            reports=self.reports.ledger if self.reports is not None else None,
             tally=self.tally,
             per_recipient=self.lmtp,
             max_received=self.max_received,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 from mailgate.smtp.address import Address
+from mailgate.smtp.parameters import decode_unitext, decode_xtext
 
 ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")
 MAX_TEXT = 1000
@@ -169,7 +170,7 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
 def _status_part(report: StatusReport, utf8: bool) -> tuple[list[str], bytes]:
     fields = [f"Reporting-MTA: dns; {report.hostname}"]
     if report.envid:
-        fields.append(f"Original-Envelope-Id: {_clean(report.envid)}")
+        fields.append(f"Original-Envelope-Id: {_clean(decode_xtext(report.envid))}")
     if report.received_from:
         fields.append(f"Received-From-MTA: dns; {_clean(report.received_from)}")
     fields.append(f"Arrival-Date: {formatdate(report.arrived)}")
@@ -188,6 +189,10 @@ def _recipient_fields(one: RecipientReport, utf8: bool) -> list[str]:
     fields = []
     if one.original:
         kind, _, value = one.original.partition(";")
+        if kind.lower() == "utf-8":
+            value = decode_unitext(value) if utf8 else value
+        else:
+            value = decode_xtext(value)
         fields.append(f"Original-Recipient: {_clean(kind)}; {_clean(value)}")
     fields.append(f"Final-Recipient: {address_type}; {_clean(str(one.final))}")
     fields.append(f"Action: {one.action}")

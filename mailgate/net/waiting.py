@@ -181,6 +181,29 @@ def as_deferred(awaitable: Awaitable[T]) -> Deferred[T]:
     return awaitable if isinstance(awaitable, Deferred) else spawn(awaitable)  # type: ignore[arg-type]
 
 
+async def to_its_end(coroutine: Coroutine[Any, Any, T], late: Callable[[BaseException], None]) -> T:
+    """Await what can't be taken back. Cancelling ends the waiting and not the coroutine; ``late`` hears how it fails then."""
+    running = start(coroutine)
+    if not isinstance(running, Wait):
+        return running
+    waiting: Wait[T] = Wait()
+
+    def done() -> None:
+        try:
+            value = running.result()
+        except BaseException as error:
+            if waiting.done:
+                late(error)
+            else:
+                waiting.fail(error)
+        else:
+            if not waiting.done:
+                waiting.fire(value)
+
+    running.when_done(done)
+    return await waiting
+
+
 async def within(awaitable: Awaitable[T], seconds: float, clock: Any) -> T:
     """Await, but cancel after ``seconds`` of ``clock`` (IReactorTime) and raise `DeadlineExceeded`."""
     waiting = as_deferred(awaitable)

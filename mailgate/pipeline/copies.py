@@ -11,9 +11,12 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 
 from mailgate.events import Event, EventLog
+from mailgate.message.envelope import Recipient
 from mailgate.message.message import Message
 from mailgate.pipeline.answers import NO_ANSWER
+from mailgate.pipeline.notices import NEVER
 from mailgate.pipeline.routing import Plan
+from mailgate.smtp.parameters import RcptParameters
 from mailgate.smtp.reply import Reply, reply_for
 
 _log = EventLog("mailgate.pipeline")
@@ -33,6 +36,11 @@ async def copy(message_id: str, message: Message, marked: Callable[[Any], Messag
         message.body.release()
 
 
+def _unnoticed(recipient: Recipient) -> Recipient:
+    """Senders know nothing of copies, and hear nothing of what becomes of them."""
+    return Recipient(recipient.address, RcptParameters(frozenset({NEVER})), recipient.original)
+
+
 async def _copy(message_id: str, message: Message, plans: Sequence[Plan]) -> None:
     target = plans[0].target
     try:
@@ -41,7 +49,7 @@ async def _copy(message_id: str, message: Message, plans: Sequence[Plan]) -> Non
             message = modified if isinstance(modified, Message) else await modified
         delivery = target.open(plans[0].envelope)
         for plan in plans:
-            answer = delivery.rcpt(plan.recipient)
+            answer = delivery.rcpt(_unnoticed(plan.recipient))
             reply = answer if isinstance(answer, Reply) else await answer
             if not reply.is_success:
                 delivery.abort()

@@ -63,6 +63,8 @@ class TwoPhases:
     ) -> None:
         self._keeper = keeper
         self._kept: list[tuple[Delivering, Any]] = []
+        self.kept: frozenset[Recipient] = frozenset()
+        """Those that the keeper's queue delivers from here on."""
         self._unkept = NOT_TRIED
         """What those hear whose message was not tried."""
         self._id = message_id
@@ -137,6 +139,7 @@ class TwoPhases:
         replies = [delivery.replies.get(one, NO_ANSWER) for one in delivery.accepted]
         try:
             delivery.replies = dict(zip(delivery.accepted, await kept.keep(replies), strict=True))
+            self.kept |= {one for one, reply in zip(delivery.accepted, replies, strict=True) if not reply.is_success}
         except CancelledError:
             self._abort_kept()
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -136,7 +137,7 @@ class Rehearsal(Transaction):
         root: Node,
         may_ask: frozenset[Kept],
     ) -> None:
-        super().__init__(router, session, settings, message_id)
+        super().__init__(router, session, replace(settings, keeper=None, reports=None), message_id)
         self.refusal: MailError | None = None
         understudies: dict[Any, Understudy] = {}
 

@@ -47,6 +47,7 @@ from mailgate.pipeline.answers import (
 from mailgate.pipeline.checks import ask, ask_each
 from mailgate.pipeline.copies import copy
 from mailgate.pipeline.grammar import Split
+from mailgate.pipeline.notices import Notices, quiet
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
@@ -75,6 +76,8 @@ class TransactionSettings:
     split: Split = Split.DEFER
     keeper: Callable[[Any, Envelope], Any] | None = None
     """Of `on_split queue`: from a target and an envelope to a delivery into the queue, which keeps what the target does not."""
+    reports: Callable[[Envelope], Any] | None = None
+    """Of `reports &queue`: from an envelope to what keeps reports of success; None where DSN is not offered."""
     tally: Tally = field(default_factory=Tally)
     per_recipient: bool = False
     """LMTP: one reply for each recipient after the dot."""
@@ -134,6 +137,7 @@ class Transaction:
         "_done",
         "_envelope",
         "_has_copies",
+        "_notices",
         "_path",
         "_router",
         "_routing",
@@ -159,6 +163,7 @@ class Transaction:
         self._deliveries: dict[tuple[Any, ...], _Delivery] = {}
         self._accepted: list[_Accepted] = []
         self._has_copies = False
+        self._notices: Notices | None = None
         self._body: Body | None = None
         self._content_error: BaseException | None = None
         self._running: Any = None
@@ -255,6 +260,7 @@ class Transaction:
             if copies:
                 plans = [plan for plan in plans if not plan.copy]
                 is_alone = len(plans) == 1
+            expanded = not is_alone and recipient.parameters is not NO_RCPT_PARAMETERS and quiet(plans)
             self._answers.admit(plans)
             for plan in plans:
                 if plan.target is None:
@@ -282,8 +288,13 @@ class Transaction:
             self._drop_unused()
         if copies:
             self._has_copies = True
-        self._accepted.append(_Accepted(str(recipient.address), plans, copies))
+        accepted = _Accepted(str(recipient.address), plans, copies)
+        self._accepted.append(accepted)
         self._envelope.recipients.append(recipient)
+        if recipient.parameters is not NO_RCPT_PARAMETERS and self._settings.reports is not None:
+            if self._notices is None:
+                self._notices = Notices(self._settings.reports, self._envelope)
+            self._notices.add(accepted, recipient, plans, expanded=expanded)
         return reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
 
     def _drop_unused(self) -> None:
@@ -327,6 +338,8 @@ class Transaction:
             message = Message(self._header(body), body)
             refused = await self._judge_content(message) if self._routing.opened else {}
             self._drop_unused()
+            if self._notices is not None:
+                await self._notices.prepare(message, self._settings.spool)
             deliveries = list(self._deliveries.values())
             keeper = self._settings.keeper
             if keeper is not None and self._answers.are_several:
@@ -342,6 +355,8 @@ class Transaction:
                 answers = [with_id(fold([answer]), self.id) for answer in final]
             else:
                 answers = [with_id(fold(final), self.id)]
+            if self._notices is not None:
+                await self._settle_notices(self._notices, answers)
         except CancelledError:
             raise
         except Exception as error:
@@ -354,6 +369,13 @@ class Transaction:
                 self._make_copies(message, answers)
             self._release()
         return answers
+
+    async def _settle_notices(self, notices: Notices, answers: list[Reply]) -> None:
+        if self._settings.per_recipient:
+            taken = {one for one, answer in zip(self._accepted, answers, strict=True) if answer.is_success}
+        else:
+            taken = set(self._accepted) if answers[0].is_success else set()
+        await notices.settle(lambda one: one in taken)
 
     def _make_copies(self, message: Message | None, answers: list[Reply]) -> None:
         """Of what was accepted, for `copy_to`; the client does not wait for them."""
@@ -426,6 +448,8 @@ class Transaction:
             None if keeper is None else lambda one: keeper(one.target, one.envelope),
         )
         await phases.run(self._accepted, per_recipient=self._settings.per_recipient)
+        if self._notices is not None:
+            self._notices.postpone(phases.kept)
 
     def _marked(self, message: Message, marks: Sequence[Any]) -> Message:
         """With what these checks have found in front."""
@@ -470,6 +494,8 @@ class Transaction:
         for delivery in self._deliveries.values():
             if not delivery.replies:
                 delivery.delivery.abort()
+        if self._notices is not None:
+            self._notices.abort()
         for check in self._routing.opened:
             try:
                 check.close()

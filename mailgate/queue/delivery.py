@@ -1,12 +1,18 @@
 """One message on its way into a queue: the delivery that a pipeline sees (`interfaces.ITwoPhaseDelivery`).
 
 Accepting costs one write, made durable together with everybody else's. Where other deliveries of the same message can't be taken
-back it is two: `prepare`, and `commit` for those recipients whose client hears 2yz.
+back it is two: `prepare`, and `commit` for those recipients whose client hears 2yz. The second one runs to its end also when that
+client goes away meanwhile: what a disk has begun to write may stand there, and then somebody must deliver it.
+
+The same two steps keep what others deliver: `keep` what a next hop has not taken (`on_split queue`), and `report` how it went to
+whoever asked to hear of it (`reports`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
 
 from twisted.internet.defer import CancelledError
 from zope.interface import implementer
@@ -14,9 +20,9 @@ from zope.interface import implementer
 from mailgate.interfaces import ITwoPhaseDelivery
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
-from mailgate.net.waiting import spawn
+from mailgate.net.waiting import spawn, to_its_end
 from mailgate.queue.engine import Queue
-from mailgate.queue.entry import Draft, Entry, Origin, Settled, Waiting
+from mailgate.queue.entry import Draft, Entry, Fate, LastTry, Origin, Settled, Standing, Waiting, Way
 from mailgate.queue.store import Full, StoreError
 from mailgate.smtp.reply import Reply
 
@@ -24,6 +30,9 @@ ACCEPTED = Reply(250, "2.1.5", "Recipient ok")
 QUEUED = Reply(250, "2.0.0", "queued")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 UNAVAILABLE = Reply(451, "4.3.0", "The queue can't take mail at present, try again later")
+
+_FATES = {"relayed": Fate.RELAYED, "delivered": Fate.DELIVERED, "expanded": Fate.EXPANDED}
+"""By the action of a report."""
 
 
 @implementer(ITwoPhaseDelivery)
@@ -67,35 +76,75 @@ class QueueDelivery:
         return [QUEUED] * len(self._recipients)
 
     async def commit(self, recipients: Sequence[Recipient]) -> None:
-        entries, self._entries = self._entries, ()
         kept = {id(one) for one in recipients}
         dropped = [number for number, one in enumerate(self._recipients) if id(one) not in kept]
-        try:
-            if not dropped:
-                await self._queue.commit(entries, [draft.message for draft in self._drafts])
-                return
-            for entry in entries:
-                rows = [Settled(row.number, None if row.number in dropped else row) for row in entry.recipients]
-                await self._queue.resolve(entry, rows)
-        except CancelledError:
-            raise
-        except BaseException:
-            self._entries = entries
-            raise
+        await self._finish(self._commit(self._entries, dropped))
+
+    async def _commit(self, entries: Sequence[Entry], dropped: Sequence[int]) -> None:
+        if not dropped:
+            messages = [draft.message for draft in self._drafts]
+            for message in messages:
+                message.body.hold()  # the transaction may be over before this is
+            try:
+                await self._queue.commit(entries, messages)
+            finally:
+                for message in messages:
+                    message.body.release()
+            return
+        for entry in entries:
+            rows = [Settled(row.number, None if row.number in dropped else row) for row in entry.recipients]
+            await self._queue.resolve(entry, rows)
 
     async def keep(self, replies: Sequence[Reply]) -> list[Reply]:
         """What the next hop answered to each recipient of what was prepared: those who heard 2yz are forgotten, the others are
         the queue's. The replies for the client, all of them 2yz.
 
         :raises StoreError: nothing was kept."""
+        await self._finish(self._keep_rest(self._entries, replies))
+        return [reply if reply.is_success else QUEUED for reply in replies]
+
+    async def _keep_rest(self, entries: Sequence[Entry], replies: Sequence[Reply]) -> None:
+        for entry in entries:
+            await self._queue.keep_rest(entry, replies)
+
+    async def report(self, endings: Sequence[Any]) -> None:
+        """How it went for each recipient of what was prepared, which others have delivered: a `pipeline.notices.Ending`, or
+        None where there is nothing to tell. The reports are owed from here on.
+
+        :raises StoreError: they are not."""
+        if any(ending is not None for ending in endings):
+            await self._finish(self._owe(self._entries, endings))
+        else:
+            self.abort()
+
+    async def _owe(self, entries: Sequence[Entry], endings: Sequence[Any]) -> None:
+        for entry in entries:
+            rows = [self._owed(row, ending) for row, ending in zip(entry.recipients, endings, strict=True)]
+            await self._queue.resolve(entry, rows)
+
+    def _owed(self, row: Waiting, ending: Any) -> Settled:
+        if ending is None:
+            return Settled(row.number, None)
+        reply: Reply = ending.reply
+        last = LastTry(self._now, reply.code, reply.enhanced, reply.text, remote=bool(ending.peer), way=Way(ending.peer))
+        owed = replace(row, standing=Standing.OWED, fate=_FATES[ending.action], last=last)
+        return Settled(row.number, owed, f"<{row.address}> {ending.action} {reply}")
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """The second phase. What fails leaves everything prepared, for `abort`; where nobody waits any more that is now."""
         entries, self._entries = self._entries, ()
+
+        def late(error: BaseException) -> None:
+            self._entries = entries
+            self.abort()
+
         try:
-            for entry in entries:
-                await self._queue.keep_rest(entry, replies)
-        except StoreError:
+            await to_its_end(work, late)
+        except CancelledError:
+            raise
+        except BaseException:
             self._entries = entries
             raise
-        return [reply if reply.is_success else QUEUED for reply in replies]
 
     def abort(self) -> None:
         entries, self._entries = self._entries, ()

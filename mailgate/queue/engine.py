@@ -174,7 +174,8 @@ class Queue:
     async def keep_rest(self, entry: Entry, replies: Sequence[Reply]) -> None:
         """Commit a prepared entry whose recipients were tried meanwhile, with what each of them heard."""
         waiting = tuple(replace(row, standing=Standing.WAITING) for row in entry.recipients)
-        outcomes = [outcome_of(reply) for reply in replies]
+        # What was taken at once is for the listener to report: it has heard who took it.
+        outcomes = [replace(outcome_of(reply), reports_itself=True) for reply in replies]
         results, _ = await self._verdicts.judge(entry, waiting, outcomes)
         await self.resolve(entry, results)
 

@@ -25,7 +25,7 @@ from mailgate.message.dsn import RecipientReport, StatusReport, compose
 from mailgate.queue.entry import Entry, Fate, Waiting
 from mailgate.queue.store import StoreError
 from mailgate.smtp.address import Address
-from mailgate.smtp.parameters import BodyType, MailParameters
+from mailgate.smtp.parameters import BodyType, MailParameters, orcpt_of
 from mailgate.smtp.reply import Reply, reply_for
 
 MAX_RETURNED = 1 << 20
@@ -49,11 +49,20 @@ class ReportSettings:
 
 
 class Reporter:
-    """Makes the reports of one queue; ``submit`` is None where no `bounce` is configured."""
+    """Makes the reports of one queue; ``submit`` is None where no `bounce` is configured. ``itself`` is the queue's own way out:
+    it takes the reports that a listener owes (`reports &queue`) where there is no other."""
 
-    def __init__(self, settings: ReportSettings, submit: Submit | None, adapters: Adapters, log: EventLog | None = None) -> None:
+    def __init__(
+        self,
+        settings: ReportSettings,
+        submit: Submit | None,
+        adapters: Adapters,
+        log: EventLog | None = None,
+        itself: Submit | None = None,
+    ) -> None:
         self._settings = settings
         self._submit = submit
+        self._way = submit or itself
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
 
@@ -87,7 +96,7 @@ class Reporter:
             final=row.address,
             action=action,
             status=status,
-            original=row.parameters.orcpt or (f"rfc822;{row.original}" if row.original is not None else ""),
+            original=row.parameters.orcpt or (orcpt_of(row.original) if row.original is not None else ""),
             diagnostic=last.text if last is not None else "",
             code=last.code if last is not None else 0,
             remote=last.remote if last is not None else False,
@@ -96,7 +105,7 @@ class Reporter:
         )
 
     async def _send(self, entry: Entry, about: Sequence[RecipientReport], store: Any, *, full: bool) -> Reply:
-        if self._submit is None:
+        if self._way is None:
             return NO_PIPELINE
         try:
             returned, full = await self._returned(entry, store, full)
@@ -104,7 +113,7 @@ class Reporter:
             utf8 = not entry.sender.is_ascii or any(not one.final.is_ascii for one in about) or not entry.header.isascii()
             body = BodyType.SEVEN_BIT if content.isascii() else BodyType.EIGHT_BIT
             parameters = MailParameters(len(content), body, utf8, entry.parameters.requiretls)
-            reply = await self._submit(entry.sender, content, parameters)
+            reply = await self._way(entry.sender, content, parameters)
         except (CancelledError, StoreError):
             raise
         except Exception as error:

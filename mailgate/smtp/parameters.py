@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from mailgate.smtp.address import Address
 from mailgate.smtp.reply import PermanentError
 
 
@@ -46,7 +47,7 @@ class RcptParameters:
     notify: frozenset[str] = field(default_factory=frozenset)
     """Of NEVER, SUCCESS, FAILURE, DELAY; empty when not given."""
     orcpt: str | None = None
-    """``type;xtext`` as the client wrote it, validated."""
+    """``type;xtext`` as the client wrote it, validated; where it wrote other than ASCII, in the form of RFC 6533 3 that is."""
 
 
 NO_MAIL_PARAMETERS = MailParameters()
@@ -61,7 +62,13 @@ _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 _VALUE = re.compile(r"[\x21-\x3c\x3e-\x7e]+")
 _XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
 _SIZE = re.compile(r"[0-9]{1,20}")
+_UTF8_VALUE = re.compile(r"[\x21-\x3c\x3e-\x7e\xa0-\U0010ffff]+")
 _ORCPT = re.compile(r"[A-Za-z0-9-]+;(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})+")
+_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
+_UNICODE = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+_PRINTABLE = range(0x20, 0x7F)
+_NOT_XTEXT = re.compile(r"[^\x21-\x2a\x2c-\x3c\x3e-\x7e]")
+_NOT_QCHAR = re.compile(r"[^\x21-\x2a\x2c-\x3c\x3e-\x5b\x5d-\x7e]")
 _UNPRINTABLE_XTEXT = re.compile(r"\+(?:[01][0-9A-F]|7F)")
 
 _BODY_TYPES = {body.value: body for body in BodyType}
@@ -71,6 +78,30 @@ _NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
 def is_xtext(text: str) -> bool:
     """Whether ``text`` is RFC 3461 4 xtext that decodes to printable characters."""
     return _XTEXT.fullmatch(text) is not None and _UNPRINTABLE_XTEXT.search(text) is None
+
+
+def decode_xtext(text: str) -> str:
+    """What xtext stands for; as it is where that would not be ASCII."""
+    decoded = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), text)
+    return decoded if decoded.isascii() else text
+
+
+def decode_unitext(text: str) -> str:
+    """What an address in the form of RFC 6533 3 stands for: ``\\x{FC}ser@example.org``. Control characters stay encoded."""
+
+    def character(found: re.Match[str]) -> str:
+        number = int(found[1], 16)
+        return chr(number) if number in _PRINTABLE or 0xA0 <= number < 0xD800 or 0xDFFF < number < 0x110000 else found[0]
+
+    return _UNICODE.sub(character, text)
+
+
+def orcpt_of(address: Address) -> str:
+    """The value of ORCPT for an address that came without one."""
+    text = str(address)
+    if text.isascii():
+        return "rfc822;" + _NOT_XTEXT.sub(lambda found: f"+{ord(found[0]):02X}", text)
+    return "utf-8;" + _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
 
 
 def _size(value: str) -> int | None:
@@ -100,17 +131,22 @@ def _notify(value: str) -> frozenset[str] | None:
 
 
 def _orcpt(value: str) -> str | None:
+    if not value.isascii():
+        if not value.lower().startswith("utf-8;"):
+            return None
+        value = "".join(one if one.isascii() else f"\\x{{{ord(one):02X}}}" for one in value)
     return value if len(value) <= MAX_ORCPT and _ORCPT.fullmatch(value) and not _UNPRINTABLE_XTEXT.search(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One row: ``attribute`` of the dataclass, ``extension`` that offers it, and ``parse``: value to what is stored,
-    or None for a bad one. A parameter without ``parse`` is a flag and takes no value."""
+    or None for a bad one. A parameter without ``parse`` is a flag and takes no value. ``form`` are the characters of a value."""
 
     attribute: str
     extension: str
     parse: Callable[[str], Any] | None = None
+    form: re.Pattern[str] = _VALUE
 
 
 MAIL_PARAMETERS: Mapping[str, Parameter] = {
@@ -124,7 +160,7 @@ MAIL_PARAMETERS: Mapping[str, Parameter] = {
 }
 RCPT_PARAMETERS: Mapping[str, Parameter] = {
     "NOTIFY": Parameter("notify", "DSN", _notify),
-    "ORCPT": Parameter("orcpt", "DSN", _orcpt),
+    "ORCPT": Parameter("orcpt", "DSN", _orcpt, _UTF8_VALUE),
 }
 
 
@@ -154,7 +190,7 @@ def _parse(text: str, table: Mapping[str, Parameter], offered: Set[str]) -> dict
         if parameter.parse is None:
             parsed: Any = None if equals else True
         else:
-            parsed = parameter.parse(value) if _VALUE.fullmatch(value) else None
+            parsed = parameter.parse(value) if parameter.form.fullmatch(value) else None
         if parsed is None or parameter.attribute in values:
             raise PermanentError(f"Bad value of parameter {keyword}", code=501, enhanced="5.5.4")
         values[parameter.attribute] = parsed

@@ -53,7 +53,7 @@ syntax keyword mailgateModule require_mx require_reverse_dns smtp source_address
 syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.identity
 syntax keyword mailgateModule table.ldap table.regexp table.static target.lmtp target.maildir target.queue
 syntax keyword mailgateModule target.remote target.smtp test verify_recipient
-syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5
+syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2
 syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear client_ip cram-md5

@@ -48,6 +48,12 @@ CODES = {
         bad=lmtp("copy_to &store\ndeliver_to lmtp unix://other.sock", "target.maildir store ./store\n"),
         good=lmtp("deliver_to lmtp unix://other.sock"),
     ),
+    "E0815": Entry(
+        "`reports` without a queue",
+        "A report to a sender must not be lost, nor hold up the answer to a client: it goes into a queue.",
+        bad=lmtp("reports &store\ndiscard", "target.maildir store ./store\n"),
+        good=lmtp("discard"),
+    ),
     "W0801": Entry(
         "`on_split allow` may deliver twice",
         "When one of several next hops refuses after others accepted, the client is told to try again, and those who have the"

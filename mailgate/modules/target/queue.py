@@ -24,6 +24,7 @@ from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.pipeline.compile import NamedPipeline
 from mailgate.pipeline.reach import enforces_requiretls
+from mailgate.pipeline.router import Deliver, DeliverTo, Router
 from mailgate.pipeline.transaction import Transaction, TransactionSettings
 from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
@@ -150,6 +151,10 @@ class QueueTarget(Module):
         assert self.context.adapters is not None
         return QueueDelivery(self.queue, target.label, envelope, self.context.adapters.wall_time())
 
+    def ledger(self, envelope: Envelope) -> QueueDelivery:
+        """What keeps reports about a message that others deliver, for `reports` of a listener."""
+        return self.open(envelope)
+
     @property
     def enforces_requiretls(self) -> bool:
         """As what it delivers through does. Reports are judged when there is one: none leaves unprotected."""
@@ -192,7 +197,8 @@ class QueueTarget(Module):
         adapters = self.context.adapters
         assert adapters is not None
         settings = QueueSettings(self.context.name, self.concurrency, self._each(), self._planner(), self._quiet())
-        reporter = Reporter(self.report_settings, self._submit if self._router is not None else None, adapters)
+        submit = self._submit if self._router is not None else None
+        reporter = Reporter(self.report_settings, submit, adapters, itself=self._submit)
         if self._queue is not None:
             self._queue.adopt(self, settings, self._find, reporter)
             return
@@ -262,10 +268,12 @@ class QueueTarget(Module):
     # Reports
 
     async def _submit(self, to: Address, content: bytes, parameters: MailParameters) -> Reply:
-        """Pass a report through the `bounce` pipeline; the answer is the one to its dot."""
+        """Pass a report through the `bounce` pipeline, or where there is none through this queue; the answer is the one to its
+        dot."""
         adapters = self.context.adapters
         assert adapters is not None
-        if parameters.requiretls and not enforces_requiretls(self._router):
+        router = self._router or Router(Deliver((DeliverTo(self),)))
+        if parameters.requiretls and not enforces_requiretls(router):
             return UNPROTECTED
         self._reports += 1
         session_id = f"{adapters.random.getrandbits(48):012x}"
@@ -279,7 +287,7 @@ class QueueTarget(Module):
             max_received=MAX_RECEIVED,
             attempt=Attempt(source="dsn"),
         )
-        transaction = Transaction(self._router, session, settings, f"{session_id}.1")
+        transaction = Transaction(router, session, settings, f"{session_id}.1")
         try:
             for step in (
                 lambda: transaction.mail(NULL_ADDRESS, parameters),
