@@ -27,6 +27,8 @@ from mailgate.outbound.endpoint import Endpoint, Link
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.handshake import TlsFailed, make_ready
 
+LULL = 1.0
+"""Seconds that a connection beyond ``max_idle`` is kept: messages come in bursts, and the next one should not have to connect."""
 CLOSING_TIME = 30.0
 """For the last replies when a pool is closed: the gateway has drained by then, so only strays are left."""
 
@@ -122,7 +124,8 @@ class Pool:
         if worn or self._closed or connection.link.endpoint.circuit.drained:
             connection.quit()
             return
-        if not self._waiters and self.idle_count >= settings.max_idle:
+        surplus = self.idle_count >= settings.max_idle
+        if surplus and not (self._waiters or settings.max_idle):
             connection.quit()
             return
         connection.reused = True
@@ -132,7 +135,8 @@ class Pool:
         if self._waiters:
             self._serve()
         else:
-            connection.arm(min(now + settings.idle_timeout, oldest), lambda: self._retire(connection))
+            patience = min(LULL, settings.idle_timeout) if surplus else settings.idle_timeout
+            connection.arm(min(now + patience, oldest), lambda: self._retire(connection))
 
     async def close(self) -> None:
         """Idle connections say QUIT now, the others when they are given back. Those that take longer than `CLOSING_TIME` are

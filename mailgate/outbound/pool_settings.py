@@ -57,7 +57,12 @@ class PoolDirectives(Block):
     max_connections_per_endpoint = Directive(
         "max_connections_per_endpoint", v.Integer(minimum=1), doc="The same for each endpoint; no limit of its own by default."
     )
-    max_idle = Directive("max_idle", v.Integer(minimum=0), default=10, doc="Connections that are kept for later.")
+    max_idle = Directive(
+        "max_idle",
+        v.Integer(minimum=0),
+        default=10,
+        doc="Connections that are kept for later; those beyond it are closed after a second.",
+    )
     idle_timeout = Directive("idle_timeout", v.Duration(minimum=0.001), default=120.0, doc="How long an idle one is kept.")
     max_age = Directive("max_age", v.Duration(minimum=0.001), default=1800.0, doc="How old a connection may become.")
     max_messages = Directive("max_messages", v.Integer(minimum=1), default=1000, doc="Messages over one connection.")

@@ -85,7 +85,8 @@ async def try_lease(
         delivery = target.open(envelope)
         accepted = await _offer(delivery, envelope, lease.recipients, replies)
         if accepted:
-            await store.intend(replace(lease, recipients=tuple(accepted)))
+            if not lease.intended:
+                await store.intend(replace(lease, recipients=tuple(accepted)))
             answers = delivery.send(message)
             answers = answers if isinstance(answers, list) else await answers
             replies.update((row.number, answer) for row, answer in zip(accepted, answers, strict=False))
@@ -121,8 +122,8 @@ async def _offer(delivery: Any, envelope: Envelope, rows: Sequence[Waiting], rep
 
 def _envelope(entry: Entry, rows: Sequence[Waiting], message: Message, expire: float, now: float) -> Envelope:
     """What the target is opened with: of several recipients the one that was tried least speaks for all."""
-    row = min(rows, key=lambda one: one.retries)
-    parameters = replace(entry.parameters, size=message.size)
+    row = rows[0] if len(rows) == 1 else min(rows, key=lambda one: one.retries)
+    parameters = entry.parameters if entry.parameters.size == message.size else replace(entry.parameters, size=message.size)
     attempt = attempt_of(entry, row, now, expire)
     return Envelope(entry.message_id, entry.sender, session_of(entry.origin), parameters, attempt=attempt)
 
@@ -172,12 +173,12 @@ def _outcome(row: Waiting, reply: Reply, records: Sequence[AttemptRecord], targe
     record = next((one for one in reversed(records) if any(address == to for to, _ in one.results)), None)
     if record is None and records:
         record = records[-1]
-    return replace(
-        outcome_of(reply),
-        way=_way(record) if record is not None else NO_WAY,
-        fate=Fate.DELIVERED if reply.is_success and target.finality is Finality.RECIPIENT else None,
-        reports_itself=reply.is_success and record is not None and record.passed_on,
-    )
+    way = _way(record) if record is not None else NO_WAY
+    if not reply.is_success:
+        heard = outcome_of(reply)
+        return Outcome(heard.reply, way, heard.remote, heard.unknown)
+    fate = Fate.DELIVERED if target.finality is Finality.RECIPIENT else None
+    return Outcome(reply, way, fate=fate, reports_itself=record is not None and record.passed_on)
 
 
 def _way(record: AttemptRecord) -> Way:

@@ -4,13 +4,14 @@ Each statement gives up Python's lock and must win it back from a busy event loo
 the three writes of every message (accepted, about to be delivered, settled) are data, made by the event loop, and a whole batch
 of them is a dozen statements with many rows. Everything else is a function of the connection (`Job`), run in its turn.
 
-Within one batch nothing depends on anything else: whoever writes about an entry again has waited for the last answer.
+Within one batch nothing depends on anything else: whoever writes about an entry again has waited for the last answer. (But who
+closes an intent that came to nothing does not wait: in a batch that is done before others are opened.)
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -41,9 +42,10 @@ class Insertion:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Recipients, as (entry, number), whose delivery may become irrevocable."""
+    """Recipients, as (entry, number), whose delivery may become irrevocable; or, not ``open``, was not begun after all."""
 
     keys: list[Values]
+    open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Settlement:
     now: float
     others: bool
     """The entry has, or had, recipients besides these."""
+    bare: bool
+    """The entry has neither a history nor content in pieces: it was delivered as it came."""
 
 
 Write = Insertion | Intent | Settlement | Job
@@ -68,6 +72,7 @@ def insertion(
     token: int,
     new_body: Callable[[], int],
     prepared: bool,
+    intended: Container[str] = (),
 ) -> tuple[Insertion, list[Entry]]:
     """The rows of drafts, and the entries that they will be. ``bodies`` has the numbers of content that is stored already, by the
     identity of the body object."""
@@ -84,7 +89,8 @@ def insertion(
         rows.entries.append((number, token, draft.message_id, draft.target, draft.arrived, body, facts, message.header, check))
         for row in draft.recipients:
             _, destination, standing, due, text, sum_ = recipient_values(row, Standing.PREPARED if prepared else row.standing)
-            rows.recipients.append((number, row.number, destination, standing, due, 0, text, sum_))
+            intent = destination in intended
+            rows.recipients.append((number, row.number, destination, standing, due, intent, text, sum_))
         made.append(
             Entry(
                 number,
@@ -116,13 +122,13 @@ def _content(number: int, draft: Draft) -> Values:
 def run(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[Any]:
     """Do them, within the caller's transaction; a result for each."""
     insertions = [one for one in writes if isinstance(one, Insertion)]
-    intents = [one for one in writes if isinstance(one, Intent)]
     settlements = [one for one in writes if isinstance(one, Settlement)]
     if insertions:
         _insert(connection, insertions)
-    if intents:
-        keys = list(chain.from_iterable(one.keys for one in intents))
-        _each(connection, "UPDATE recipient SET intent = 1 WHERE (entry, number) IN (VALUES {})", 2, keys)
+    for opened in (False, True):
+        keys = [key for one in writes if isinstance(one, Intent) and one.open is opened for key in one.keys]
+        statement = f"UPDATE recipient SET intent = {opened:d} WHERE (entry, number) IN (VALUES {{}})"
+        _each(connection, statement, 2, keys)
     if settlements:
         _settle(connection, settlements)
     known = (Insertion, Intent, Settlement)
@@ -148,19 +154,21 @@ def _settle(connection: sqlite3.Connection, settlements: Sequence[Settlement]) -
         for result in one.results:
             if result.row is not None:
                 update(connection, one.entry, result.row)
-    entries = list(dict.fromkeys((one.entry,) for one in settlements))
+    ending = [one for one in settlements if any(result.row is None for result in one.results)]
+    entries = list(dict.fromkeys((one.entry,) for one in ending))
     empty = "AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.entry = "
     _each(connection, f"DELETE FROM entry WHERE id IN ({{}}) {empty}entry.id)", 1, entries)
-    _each(connection, f"DELETE FROM history WHERE entry IN ({{}}) {empty}history.entry)", 1, entries)
-    bodies = list(dict.fromkeys((one.body,) for one in settlements))
+    past = list(dict.fromkeys((one.entry,) for one in ending if not one.bare))
+    _each(connection, f"DELETE FROM history WHERE entry IN ({{}}) {empty}history.entry)", 1, past)
+    bodies = list(dict.fromkeys((one.body,) for one in ending))
     unused = "AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.body = "
-    _each(connection, f"DELETE FROM piece WHERE body IN ({{}}) {unused}piece.body)", 1, bodies)
+    pieces = list(dict.fromkeys((one.body,) for one in ending if not one.bare))
+    _each(connection, f"DELETE FROM piece WHERE body IN ({{}}) {unused}piece.body)", 1, pieces)
     _each(connection, f"DELETE FROM body WHERE id IN ({{}}) {unused}body.id)", 1, bodies)
     notes = [(one.entry, one.now, result.note) for one in settlements for result in one.results if result.note and _stays(one)]
-    connection.executemany(
-        "INSERT INTO history (entry, at, text) SELECT id, ?2, ?3 FROM entry WHERE id = ?1",
-        notes,
-    )
+    if notes:
+        statement = "INSERT INTO history (entry, at, text) SELECT id, ?2, ?3 FROM entry WHERE id = ?1"
+        connection.executemany(statement, notes)
 
 
 def _stays(settlement: Settlement) -> bool:

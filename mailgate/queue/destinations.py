@@ -117,6 +117,16 @@ class Destinations:
             return 0 if destination.running else 1
         return self.each - destination.running
 
+    def is_down(self, name: str) -> bool:
+        """Whether it backs off."""
+        destination = self._all.get(name)
+        return destination is not None and destination.failures > 0
+
+    def waiting_fresh(self, name: str) -> int:
+        """How many wait in memory for their turn there."""
+        destination = self._all.get(name)
+        return 0 if destination is None else len(destination.fresh)
+
     def next(self, now: float) -> Destination | None:
         """Whom to serve. It has left the line: `served` brings it back."""
         while self._times and self._times[0][0] <= now:

@@ -40,6 +40,9 @@ PATIENCE = 60.0
 """Seconds that deliveries under way have to come to their answers when the queue stops."""
 FRESH_LIMIT = 64 << 20
 """Octets of content of fresh entries that may be held in memory for their first attempt; beyond it they are read again."""
+AHEAD = 100
+"""Fresh entries of one destination that may wait for their turn with their intent written already. If the process dies, those
+are marked as possible duplicates though nobody has tried them: a note too many, not a copy."""
 LINE = 100
 """Entries looked at together when a destination is down and those who wait for it may have waited too long."""
 
@@ -68,6 +71,7 @@ class Queue:
         self._verdicts = Verdicts(settings, reporter, store, adapters, self._log)
         self._owed = OwedReports(store, lambda: self.reporter, self.recorder, self._work, adapters, self._log)
         self._delivering = 0
+        self._accepting = 0
         self._timer: Any = None
         self._started = False
         self._fresh = 0
@@ -143,10 +147,32 @@ class Queue:
 
     async def accept(self, drafts: Sequence[Draft]) -> tuple[Entry, ...]:
         """Durable when it returns, and on its way. :raises StoreError: nothing was kept."""
-        entries: tuple[Entry, ...] = await self.recorder.ask(self.store.accept(drafts))
+        intended = self._begins(drafts)
+        self._accepting += 1
+        try:
+            entries: tuple[Entry, ...] = await self.recorder.ask(self.store.accept(drafts, intended=intended))
+        finally:
+            self._accepting -= 1
         for entry, draft in zip(entries, drafts, strict=True):
-            self.let_go(entry, draft.message)
+            self.let_go(entry, draft.message, intended)
         return entries
+
+    def _begins(self, drafts: Sequence[Draft]) -> Sequence[str]:
+        """The destinations to which these are delivered as soon as they are accepted: their intent is written with them."""
+        now = self._adapters.wall_time()
+        found: list[str] = []
+        for draft in drafts:
+            if draft.message.body.data is None:
+                return ()
+            for row in draft.recipients:
+                name = row.destination
+                if name in found:
+                    continue
+                if row.due > now or not self._may_keep_fresh(name, draft.message):
+                    return ()
+                if self.destinations.waiting_fresh(name) + self._accepting < AHEAD:
+                    found.append(name)
+        return found
 
     async def prepare(self, drafts: Sequence[Draft]) -> tuple[Entry, ...]:
         """Durable, but nobody's to deliver until `commit`. :raises StoreError: nothing was kept."""
@@ -179,17 +205,23 @@ class Queue:
         results, _ = await self._verdicts.judge(entry, waiting, outcomes)
         await self.resolve(entry, results)
 
-    def let_go(self, entry: Entry, message: Message) -> None:
-        """Deliver a fresh entry: at once where that is possible, else when its turn comes."""
+    def let_go(self, entry: Entry, message: Message, intended: Sequence[str] = ()) -> None:
+        """Deliver a fresh entry: at once where that is possible, else when its turn comes. To those ``intended`` it is known."""
         now = self._adapters.wall_time()
-        for name in dict.fromkeys(row.destination for row in entry.recipients):
-            due = min(row.due for row in entry.recipients if row.destination == name)
-            if due > now or not self._may_keep_fresh(name, message):
+        for name in dict.fromkeys([row.destination for row in entry.recipients]):
+            due = min([row.due for row in entry.recipients if row.destination == name])
+            may = due <= now and self._may_keep_fresh(name, message)
+            if not may and name not in intended:
+                self.destinations.waits(name, due)
+                continue
+            lease = self.store.take(entry, name, intended=name in intended)
+            if not may:  # the destination went down meanwhile, or the store did
+                self.store.drop(lease)
                 self.destinations.waits(name, due)
                 continue
             message.body.hold()
             self._fresh += message.size
-            self.destinations.wait_fresh(name, (self.store.take(entry, name), message))
+            self.destinations.wait_fresh(name, (lease, message))
         self._serve()
 
     def _may_keep_fresh(self, name: str, message: Message) -> bool:
@@ -197,7 +229,7 @@ class Queue:
             self._started
             and not self.recorder.paused
             and self._fresh + message.size <= FRESH_LIMIT
-            and not self.destinations[name].is_down
+            and not self.destinations.is_down(name)
         )
 
     def _forget_fresh(self, name: str) -> None:

@@ -193,6 +193,8 @@ class Lease:
     recipients: tuple[Waiting, ...]
     epoch: int = 0
     until: float = float("inf")
+    intended: bool = False
+    """The intent to deliver them was written when they were accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ first. The order of a listing is that of the numbers on each shelf, one shelf af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,8 +50,11 @@ class Shelves:
 
     # Accepting
 
-    async def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> tuple[Entry, ...]:
-        return tuple(self._out(0, entry) for entry in await self._stores[0].accept(drafts, prepared=prepared))
+    async def accept(
+        self, drafts: Sequence[Draft], *, prepared: bool = False, intended: Container[str] = ()
+    ) -> tuple[Entry, ...]:
+        entries = await self._stores[0].accept(drafts, prepared=prepared, intended=intended)
+        return tuple(self._out(0, entry) for entry in entries)
 
     async def commit(self, entries: Sequence[int]) -> None:
         await self._stores[0].commit([number // SHELVES for number in entries])
@@ -80,9 +83,9 @@ class Shelves:
             following = min(following, due)
         return leases, following
 
-    def take(self, entry: Entry, destination: str) -> Lease:
+    def take(self, entry: Entry, destination: str, *, intended: bool = False) -> Lease:
         shelf, inner = self._in(entry)
-        return self._lease_out(shelf, self._stores[shelf].take(inner, destination))
+        return self._lease_out(shelf, self._stores[shelf].take(inner, destination, intended=intended))
 
     def drop(self, lease: Lease) -> None:
         shelf, inner = self._lease_in(lease)

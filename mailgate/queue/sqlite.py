@@ -18,7 +18,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, cast
@@ -52,6 +52,8 @@ class SqliteStore:
         self._reader_lock = threading.Lock()
         self._last_entry = 0
         self._last_body = 0
+        self._token = adapters.random.getrandbits(63)
+        """Of the entries of this process: a number that it forgets another process may use again."""
         self._leased: set[tuple[int, int]] = set()
         self._searches = 0
         """Searches for recipients to lease that are under way in a thread."""
@@ -185,7 +187,9 @@ class SqliteStore:
 
     # Accepting
 
-    async def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> tuple[Entry, ...]:
+    async def accept(
+        self, drafts: Sequence[Draft], *, prepared: bool = False, intended: Container[str] = ()
+    ) -> tuple[Entry, ...]:
         if self._unused:
             self._forget_bodies(())
         contents = {id(draft.message.body): draft.message for draft in drafts}
@@ -194,11 +198,10 @@ class SqliteStore:
             for key, message in contents.items():
                 if message.body.data is None:
                     bodies[key] = await self._store_pieces(message)
-            token = self._adapters.random.getrandbits(63)
             numbers = range(self._last_entry + 1, self._last_entry + 1 + len(drafts))
             self._last_entry += len(drafts)
-            stored, entries = insertion(drafts, numbers, dict(bodies), token, self._new_body, prepared)
-            await self._accepted(stored, [(number, token) for number in numbers])
+            stored, entries = insertion(drafts, numbers, dict(bodies), self._token, self._new_body, prepared, intended)
+            await self._accepted(stored, [(number, self._token) for number in numbers])
             return tuple(entries)
         except BaseException:
             self._forget_bodies(bodies.values())
@@ -290,10 +293,11 @@ class SqliteStore:
                 leases.append(Lease(entry, free))
         return leases, damaged, following
 
-    def take(self, entry: Entry, destination: str) -> Lease:
-        waiting = tuple(row for row in entry.recipients if row.destination == destination and row.standing is Standing.WAITING)
-        self._leased.update((entry.id, row.number) for row in waiting)
-        return Lease(entry, waiting)
+    def take(self, entry: Entry, destination: str, *, intended: bool = False) -> Lease:
+        waiting = tuple([row for row in entry.recipients if row.destination == destination and row.standing is Standing.WAITING])
+        for row in waiting:
+            self._leased.add((entry.id, row.number))
+        return Lease(entry, waiting, intended=intended)
 
     async def overdue(self, destination: str, arrived_before: float, after: int, limit: int) -> list[Lease]:
         leases, damaged, _ = await self._search(
@@ -307,15 +311,21 @@ class SqliteStore:
 
     def drop(self, lease: Lease) -> None:
         """End a lease with nothing changed: nobody tried."""
-        self._leased.difference_update((lease.entry.id, row.number) for row in lease.recipients)
+        keys = [(lease.entry.id, row.number) for row in lease.recipients]
+        self._leased.difference_update(keys)
+        if lease.intended and self._writer is not None and not self.broken:
+            self._submit(Intent(list(keys), open=False)).when_done(_nothing)
 
     async def intend(self, lease: Lease) -> None:
         await self._submit(Intent([(lease.entry.id, row.number) for row in lease.recipients]))
 
     async def settle(self, lease: Lease, results: Sequence[Settled]) -> None:
         now = self._adapters.wall_time()
-        await self._submit(Settlement(lease.entry.id, lease.entry.body, results, now, len(results) < len(lease.entry.recipients)))
-        saved = [(lease.entry.id, result.number) for result in results]
+        entry = lease.entry
+        others = len(results) < len(entry.recipients)
+        bare = lease.intended and not others
+        await self._submit(Settlement(entry.id, entry.body, results, now, others, bare))
+        saved = [(entry.id, result.number) for result in results]
         self._leased.difference_update(saved)
         self._remember_saved(saved)
 

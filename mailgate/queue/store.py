@@ -8,7 +8,8 @@ loss of power. A call that fails changed nothing, or, where the disk lied about 
 - Leases: `lease` hands recipients that are due to one process. Every save names the lease; a store that several nodes share
   refuses saves under a lease that ended (`LeaseLost`), so a slow node can't overwrite what its successor did.
 - `intend` is written before the final dot may go out. Whoever finds an open intent later knows that his delivery may be
-  the second one: that is what `Waiting.in_doubt` says.
+  the second one: that is what `Waiting.in_doubt` says. A delivery that begins as soon as its message is accepted has its
+  intent written with the acceptance (``intended``), which saves it a write; `drop` closes it when it is not begun after all.
 - A damaged entry is set aside with its bytes and logged; it never stops the rest and is never deleted.
 
 `Full` and `Unavailable` are 452 4.3.1 and 451 4.3.0 to a client; deliveries pause while results can't be recorded.
@@ -16,7 +17,7 @@ loss of power. A call that fails changed nothing, or, where the disk lied about 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,8 +73,11 @@ class Store(Protocol):
     def close(self) -> Awaitable[None]:
         """After everything that was begun; leases end."""
 
-    def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> Awaitable[tuple[Entry, ...]]:
-        """All of the drafts or none. The entries are as they lie in the store."""
+    def accept(
+        self, drafts: Sequence[Draft], *, prepared: bool = False, intended: Container[str] = ()
+    ) -> Awaitable[tuple[Entry, ...]]:
+        """All of the drafts or none. The entries are as they lie in the store. The recipients of the destinations ``intended``,
+        only of content that is in memory, have an open intent; the caller will `take` them."""
 
     def commit(self, entries: Sequence[int]) -> Awaitable[None]: ...
 
@@ -86,11 +90,12 @@ class Store(Protocol):
         """Up to ``limit`` recipients that are due, the earliest first, grouped by entry; and when the next one of this
         destination will be due that is not leased (inf: none)."""
 
-    def take(self, entry: Entry, destination: str) -> Lease:
-        """A lease on the WAITING recipients of an entry that was just accepted here, without asking the disk."""
+    def take(self, entry: Entry, destination: str, *, intended: bool = False) -> Lease:
+        """A lease on the WAITING recipients of an entry that was just accepted here, without asking the disk; whether their
+        intent was written with it."""
 
     def drop(self, lease: Lease) -> None:
-        """End a lease with nothing changed: nobody was tried."""
+        """End a lease with nothing changed: nobody was tried. An intent that was written with the acceptance is closed, soon."""
 
     def reopen(self) -> Awaitable[None]:
         """Try a store again that failed. :raises StoreError: it still does."""

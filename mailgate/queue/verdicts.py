@@ -61,6 +61,9 @@ class Verdicts:
         now = self._adapters.wall_time()
         results: list[Settled] = []
         for row, outcome in zip(rows, outcomes, strict=True):
+            if outcome.reply.is_success:
+                results.append(self._delivered(entry, row, outcome, now))
+                continue
             plan = await self.plan(entry, row)
             verdict = judge(
                 row,
@@ -75,6 +78,16 @@ class Verdicts:
             results.append(await self._conclude(entry, row, outcome, verdict))
         return results, now
 
+    def _delivered(self, entry: Entry, row: Waiting, outcome: Outcome, now: float) -> Settled:
+        self.delivered += 1
+        fate = outcome.fate or Fate.RELAYED
+        if self.reporter.wants(entry, row, fate) and not outcome.reports_itself:
+            owed = replace(row, standing=Standing.OWED, fate=fate, last=outcome.last(now))
+            return Settled(row.number, owed, f"<{row.address}> {outcome.reply}{outcome.way}")
+        if len(entry.recipients) == 1:
+            return Settled(row.number, None)  # nobody will read what happened to an entry that is gone
+        return Settled(row.number, None, f"<{row.address}> {outcome.reply}{outcome.way}")
+
     async def unasked(self, entry: Entry, row: Waiting, last: LastTry, now: float) -> Settled | None:
         """What it means for a recipient that its destination failed somebody else; None: nothing."""
         verdict = judge_unasked(row, last, await self.plan(entry, row), arrived=entry.arrived, now=now)
@@ -88,12 +101,7 @@ class Verdicts:
         to = f"<{row.address}>"
         note = f"{to} {outcome.reply}{outcome.way}"
         now = self._adapters.wall_time()
-        if verdict.row is None:
-            self.delivered += 1
-            fate = outcome.fate or Fate.RELAYED
-            if self.reporter.wants(entry, row, fate) and not outcome.reports_itself:
-                return Settled(row.number, replace(row, standing=Standing.OWED, fate=fate, last=outcome.last(now)), note)
-            return Settled(row.number, None, note)
+        assert verdict.row is not None
         kept = replace(verdict.row, in_doubt=row.in_doubt or outcome.unknown)
         if verdict.fate is not None:
             self.failed += 1

@@ -103,6 +103,30 @@ class StoreContract:
         self.assertEqual([lease.entry.message_id for lease in await self.lease_all(store)], ["kept"])
         await self.stop_store(store)
 
+    async def test_an_intent_that_came_with_the_acceptance(self: Any) -> None:
+        """It is there as if `intend` had written it; the delivery that is not begun after all closes it."""
+        for begun in (True, False):
+            store = await self.make_store()
+            draft = await self.world.draft(f"m{begun}", "b@one.test", "c@two.test")
+            (entry,) = await store.accept([draft], intended=("one.test",))
+            lease = store.take(entry, "one.test", intended=True)
+            self.assertEqual([row.number for row in lease.recipients], [0])
+            if not begun:
+                store.drop(lease)
+            await self.stop_store(store)
+            store = await self.make_store()
+            (found,) = await store.find(f"m{begun}")
+            self.assertEqual([row.in_doubt for row in found.recipients], [begun, False])
+            await self.stop_store(store)
+
+    async def test_what_was_delivered_at_once_leaves_nothing(self: Any) -> None:
+        store = await self.make_store()
+        (entry,) = await store.accept([await self.world.draft()], intended=("one.test",))
+        await store.settle(store.take(entry, "one.test", intended=True), [Settled(0, None)])
+        self.assertEqual(await store.browse(0, 10), [])
+        self.assertEqual(await store.history(entry.id), [])
+        await self.stop_store(store)
+
     async def test_leases_are_exclusive_and_in_order_of_due_time(self: Any) -> None:
         store = await self.make_store()
         for number, due in ((1, NOW - 1), (2, NOW - 3), (3, NOW + 60), (4, NOW - 2)):
