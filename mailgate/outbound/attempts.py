@@ -235,7 +235,7 @@ class Attempts:
         elif self._failure is None or telling >= self._telling:
             self._telling = telling
             self._failure = reply = failure.kind.reply
-            if answer is not None and failure.kind is not Kind.NO_TLS and self._hops.settings.quotes_failures:
+            if answer is not None and failure.kind not in _NOT_AUTHENTICATED and self._hops.settings.quotes_failures:
                 host = endpoint.settings.mx or endpoint.settings.label
                 self._failure = Reply(reply.code, reply.enhanced, f"{host} said: {answer}".replace("\n", " "))
         self._select().failed(endpoint, failure.kind)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
+
 from mailgate.config.source import Span
 from mailgate.dns.answer import Status
 from mailgate.dns.failure import DnsFailure
@@ -27,8 +29,9 @@ from mailgate.dns.resolver import Resolver
 from mailgate.dns.service import servers_of
 from mailgate.dns.wire import NS
 from mailgate.events import Event, EventLog
+from mailgate.net.waiting import spawn
 from mailgate.outbound.failure import AttemptFailed, Kind
-from mailgate.outbound.tls_policy import Decision, OnFailure, Start, TlsMode
+from mailgate.outbound.tls_policy import Decision, OnFailure, Policy, Start, TlsMode
 from mailgate.registry import ModuleContext, Report
 from mailgate.tls.dane import DANE_TA, Tlsa, usable
 
@@ -110,12 +113,13 @@ def apply(dane: Dane, policy: DanePolicy, decision: Decision, host: str, domain:
         by_name = any(record.usage == DANE_TA for record in policy.records)
         names = tuple(dict.fromkeys(name for name in (policy.base, host, domain) if name)) if by_name else ()
         start = Start.IMPLICIT if decision.start is Start.IMPLICIT else Start.ALWAYS
-        return Decision(start, False, OnFailure.NEXT, OnFailure.NEXT, names, policy.base, decision.min_version, policy.records)
+        sni, records = policy.base, policy.records
+        return Decision(start, False, OnFailure.NEXT, OnFailure.NEXT, names, sni, decision.min_version, records, Policy.DANE)
     if dane is Dane.REQUIRE:
         raise AttemptFailed(Kind.DANE, "dane", f"{host}: {policy.published.value} by TLSA, and `tls dane_require` wants it")
     if policy.published is Published.UNUSABLE and decision.allow_clear:
-        start = Start.ALWAYS
-        return replace(decision, start=start, allow_clear=False, on_handshake=OnFailure.NEXT, on_bad_peer=OnFailure.IGNORE)
+        bound = replace(decision, start=Start.ALWAYS, allow_clear=False, policy=Policy.DANE)
+        return replace(bound, on_handshake=OnFailure.NEXT, on_bad_peer=OnFailure.IGNORE)
     return decision
 
 
@@ -139,6 +143,13 @@ class DaneVary:
                 raise AttemptFailed(Kind.DANE, "dane", str(failure)) from failure
         decision = apply(self._dane, policy, key.decision, host, variables.rcpt_domain if self._by_domain else "")
         return key if decision == key.decision else replace(key, decision=decision)
+
+
+def begin_self_check(resolver: Resolver, log: EventLog, target: str) -> Deferred[None]:
+    """`self_check` beside the start, which does not wait for it; cancel it to end it."""
+    checking = spawn(self_check(resolver, log, target))
+    checking.addErrback(lambda failure: failure.trap(CancelledError))
+    return checking
 
 
 async def self_check(resolver: Resolver, log: EventLog, target: str) -> None:

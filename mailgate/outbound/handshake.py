@@ -11,7 +11,7 @@ from mailgate.outbound.auth_settings import Credentials
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.identity_settings import own_header
-from mailgate.outbound.tls_policy import OnFailure, Start
+from mailgate.outbound.tls_policy import OnFailure, Policy, Start
 from mailgate.smtp.client import Step
 from mailgate.smtp.proxy_protocol import encode
 from mailgate.smtp.reply import Reply
@@ -26,8 +26,8 @@ from mailgate.tls.verification import Verdict, verify_chain, verify_peer
 class TlsFailed(AttemptFailed):
     """The handshake or the peer's certificate; ``clear`` when the decision allows a new connection in clear text."""
 
-    def __init__(self, reason: str, *, clear: bool) -> None:
-        super().__init__(Kind.TLS, Step.STARTTLS, reason)
+    def __init__(self, reason: str, *, clear: bool, kind: Kind = Kind.TLS) -> None:
+        super().__init__(kind, Step.STARTTLS, reason)
         self.clear = clear
         self.host = ""
         """The address it happened with."""
@@ -84,13 +84,13 @@ async def _starttls(connection: Connection, *, required: bool, needs_extensions:
     session = connection.session
     if not session.capabilities.starttls:
         if required:
-            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS, "STARTTLS is not offered")
+            raise AttemptFailed(_kind(connection, Kind.NO_TLS), Step.STARTTLS, "STARTTLS is not offered")
         return
     session.starttls()
     reply = await _ask(connection, Step.STARTTLS)
     if reply.code != 220:
         if required:
-            raise AttemptFailed(Kind.NO_TLS, Step.STARTTLS, str(reply), reply)
+            raise AttemptFailed(_kind(connection, Kind.NO_TLS), Step.STARTTLS, str(reply), reply)
         if reply.code == 421 or not (reply.is_temporary or reply.is_permanent):
             raise AttemptFailed(Kind.SESSION, Step.STARTTLS, str(reply), reply)
         return
@@ -118,11 +118,17 @@ async def _start_tls(connection: Connection) -> None:
         raise _handshake_failed(connection)
     verdict = _judge(connection)
     if not verdict.ok and decision.on_bad_peer is not OnFailure.IGNORE:
-        raise TlsFailed(verdict.reason, clear=decision.on_bad_peer is OnFailure.CLEAR)
+        raise TlsFailed(verdict.reason, clear=decision.on_bad_peer is OnFailure.CLEAR, kind=_kind(connection, Kind.TLS))
 
 
 def _handshake_failed(connection: Connection) -> TlsFailed:
-    return TlsFailed(connection.reason, clear=connection.link.decision.on_handshake is OnFailure.CLEAR)
+    clear = connection.link.decision.on_handshake is OnFailure.CLEAR
+    return TlsFailed(connection.reason, clear=clear, kind=_kind(connection, Kind.TLS))
+
+
+def _kind(connection: Connection, kind: Kind) -> Kind:
+    """Whatever fails of what DANE asks for is DANE's failure."""
+    return Kind.DANE if connection.link.decision.policy is Policy.DANE else kind
 
 
 def _judge(connection: Connection) -> Verdict:

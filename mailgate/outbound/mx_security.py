@@ -18,7 +18,7 @@ from mailgate.outbound.failure import Kind
 from mailgate.outbound.mta_sts import enforced
 from mailgate.outbound.mx_auth import MxAuth, MxLevel
 from mailgate.outbound.sts_policy import Mode, StsPolicy
-from mailgate.outbound.tls_policy import PROTECTED_VERSION, Decision, TlsMode, decide
+from mailgate.outbound.tls_policy import PROTECTED_VERSION, Decision, Policy, TlsMode, decide
 from mailgate.outbound.tls_settings import EndpointTls, decisions
 from mailgate.outbound.written import Written
 from mailgate.smtp.reply import MailError, Reply
@@ -76,7 +76,7 @@ class MxSecurity:
         """For messages as they are, and for those that ask for REQUIRETLS."""
         if enforced(policy) is not None:
             decision = decide(TlsMode.REQUIRE_VERIFY, names=(place.host,), sni=place.host)
-            decision = replace(decision, min_version=PROTECTED_VERSION)
+            decision = replace(decision, min_version=PROTECTED_VERSION, policy=Policy.MTA_STS)
             return decision, decision
         mode = self.tls.mode if self.auth is None else self.auth.raised(self.tls.mode)
         return decisions(self.written, mode, place)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, ClassVar
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mailgate.config import values as v
@@ -19,7 +20,7 @@ from mailgate.interfaces import Finality, ITarget
 from mailgate.message.envelope import Envelope
 from mailgate.outbound.advice import pool_warnings
 from mailgate.outbound.attempts import DeliverySettings, NextHops
-from mailgate.outbound.dane import MODES, Dane, report_trust
+from mailgate.outbound.dane import MODES, Dane, begin_self_check, report_trust
 from mailgate.outbound.delivery import Delivery
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings
@@ -113,6 +114,8 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         self._share: Share | None = None
         self._prober: Prober | None = None
         self._trial: LoginTrial | None = None
+        self._uses_dane = False
+        self._checking: Deferred[None] | None = None
 
     # ITarget
 
@@ -169,6 +172,7 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
         for linked in (self, *self.endpoint):
             if linked.span_of("tls") and linked.tls in MODES:
                 report_trust(self.context, Dane(linked.tls), linked.span_of("tls"), report)
+                self._uses_dane = True
         for address, block in written:
             settings = endpoint_settings(address, block, self, defaults, report)
             if settings is not None:
@@ -199,6 +203,8 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
                 estate.pool, estate.endpoints, estate.health.probe, adapters.reactor, adapters.random, self._log
             )
             self._prober.start()
+        if self._uses_dane and adapters.resolver is not None:
+            self._checking = begin_self_check(adapters.resolver, self._log, self.label)
         self._hops = NextHops(
             DeliverySettings(
                 label=self.label,
@@ -224,6 +230,8 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
             self._share.superseded()
 
     async def stop(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
         if self._prober is not None:
             self._prober.stop()
         if self._share is not None:

@@ -48,6 +48,14 @@ class OnFailure(Enum):
     IGNORE = "ignore"
 
 
+class Policy(Enum):
+    """Whose policy a decision follows."""
+
+    OURS = "local"
+    DANE = "dane"
+    MTA_STS = "mta-sts"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """See the table above. ``names`` empty: only the chain is verified."""
@@ -62,6 +70,7 @@ class Decision:
     """A handshake of an older version is a failed one: ``TLS1.2``. "": what the context allows."""
     tlsa: tuple[Tlsa, ...] = ()
     """With records the peer is judged by them alone (tls/dane.py)."""
+    policy: Policy = Policy.OURS
 
     @property
     def clear_retry(self) -> bool:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.net.waiting import as_deferred
 from mailgate.outbound.dane import Dane, DanePolicy, Lookup, LookupFailed, Published, apply, policy_of
 from mailgate.outbound.failure import AttemptFailed
-from mailgate.outbound.tls_policy import Decision, OnFailure, Start, TlsMode, decide
+from mailgate.outbound.tls_policy import Decision, OnFailure, Policy, Start, TlsMode, decide
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.names import Action, MemoryNames
 from mailgate.testing.network import adapters_for
@@ -56,7 +56,9 @@ class ApplyTests(SynchronousTestCase):
             for records, names in (((EE,), ()), ((TA, EE), ("base.test", HOST, DOMAIN))):
                 policy = policy_of("base.test", records)
                 found = apply(dane, policy, decide(mode, names=(HOST,), sni=HOST), HOST, DOMAIN)
-                expected = Decision(Start.ALWAYS, False, OnFailure.NEXT, OnFailure.NEXT, names, "base.test", "", policy.records)
+                expected = Decision(
+                    Start.ALWAYS, False, OnFailure.NEXT, OnFailure.NEXT, names, "base.test", "", policy.records, Policy.DANE
+                )
                 self.assertEqual(found, expected)
                 self.assertFalse(found.clear_retry)
 
@@ -167,17 +169,21 @@ class DeliveryTests(RemoteCase):
         self.assertTrue(hop.connections[0].tls)
 
     def test_starttls_that_is_stripped_or_refused(self) -> None:
-        record = f"3 1 1 {key_digest(leaf('other.example'))}"
-        for tls, script in (
-            (None, None),
-            (leaf("other.example").server, {Step.STARTTLS: say(b"454 4.7.0 not now")}),
+        """All failures of DANE are 4.7.5, whether the records can be used or only ask for TLS."""
+        good = f"3 1 1 {key_digest(leaf('other.example'))}"
+        refusing = {Step.STARTTLS: say(b"454 4.7.0 not now")}
+        for record, tls, script in (
+            (good, None, None),
+            (good, leaf("other.example").server, refusing),
+            ("1 1 1 " + "00" * 32, None, None),
+            ("1 1 1 " + "00" * 32, leaf("other.example").server, refusing),
         ):
-            with self.row(str(script)):
+            with self.row(f"{record} {script}"):
                 self.names = MemoryNames(self.reactor)
                 self.mx("d.test", "10 mx.d.test.")
                 self.names.add("_25._tcp.mx.d.test", "TLSA", record)
                 hop = self.host("mx.d.test", "192.0.2.1", tls=tls, script=script)
-                self.assertIn(self.sent(hop, "dane"), (b"451 4.7.4", b"451 4.7.5"))
+                self.assertEqual(self.sent(hop, "dane"), b"451 4.7.5")
                 self.assertEqual(hop.transactions, [])
 
     def test_records_that_cannot_be_asked_for(self) -> None:
@@ -205,6 +211,22 @@ class DeliveryTests(RemoteCase):
                 running = self.direct("tls dane")
                 self.reactor.settle(1)
                 self.assertEqual(bool(running.logged("dnssec.missing")), not secure)
+
+    def test_a_target_that_names_its_host_checks_its_resolver_too(self) -> None:
+        for secure, mode in ((True, "dane"), (False, "dane"), (False, "dane_require"), (False, "require")):
+            with self.row(f"{mode} {secure}"):
+                self.names = MemoryNames(self.reactor, secure=secure)
+                self.names.add("", "NS", "a.root-servers.net.")
+                text = (
+                    f"hostname gateway.test\nsmtp {SMTP} {{\n tls off\n reverse_lookup no\n"
+                    f" deliver_to smtp tcp://mx.d.test:25 {{\n tls {mode}\n}}\n}}\n"
+                )
+                adapters = replace(adapters_for(self.reactor), resolver=self.names.resolver())
+                self.running = WholeGateway(text, adapters, self.directory)
+                self.reactor.run(self.running.start())
+                self.reactor.settle(1)
+                missing = not secure and mode != "require"
+                self.assertEqual(bool(self.running.logged("dnssec.missing")), missing)
 
     def test_a_target_that_names_its_host(self) -> None:
         for record, expected in ((key_digest(leaf("other.example")), b"250"), ("00" * 32, b"451")):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
@@ -23,10 +23,9 @@ from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, IGroupingTarget
 from mailgate.message.envelope import Envelope, Recipient
-from mailgate.net.waiting import spawn
 from mailgate.outbound.attempts import DeliverySettings
 from mailgate.outbound.auth_settings import Authentication
-from mailgate.outbound.dane import dane_vary, report_trust, self_check
+from mailgate.outbound.dane import begin_self_check, dane_vary, report_trust
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
 from mailgate.outbound.health import Circuit, HealthSettings
@@ -307,8 +306,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             quotes_failures=True,
         )
         if self._security is not None and self._security.dane is not None:
-            self._checking = spawn(self_check(adapters.resolver, self._log, self.label))
-            self._checking.addErrback(lambda failure: failure.trap(CancelledError))
+            self._checking = begin_self_check(adapters.resolver, self._log, self.label)
         if self.mx_auth is not None and self.mx_auth.mtasts:
             self._policies = PolicyStore(
                 adapters.resolver,
