@@ -23,6 +23,8 @@ from mailgate.cli.lsp import lsp
 from mailgate.cli.pool import pool
 from mailgate.cli.queue import queue
 from mailgate.cli.reload import reload_command
+from mailgate.cli.route import route
+from mailgate.cli.tls import tls
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,4 +53,6 @@ main.add_command(lsp)
 main.add_command(pool)
 main.add_command(queue)
 main.add_command(reload_command)
+main.add_command(route)
 main.add_command(status)
+main.add_command(tls)

@@ -15,12 +15,13 @@ from twisted.python.failure import Failure
 from mailgate.adapters import Adapters
 from mailgate.cli.common import UNREADABLE
 from mailgate.config.diagnostics import render
+from mailgate.dns.service import with_names
 from mailgate.interfaces import ITable
 from mailgate.net.waiting import DeadlineExceeded, begin, spawn, within
 from mailgate.pipeline import rehearsal
 from mailgate.pipeline.explain import find_listener
 from mailgate.pipeline.lookup import WITHOUT_IO, Kept, kept
-from mailgate.registry import Configuration, Module, build
+from mailgate.registry import Configuration, Globals, Module, build
 
 T = TypeVar("T")
 
@@ -31,10 +32,15 @@ TEMPORARY = 75
 """Exit status when what was asked could not answer."""
 
 
-def load(path: str, adapters: Adapters) -> Configuration:
-    """The configuration of a file. Exits with 2 if it can't be read, with 1 (its diagnostics printed) if it has errors."""
+def load(path: str, adapters: Adapters, *, names: bool = False) -> Configuration:
+    """The configuration of a file, with its resolver where ``names`` will be asked for. Exits with 2 if it can't be read, with 1
+    (its diagnostics printed) if it has errors."""
+
+    def outfit(settings: Globals) -> dict[str, Any]:
+        return {"adapters": with_names(settings.resolver, adapters)} if names else {}
+
     try:
-        built = build(path, adapters)
+        built = build(path, adapters, outfit=outfit)
     except OSError as error:
         fail(f"can't read {path}: {error.strerror or error}", UNREADABLE)
     if built.configuration is None:

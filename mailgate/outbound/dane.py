@@ -16,7 +16,8 @@ without one every answer is insecure and nothing is ever published.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -65,13 +66,29 @@ class DanePolicy:
     published: Published
     base: str = ""
     records: tuple[Tlsa, ...] = ()
+    """Those that can be used."""
+    texts: tuple[str, ...] = field(default=(), compare=False)
+    """All records in the form of a zone file, for reports; at most `MAX_TEXTS`."""
+    why: str = field(default="", compare=False)
+    """Of what is not published: where the search ended."""
 
 
-NOTHING = DanePolicy(Published.NOTHING)
+NOTHING = DanePolicy(Published.NOTHING, why="no TLSA record")
+NOT_ASKED = DanePolicy(Published.NOTHING, why="the host's addresses are not proved by DNSSEC")
+INSECURE = DanePolicy(Published.NOTHING, why="its TLSA records are not proved by DNSSEC")
+MAX_TEXTS = 10
 
 
 class LookupFailed(Exception):
     """What a host publishes can't be said."""
+
+
+class DaneFailed(AttemptFailed):
+    """A host is left for what it publishes, or for what can't be said of it (``policy`` None)."""
+
+    def __init__(self, reason: str, policy: DanePolicy | None) -> None:
+        super().__init__(Kind.DANE, "dane", reason)
+        self.policy = policy
 
 
 class Lookup:
@@ -82,22 +99,25 @@ class Lookup:
 
     async def policy(self, host: str, port: int) -> DanePolicy:
         """:raises LookupFailed: some answer is missing."""
+        nothing = NOTHING
         try:
             addresses = await self._resolver.addresses(host)
             if not addresses.secure:
-                return NOTHING
+                return NOT_ASKED
             for base in dict.fromkeys((addresses.canonical, host.lower().removesuffix("."))):
                 answer = await self._resolver.tlsa(base, port)
                 if answer.status is Status.FOUND and answer.secure:
-                    return policy_of(base, (_record(record) for record in answer.records))
+                    return policy_of(base, [_record(record) for record in answer.records])
+                nothing = INSECURE if answer.status is Status.FOUND else nothing
         except DnsFailure as failure:
             raise LookupFailed(str(failure)) from failure
-        return NOTHING
+        return nothing
 
 
-def policy_of(base: str, records: Any) -> DanePolicy:
+def policy_of(base: str, records: Sequence[Tlsa]) -> DanePolicy:
     fitting = usable(records)
-    return DanePolicy(Published.USABLE if fitting else Published.UNUSABLE, base, fitting)
+    texts = tuple(f"{one.usage} {one.selector} {one.matching} {one.data.hex()}" for one in records[:MAX_TEXTS])
+    return DanePolicy(Published.USABLE if fitting else Published.UNUSABLE, base, fitting, texts)
 
 
 def _record(record: Any) -> Tlsa:
@@ -107,7 +127,7 @@ def _record(record: Any) -> Tlsa:
 def apply(dane: Dane, policy: DanePolicy, decision: Decision, host: str, domain: str = "") -> Decision:
     """The decision for a host, from the one without DANE. ``domain`` is the recipient's where that led to the host, else "".
 
-    :raises AttemptFailed: the host is left.
+    :raises DaneFailed: the host is left.
     """
     if policy.published is Published.USABLE:
         by_name = any(record.usage == DANE_TA for record in policy.records)
@@ -116,7 +136,7 @@ def apply(dane: Dane, policy: DanePolicy, decision: Decision, host: str, domain:
         sni, records = policy.base, policy.records
         return Decision(start, False, OnFailure.NEXT, OnFailure.NEXT, names, sni, decision.min_version, records, Policy.DANE)
     if dane is Dane.REQUIRE:
-        raise AttemptFailed(Kind.DANE, "dane", f"{host}: {policy.published.value} by TLSA, and `tls dane_require` wants it")
+        raise DaneFailed(f"{host}: {policy.published.value} by TLSA, and `tls dane_require` wants it", policy)
     if policy.published is Published.UNUSABLE and decision.allow_clear:
         bound = replace(decision, start=Start.ALWAYS, allow_clear=False, policy=Policy.DANE)
         return replace(bound, on_handshake=OnFailure.NEXT, on_bad_peer=OnFailure.IGNORE)
@@ -140,7 +160,7 @@ class DaneVary:
             try:
                 policy = await self._lookup.policy(host, self._port)
             except LookupFailed as failure:
-                raise AttemptFailed(Kind.DANE, "dane", str(failure)) from failure
+                raise DaneFailed(str(failure), None) from failure
         decision = apply(self._dane, policy, key.decision, host, variables.rcpt_domain if self._by_domain else "")
         return key if decision == key.decision else replace(key, decision=decision)
 

@@ -32,7 +32,7 @@ from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import Resolver, texts
 from mailgate.events import Event, EventLog
 from mailgate.net.waiting import DeadlineExceeded, Wait, spawn, within
-from mailgate.outbound.sts_policy import BadPolicy, Mode, StsPolicy, parse_policy, policy_id
+from mailgate.outbound.sts_policy import BadPolicy, Mode, StsPolicy, Trouble, parse_policy, policy_id
 
 PAUSE = 300.0
 """Seconds before a domain is tried again whose policy could not be fetched."""
@@ -43,6 +43,18 @@ MAX_KEPT = 10_000
 
 class FetchFailed(Exception):
     """There is no policy where one was announced."""
+
+    def __init__(self, reason: str, trouble: Trouble = Trouble.FETCH) -> None:
+        super().__init__(reason)
+        self.trouble = trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The policy of a domain could not be had."""
+
+    trouble: Trouble
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,19 @@ class PolicyFiles:
                         os.unlink(entry.path)
 
 
+class WithoutFiles(PolicyFiles):
+    """For those who only look: what was kept in a directory is read ("": nothing was), nothing is written."""
+
+    def load(self, domain: str) -> Kept | None:
+        return super().load(domain) if self._directory else None
+
+    def save(self, domain: str, kept: Kept) -> None:
+        pass
+
+    def sweep(self, now: float) -> None:
+        pass
+
+
 class PolicyStore:
     """See the module's docstring. ``fetch(domain)`` gives an awaitable of the octets of a policy, and raises `FetchFailed`."""
 
@@ -131,6 +156,7 @@ class PolicyStore:
         """None: nothing is on disk either."""
         self._paused: OrderedDict[tuple[str, str], float] = OrderedDict()
         """Domain and id of what could not be fetched, and until when it is left."""
+        self._missing: OrderedDict[str, Missing] = OrderedDict()
         self._asking: dict[str, list[Wait[StsPolicy | None]]] = {}
         self._tasks: set[Deferred[Any]] = set()
 
@@ -143,6 +169,10 @@ class PolicyStore:
             self._asking[domain] = [waiting]
             self._run(self._ask(domain))
         return await waiting
+
+    def missing(self, domain: str) -> Missing | None:
+        """What went wrong when its policy was fetched last; None if nothing did. `policy` was asked before."""
+        return self._missing.get(domain)
 
     def sweep(self) -> None:
         """Remove files of policies that hold no more, some time."""
@@ -194,6 +224,8 @@ class PolicyStore:
         if kept is not None and kept.until <= now:
             kept = None
         identity = await self._announced(domain)
+        if not identity:
+            self._missing.pop(domain, None)
         if kept is not None and identity == kept.identity:
             if now - kept.since > min(REFRESH, kept.policy.max_age / 2) and not self._is_paused(domain, identity):
                 self._run(self._renew(domain, identity))
@@ -218,11 +250,15 @@ class PolicyStore:
             content: bytes = await within(self._fetch(domain), self._patience, self._adapters.reactor)
             policy = parse_policy(content)
         except (FetchFailed, BadPolicy, DeadlineExceeded) as error:
+            trouble = error.trouble if isinstance(error, FetchFailed) else Trouble.FETCH
+            trouble = Trouble.INVALID if isinstance(error, BadPolicy) else trouble
             self._log.warn(Event.MTA_STS, domain=domain, result="not fetched", reason=str(error))
+            _remember(self._missing, domain, Missing(trouble, str(error)))
             _remember(self._paused, (domain, identity), self._adapters.wall_time() + PAUSE)
             return None
         kept = Kept(policy, identity, content.decode(), self._adapters.wall_time())
         _remember(self._kept, domain, kept)
+        self._missing.pop(domain, None)
         self._log.info(Event.MTA_STS, domain=domain, result=policy.mode.value, reason=f"id {identity}")
         try:
             await self._in_thread(self._files.save, domain, kept)

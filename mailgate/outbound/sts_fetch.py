@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from OpenSSL.crypto import Error as SslError
+from OpenSSL.SSL import Error as TlsFailure
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, TLSVersion, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -21,7 +23,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from mailgate.outbound.mta_sts import FetchFailed
-from mailgate.outbound.sts_policy import MAX_POLICY
+from mailgate.outbound.sts_policy import MAX_POLICY, Trouble
 from mailgate.tls.options import TlsError
 
 
@@ -40,7 +42,7 @@ class PolicyHosts:
         except CancelledError:
             raise
         except Exception as error:
-            raise FetchFailed(_reason(error)) from error
+            raise FetchFailed(_reason(error), Trouble.WEBPKI if _is_of_tls(error) else Trouble.FETCH) from error
         if response.code != 200:
             response.deliverBody(_Refuse())
             raise FetchFailed(f"the answer is {response.code}")
@@ -115,6 +117,14 @@ def authorities(root_ca: Sequence[str]) -> Any:
         except (OSError, ValueError, SslError) as error:
             raise TlsError(f"{path}: {getattr(error, 'strerror', None) or 'no certificate in PEM form'}") from error
     return trustRootFromCertificates(certificates)
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Whether it is the host's certificate, or the handshake, that is wrong."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return any(_is_of_tls(reason.value) for reason in reasons)
+    return isinstance(error, TlsFailure | VerificationError)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -23,6 +23,14 @@ class Mode(Enum):
     NONE = "none"
 
 
+class Trouble(Enum):
+    """Why there is no policy although one is announced, by the names of RFC 8460 4.3.2.2."""
+
+    FETCH = "sts-policy-fetch-error"
+    WEBPKI = "sts-webpki-invalid"
+    INVALID = "sts-policy-invalid"
+
+
 class BadPolicy(Exception):
     """What was fetched is no policy."""
 

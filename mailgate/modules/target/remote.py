@@ -32,7 +32,7 @@ from mailgate.outbound.health import Circuit, HealthSettings
 from mailgate.outbound.heritage import PER_DELIVERY, Estate, Share
 from mailgate.outbound.ip_strategy import IpStrategy
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
-from mailgate.outbound.mta_sts import PolicyFiles, PolicyStore, enforced
+from mailgate.outbound.mta_sts import PolicyFiles, PolicyStore, WithoutFiles, enforced
 from mailgate.outbound.mx_security import NOT_PROTECTED, MxSecurity, contradictions
 from mailgate.outbound.own_addresses import is_own_address
 from mailgate.outbound.pki import PkiError
@@ -42,6 +42,7 @@ from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
 from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, Stop, settled
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.sts_fetch import PolicyHosts, authorities
+from mailgate.outbound.survey import Surveyor
 from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
 from mailgate.outbound.timeout_settings import TimeoutsBlock, TimeoutSettings, report_steps_set_twice, written_steps
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
@@ -288,13 +289,34 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             estate, self._hosts = self._make_estate()
         self._share = Share(estate)
         self._gates = self.make_gates(self.label, self.lease_timeout)
-        rules = DirectoryRules(
-            frozenset(self._own_names()),
-            is_own_address if IReactorFDSet.providedBy(adapters.reactor) else lambda _: False,
-            self.allow_loopback,
-            self.address_literals,
-        )
-        self._directory = Directory(adapters.resolver, adapters.random, rules)
+        self._open_office(self._hosts, estate.pool, PolicyFiles(os.path.join(self.context.state_dir, "mta-sts")))
+        if self._security is not None and self._security.dane is not None:
+            self._checking = begin_self_check(adapters.resolver, self._log, self.label)
+        if self._policies is not None:
+            self._policies.sweep()
+
+    def surveyor(self) -> Surveyor:
+        """For `mailgate route`, in place of `start`: the DNS is asked, policies are fetched, nothing is kept; `stop` ends it."""
+        adapters = self.context.adapters
+        assert adapters is not None
+        assert self._security is not None
+        estate, self._hosts = self._make_estate()
+        self._open_office(self._hosts, estate.pool, WithoutFiles(os.path.join(self.context.state_dir, "mta-sts")))
+        assert self._office is not None
+        missing = self._policies.missing if self._policies is not None else None
+        return Surveyor(self._office, adapters.resolver, self._security, self._rules, missing)
+
+    @cached_property
+    def _rules(self) -> DirectoryRules:
+        adapters = self.context.adapters
+        assert adapters is not None
+        is_own = is_own_address if IReactorFDSet.providedBy(adapters.reactor) else lambda _: False
+        return DirectoryRules(frozenset(self._own_names()), is_own, self.allow_loopback, self.address_literals)
+
+    def _open_office(self, hosts: RemoteHosts, pool: Pool, files: PolicyFiles) -> None:
+        adapters = self.context.adapters
+        assert adapters is not None
+        self._directory = Directory(adapters.resolver, adapters.random, self._rules)
         settings = DeliverySettings(
             label=self.label,
             tempfail=self.failover.tempfail,
@@ -305,19 +327,16 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             chunking=self.chunking,
             quotes_failures=True,
         )
-        if self._security is not None and self._security.dane is not None:
-            self._checking = begin_self_check(adapters.resolver, self._log, self.label)
         if self.mx_auth is not None and self.mx_auth.mtasts:
             self._policies = PolicyStore(
                 adapters.resolver,
                 PolicyHosts(adapters.reactor, self.mx_auth.mtasts_root_ca).fetch,
-                PolicyFiles(os.path.join(self.context.state_dir, "mta-sts")),
+                files,
                 adapters,
                 self._log,
                 patience=self.timeouts.mta_sts if self.timeouts is not None else RemoteTimeouts.mta_sts.default,
             )
-            self._policies.sweep()
-        self._office = Office(settings, self._hosts, estate.pool, adapters.reactor, self._log, self._route, self._ways)
+        self._office = Office(settings, hosts, pool, adapters.reactor, self._log, self._route, self._ways)
 
     def superseded(self) -> None:
         if self._share is not None:
