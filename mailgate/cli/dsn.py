@@ -9,8 +9,8 @@ import click
 
 from mailgate.cli.common import UNREADABLE, config_option
 from mailgate.config.diagnostics import render
-from mailgate.message.dsn import RecipientReport, StatusReport, compose
-from mailgate.modules.target.queue import REPORT_KINDS, QueueTarget
+from mailgate.message.dsn import ACTIONS, RecipientReport, StatusReport, compose
+from mailgate.modules.target.queue import QueueTarget
 from mailgate.registry import build
 from mailgate.smtp.address import parse_address
 
@@ -20,8 +20,12 @@ _HEADER = b"From: sender@client.example\r\nTo: someone@example.org\r\nSubject: A
 _SAMPLES = {
     "failed": ("failed", "5.1.1", 550, "No such user here"),
     "delayed": ("delayed", "4.4.1", 0, "The next hop can't be reached, try again later"),
+    "delivered": ("delivered", "2.0.0", 250, "Ok"),
+    "relayed": ("relayed", "2.0.0", 250, "Ok"),
+    "expanded": ("expanded", "2.0.0", 0, ""),
     "success": ("relayed", "2.0.0", 250, "Ok"),
 }
+"""What is reported, and as what; `success` is what the configuration calls all that went well."""
 
 
 @click.group()
@@ -32,8 +36,9 @@ def dsn() -> None:
 @dsn.command("preview")
 @config_option
 @click.option("--queue", "name", metavar="NAME", help="Whose reports; of the only queue by default.")
-@click.option("--action", type=click.Choice(REPORT_KINDS), default="failed", show_default=True, help="What is reported.")
-def preview(path: str, name: str | None, action: str) -> None:
+@click.option("--action", type=click.Choice((*ACTIONS, "success")), default="failed", show_default=True, help="What is reported.")
+@click.option("--smtputf8", is_flag=True, help="Of internationalized mail, with addresses that are not ASCII.")
+def preview(path: str, name: str | None, action: str, smtputf8: bool) -> None:
     """Print a report of a queue, with a made-up message and recipient.
 
     Exit status: 0 printed, 1 the file has errors or no such queue, 2 usage, or the file can't be read.
@@ -51,15 +56,15 @@ def preview(path: str, name: str | None, action: str) -> None:
     queue = queues.get(name) if name is not None else next(iter(queues.values()))
     if queue is None:
         _fail(f"there is no queue {name}; there is {', '.join(queues) or 'none'}", 1)
-    click.echo(sample(queue, action).replace(b"\r\n", b"\n"), nl=False)
+    click.echo(sample(queue, action, smtputf8=smtputf8).replace(b"\r\n", b"\n"), nl=False)
 
 
-def sample(queue: QueueTarget, kind: str) -> bytes:
+def sample(queue: QueueTarget, kind: str, *, smtputf8: bool = False) -> bytes:
     """The report, with CRLF line ends."""
     action, status, code, text = _SAMPLES[kind]
     settings = queue.report_settings
     recipient = RecipientReport(
-        parse_address("someone@example.org"),
+        parse_address("jürgen@example.org" if smtputf8 else "someone@example.org"),
         action,
         status,
         diagnostic=text,
@@ -71,7 +76,7 @@ def sample(queue: QueueTarget, kind: str) -> bytes:
     )
     report = StatusReport(
         hostname=settings.hostname,
-        sender=parse_address("sender@client.example"),
+        sender=parse_address("sendér@client.example" if smtputf8 else "sender@client.example"),
         message_id="0123456789ab.1",
         recipients=[recipient],
         arrived=ARRIVED,
@@ -82,6 +87,7 @@ def sample(queue: QueueTarget, kind: str) -> bytes:
         returned=_HEADER,
         texts=settings.texts,
         from_address=settings.from_address,
+        smtputf8=smtputf8,
     )
     return compose(report)
 

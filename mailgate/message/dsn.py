@@ -1,8 +1,10 @@
 """Delivery status notifications: what they say, as the octets of a message.
 
 `compose` makes a whole message (RFC 3461 6, RFC 3464, RFC 6533 where an address or the returned header is not ASCII): a text for
-people, one group of fields per recipient for programs, and what is returned of the message. Everything that came from somewhere
-else (reply texts, names, header sections) is cleaned before it is put in a line: no reply of a next hop makes a field of ours.
+people, one group of fields per recipient for programs, and what is returned of the message. A report goes out as
+internationalized mail only to a sender who has shown that he can do that: by his address, or by having sent so. Others get the
+ASCII forms of RFC 6533 3, and 8-bit header sections as they came. Everything that came from somewhere else (reply texts, names,
+header sections) is cleaned before it is put in a line: no reply of a next hop makes a field of ours.
 
 Nothing here decides whether a report is due; see queue/reports.py.
 """
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 from mailgate.smtp.address import Address
-from mailgate.smtp.parameters import decode_unitext, decode_xtext
+from mailgate.smtp.parameters import decode_unitext, decode_xtext, orcpt_of
 
 ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")
 MAX_TEXT = 1000
@@ -66,6 +68,16 @@ class StatusReport:
     texts: Mapping[str, str] | None = None
     """Templates for the part that people read, by action; see `TEXTS`."""
     from_address: str = ""
+    smtputf8: bool = False
+    """The message came as internationalized mail."""
+
+    @property
+    def needs_utf8(self) -> bool:
+        """Whether the report itself is internationalized mail (RFC 6533 6)."""
+        if not self.sender.is_ascii:
+            return True
+        header = self.returned.partition(b"\r\n\r\n")[0] if self.full else self.returned
+        return self.smtputf8 and not (header.isascii() and all(one.final.is_ascii for one in self.recipients))
 
 
 TEXTS = {
@@ -97,7 +109,7 @@ _VERBS = {
 
 def compose(report: StatusReport) -> bytes:
     """The notification as a message with CRLF line ends."""
-    utf8 = not _is_ascii(report)
+    utf8 = report.needs_utf8
     kind = _kind(report)
     texts = {**TEXTS, **(report.texts or {})}
     head = [
@@ -130,12 +142,6 @@ def compose(report: StatusReport) -> bytes:
 def _kind(report: StatusReport) -> str:
     actions = {one.action for one in report.recipients}
     return "failed" if "failed" in actions else "delayed" if "delayed" in actions else "success"
-
-
-def _is_ascii(report: StatusReport) -> bool:
-    addresses = [report.sender, *(one.final for one in report.recipients)]
-    header = report.returned.partition(b"\r\n\r\n")[0] if report.full else report.returned
-    return all(address.is_ascii for address in addresses) and header.isascii()
 
 
 def _text(report: StatusReport, texts: Mapping[str, str], kind: str) -> bytes:
@@ -177,6 +183,8 @@ def _status_part(report: StatusReport, utf8: bool) -> tuple[list[str], bytes]:
     body = _join(fields)
     for one in report.recipients:
         body += b"\r\n" + _join(_recipient_fields(one, utf8))
+    if not utf8:
+        body = body.decode().encode("ascii", "replace")
     kind = "global-delivery-status" if utf8 else "delivery-status"
     head = [f"Content-Type: message/{kind}"]
     if utf8:
@@ -185,7 +193,9 @@ def _status_part(report: StatusReport, utf8: bool) -> tuple[list[str], bytes]:
 
 
 def _recipient_fields(one: RecipientReport, utf8: bool) -> list[str]:
-    address_type = "utf-8" if utf8 and not one.final.is_ascii else "rfc822"
+    final = f"rfc822; {_clean(str(one.final))}"
+    if not one.final.is_ascii:
+        final = f"utf-8; {_clean(str(one.final))}" if utf8 else orcpt_of(one.final).replace(";", "; ", 1)
     fields = []
     if one.original:
         kind, _, value = one.original.partition(";")
@@ -194,7 +204,7 @@ def _recipient_fields(one: RecipientReport, utf8: bool) -> list[str]:
         else:
             value = decode_xtext(value)
         fields.append(f"Original-Recipient: {_clean(kind)}; {_clean(value)}")
-    fields.append(f"Final-Recipient: {address_type}; {_clean(str(one.final))}")
+    fields.append(f"Final-Recipient: {final}")
     fields.append(f"Action: {one.action}")
     fields.append(f"Status: {one.status}")
     if one.remote_mta:
@@ -223,7 +233,7 @@ def _returned_part(report: StatusReport, utf8: bool) -> tuple[list[str], bytes]:
     if report.full:
         kind = "message/global" if utf8 and not header.isascii() else "message/rfc822"
     else:
-        kind = "message/global-headers" if not report.returned.isascii() else "text/rfc822-headers"
+        kind = "message/global-headers" if utf8 and eight_bit else "text/rfc822-headers"
     fields = [f"Content-Type: {kind}"]
     if eight_bit:
         fields.append("Content-Transfer-Encoding: 8bit")

@@ -14,7 +14,7 @@ the header section only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -45,7 +45,6 @@ class ReportSettings:
     hostname: str
     from_address: str = ""
     texts: Mapping[str, str] | None = None
-    expire: Callable[[Entry, Waiting], Any] | None = None
 
 
 class Reporter:
@@ -77,9 +76,11 @@ class Reporter:
         notify = row.parameters.notify
         return self._submit is not None and not entry.sender.is_null and (not notify or "DELAY" in notify)
 
-    async def delayed(self, entry: Entry, row: Waiting, store: Any) -> bool:
-        """Tell the sender that a recipient still waits; false when that failed, to be tried at the next occasion."""
-        reply = await self._send(entry, [self._about(entry, row, "delayed")], store, full=False)
+    async def delayed(self, entry: Entry, row: Waiting, store: Any, until: float) -> bool:
+        """Tell the sender that a recipient still waits, and until when it will; false when that failed, to be tried at the next
+        occasion."""
+        about = replace(self._about(entry, row, "delayed"), retry_until=until)
+        reply = await self._send(entry, [about], store, full=False)
         return reply.is_success
 
     async def report(self, entry: Entry, rows: Sequence[Waiting], store: Any) -> Reply:
@@ -109,10 +110,10 @@ class Reporter:
             return NO_PIPELINE
         try:
             returned, full = await self._returned(entry, store, full)
-            content = compose(self._status_report(entry, about, returned, full))
-            utf8 = not entry.sender.is_ascii or any(not one.final.is_ascii for one in about) or not entry.header.isascii()
+            report = self._status_report(entry, about, returned, full)
+            content = compose(report)
             body = BodyType.SEVEN_BIT if content.isascii() else BodyType.EIGHT_BIT
-            parameters = MailParameters(len(content), body, utf8, entry.parameters.requiretls)
+            parameters = MailParameters(len(content), body, report.needs_utf8, entry.parameters.requiretls)
             reply = await self._way(entry.sender, content, parameters)
         except (CancelledError, StoreError):
             raise
@@ -140,6 +141,7 @@ class Reporter:
             full=full,
             texts=self._settings.texts,
             from_address=self._settings.from_address,
+            smtputf8=entry.parameters.smtputf8,
         )
 
     async def _returned(self, entry: Entry, store: Any, full: bool) -> tuple[bytes, bool]:

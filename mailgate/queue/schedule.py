@@ -119,6 +119,8 @@ class Verdict:
     fate: Fate | None = None
     expired: bool = False
     notify: bool = False
+    until: float = 0.0
+    """With ``notify``: when it will be given up."""
 
 
 def judge(
@@ -148,7 +150,7 @@ def judge(
     due = now + pause(tried.retries, kind, reply.text, plan.retry, chance)
     # The last attempt comes when the time is over, not one step later: its sender should hear of it.
     due = min(due, max(arrived + plan.expire, now + plan.retry[0]))
-    return Verdict(replace(tried, due=due), kind, notify=_is_late(row, age, plan.notify))
+    return Verdict(replace(tried, due=due), kind, notify=_is_late(row, age, plan.notify), until=arrived + plan.expire)
 
 
 def judge_unasked(row: Waiting, last: LastTry, plan: Plan, *, arrived: float, now: float) -> Verdict | None:
@@ -161,7 +163,7 @@ def judge_unasked(row: Waiting, last: LastTry, plan: Plan, *, arrived: float, no
             replace(row, standing=Standing.OWED, fate=Fate.FAILED, due=now, last=last), None, Fate.FAILED, expired=True
         )
     if _is_late(row, age, plan.notify):
-        return Verdict(replace(row, last=last), None, notify=True)
+        return Verdict(replace(row, last=last), None, notify=True, until=arrived + plan.expire)
     return None
 
 

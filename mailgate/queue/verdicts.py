@@ -110,8 +110,9 @@ class Verdicts:
                 return Settled(row.number, kept, f"{reason}: {note}")
             self._log.warn(Event.UNDELIVERABLE, message=entry.message_id, to=to, reason=reason, reply=outcome.reply)
             return Settled(row.number, None, note)
-        if verdict.notify and self.reporter.wants_delay(entry, row) and await self.reporter.delayed(entry, kept, self._store):
-            kept = replace(kept, notified=row.notified + 1)
+        if verdict.notify and self.reporter.wants_delay(entry, row):
+            told = await self.reporter.delayed(entry, kept, self._store, verdict.until)
+            kept = replace(kept, notified=row.notified + 1) if told else kept
         self._log.info(
             Event.QUEUE_RETRY,
             message=entry.message_id,

@@ -45,6 +45,9 @@ class PreviewTests(SynchronousTestCase):
             ("failed", "Undelivered mail returned to sender", "failed"),
             ("delayed", "Still waiting", "delayed"),
             ("success", "Mail was delivered or passed on", "relayed"),
+            ("relayed", "Mail was delivered or passed on", "relayed"),
+            ("delivered", "Mail was delivered or passed on", "delivered"),
+            ("expanded", "Mail was delivered or passed on", "expanded"),
         ):
             result = self.preview("--action", action)
             self.assertEqual(result.exit_code, 0, result.output)
@@ -52,6 +55,11 @@ class PreviewTests(SynchronousTestCase):
             self.assertEqual((report["Subject"], report["From"]), (subject, "Mail delivery <help@example.org>"))
             groups = list(report.iter_parts())[1].get_payload()
             self.assertEqual(groups[1]["Action"], word)
+
+    def test_internationalized_mail(self) -> None:
+        result = self.preview("--smtputf8", "--action", "failed")
+        self.assertIn("report-type=global-delivery-status", result.output)
+        self.assertIn("Final-Recipient: utf-8; jürgen@example.org\n", result.output)
 
     def test_what_is_not_there(self) -> None:
         self.assertEqual(self.preview("--queue", "other").exit_code, 1)

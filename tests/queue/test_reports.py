@@ -110,10 +110,30 @@ class ComposeTests(SynchronousTestCase):
         self.assertIn("hello", returned.get_payload(0).get_content())
 
     def test_what_is_not_ascii_makes_it_global(self) -> None:
-        one = RecipientReport(parse_address("pelé@one.test"), "failed", "5.1.1")
-        content = compose(report(recipients=[one]))
+        one = RecipientReport(parse_address("pelé@one.test"), "failed", "5.1.1", original=r"utf-8;pel\x{E9}\x{2B}x@one.test")
+        content = compose(report(recipients=[one], smtputf8=True))
         self.assertIn(b"report-type=global-delivery-status", content)
+        self.assertIn(b"Content-Type: message/global-delivery-status", content)
         self.assertIn("Final-Recipient: utf-8; pelé@one.test".encode(), content)
+        self.assertIn("Original-Recipient: utf-8; pelé+x@one.test".encode(), content)
+        content = compose(report(returned="Subject: é\r\n".encode(), smtputf8=True))
+        self.assertIn(b"Content-Type: message/global-headers", content)
+        whole = compose(report(returned="Subject: é\r\n\r\nhello\r\n".encode(), full=True, smtputf8=True))
+        self.assertIn(b"Content-Type: message/global\r\n", whole)
+
+    def test_a_sender_of_ascii_mail_gets_ascii_forms(self) -> None:
+        """An alias may lead to an address that is not ASCII, and a header section may be what it must not be."""
+        one = RecipientReport(parse_address("pelé@one.test"), "expanded", "2.0.0", original="rfc822;team@one.test")
+        asked = report(recipients=[one], returned="Subject: é\r\n".encode())
+        self.assertFalse(asked.needs_utf8)
+        message = parsed(compose(asked))
+        self.assertEqual(message.get_param("report-type"), "delivery-status")
+        _, status, returned = message.iter_parts()
+        self.assertEqual(status.get_content_type(), "message/delivery-status")
+        recipient = dict(status.get_payload()[1].items())
+        self.assertEqual(recipient["Final-Recipient"], r"utf-8; pel\x{E9}@one.test")
+        self.assertEqual((returned.get_content_type(), returned["Content-Transfer-Encoding"]), ("text/rfc822-headers", "8bit"))
+        self.assertTrue(report(sender=parse_address("é@x.test")).needs_utf8)
 
     def test_a_delayed_one_says_until_when(self) -> None:
         one = RecipientReport(parse_address("b@one.test"), "delayed", "4.4.1", retry_until=NOW + 86400)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import (
     MAIL_PARAMETERS,
     NO_MAIL_PARAMETERS,
@@ -16,7 +17,10 @@ from mailgate.smtp.parameters import (
     BodyType,
     MailParameters,
     RcptParameters,
+    decode_unitext,
+    decode_xtext,
     is_xtext,
+    orcpt_of,
     parse_mail_parameters,
     parse_rcpt_parameters,
 )
@@ -132,3 +136,25 @@ class AnyText(SynchronousTestCase):
             ("+00", False),
         ):
             self.assertEqual(is_xtext(text), good, text)
+
+
+class OriginalRecipients(SynchronousTestCase):
+    def test_unicode_is_kept_in_ascii(self) -> None:
+        given = parse_rcpt_parameters(" ORCPT=UTF-8;bü@y.test", ALL)
+        self.assertEqual(given.orcpt, r"UTF-8;b\x{FC}@y.test")
+        for text in (" ORCPT=rfc822;bü@y.test", " ORCPT=utf-8;b\x85@y.test", " NOTIFY=ü"):
+            error = self.assertRaises(PermanentError, parse_rcpt_parameters, text, ALL)
+            self.assertEqual((error.reply.code, error.reply.enhanced), (501, "5.5.4"), text)
+
+    @settings(max_examples=150)
+    @given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=30))
+    def test_what_is_written_is_read_again(self, local: str) -> None:
+        address = Address(local, "y.test")
+        kind, _, value = orcpt_of(address).partition(";")
+        self.assertTrue(value.isascii() and " " not in value and "=" not in value)
+        decode = decode_xtext if kind == "rfc822" else decode_unitext
+        self.assertEqual(decode(value), str(address))
+
+    def test_control_characters_stay_encoded(self) -> None:
+        self.assertEqual(decode_unitext(r"a\x{0D}\x{0A}\x{85}\x{D800}\x{110000}b"), r"a\x{0D}\x{0A}\x{85}\x{D800}\x{110000}b")
+        self.assertEqual(decode_xtext("a+FFb"), "a+FFb")

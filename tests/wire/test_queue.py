@@ -175,6 +175,7 @@ class ReportTests(QueueCase):
         for number in range(len(back.transactions)):
             _, of_recipient = self.fields(self.report_of(back, number))
             actions.append((of_recipient["Action"], of_recipient["Status"]))
+            self.assertEqual("Will-Retry-Until" in of_recipient, of_recipient["Action"] == "delayed")
         self.assertEqual(actions, [("delayed", "4.3.0"), ("delayed", "4.3.0"), ("failed", "5.4.7")])
         self.assertEqual(DeliveryTests.waiting(self, gateway), [])  # type: ignore[arg-type]
 
