@@ -36,7 +36,6 @@ UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
         **dict.fromkeys(("check.spf", "check.dkim", "check.dmarc", "check.rspamd"), ""),
-        "check.authorize_sender": "",
     }.items()
 }
 """Names of the language that this version does not have."""

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.message.preparation import AddressSyntax, Rule, count_addresses, prepare
+from mailgate.message.mailboxes import AddressSyntax, Rule, count_addresses
+from mailgate.message.preparation import prepare
 from mailgate.smtp.reply import MailError
 
 LISTS: list[tuple[bytes, int]] = [

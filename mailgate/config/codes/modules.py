@@ -205,6 +205,13 @@ CODES = {
         bad=lmtp("check {\n    dnsbl bl.example.org {\n        reject_threshold 2\n    }\n}\ndiscard"),
         good=lmtp("check {\n    dnsbl bl.example.org bl.example.net {\n        reject_threshold 2\n    }\n}\ndiscard"),
     ),
+    "W0795": Entry(
+        "nobody would be an authorized sender",
+        "Without a table, a user who logs in with a name and not with an address has that name in every one of local_domains; and"
+        " there are none.",
+        bad=lmtp("check {\n    authorize_sender\n}\ndiscard"),
+        good="local_domains example.org\n" + lmtp("check {\n    authorize_sender\n}\ndiscard"),
+    ),
     "W0739": Entry(
         "DANE that finds nothing",
         "No resolver is trusted to validate (DNSSEC), so that no TLSA record is ever believed.",

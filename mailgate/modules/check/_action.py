@@ -33,6 +33,7 @@ from mailgate.pipeline.router import place
 from mailgate.smtp.reply import MailError, Reply
 
 UNANSWERED = Reply(451, "4.4.3", "Can't be checked at present, try again later")
+UNJUDGED = Reply(451, "4.3.0", "Can't be checked at present, try again later")
 
 _log = EventLog("mailgate.checks")
 
@@ -111,6 +112,30 @@ class ActingCheck(Check):
         :raises MailError: it is refused.
         """
         take(self, self.on_fail, reply or self.refusal, envelope, reason)
+
+
+class AskingCheck(ActingCheck):
+    """A check that asks a server, a table or a program, which may not answer."""
+
+    on_error = Directive(
+        "on_error",
+        ON_ERROR,
+        default=v.Chosen("defer", None),
+        doc="What a message meets that can't be judged, because who was asked does not answer: 451, a refusal for good, or one of"
+        " the ways to pass.",
+        origin="maddy",
+    )
+
+    @property
+    def marks(self) -> bool:
+        return leaves_mark(self.on_fail) or leaves_mark(self.on_error)
+
+    def unable(self, envelope: Envelope, reason: str) -> None:
+        """The message can't be judged: returns if it passes all the same.
+
+        :raises MailError: it does not.
+        """
+        take(self, self.on_error, self.refusal if self.on_error.word == "reject" else UNJUDGED, envelope, reason)
 
 
 class NamesState(MessageCheck):
