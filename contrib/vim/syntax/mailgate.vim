@@ -6,53 +6,54 @@ endif
 syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
-syntax keyword mailgateDirective addr address address_literals all allow allow_loopback announce_size ask
-syntax keyword mailgateDirective attempt_starttls attempts attribute auth auth_insecure auth_mechanisms
-syntax keyword mailgateDirective auth_required auth_required_message authserv_id backoff balance banner
-syntax keyword mailgateDirective base_dn bind body_spool_limit bounce ca cache cache_size canonicalization
-syntax keyword mailgateDirective case_insensitive cert certificate check chunking ciphers client_auth
-syntax keyword mailgateDirective client_ca command_timeout compare concurrency connect connect_timeout
-syntax keyword mailgateDirective connections control copy_to create curves dane data data_block data_timeout
-syntax keyword mailgateDirective debug default_destination default_source defer_sender_reject deliver_to
-syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
-syntax keyword mailgateDirective dn_template dnssec domains early_talker ehlo endpoint entry
-syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
-syntax keyword mailgateDirective filter final_dot from full_match given greeting greeting_delay
-syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
-syntax keyword mailgateDirective hold_timeout hostname ident idle_timeout import insecure_auth ip ip_strategy
-syntax keyword mailgateDirective key lease_timeout level limits list listener local_domains local_policy log
-syntax keyword mailgateDirective log_name login mail_from match max_age max_auth_failures max_command_length
-syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip
-syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_line_length
-syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
+syntax keyword mailgateDirective accept_sender_field addr address address_literals all allow allow_loopback
+syntax keyword mailgateDirective announce_size ask attempt_starttls attempts attribute auth auth_insecure
+syntax keyword mailgateDirective auth_mechanisms auth_required auth_required_message authserv_id backoff
+syntax keyword mailgateDirective balance banner base_dn bind body_spool_limit bounce ca cache cache_size
+syntax keyword mailgateDirective canonicalization case_insensitive cert certificate check check_header
+syntax keyword mailgateDirective chunking ciphers client_auth client_ca command_timeout compare concurrency
+syntax keyword mailgateDirective connect connect_timeout connections control copy_to create curves dane data
+syntax keyword mailgateDirective data_block data_timeout debug default_destination default_source
+syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
+syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early_talker
+syntax keyword mailgateDirective ehlo endpoint entry expand_placeholders expect expire failover failures
+syntax keyword mailgateDirective fallback_delay file filter final_dot from full_match given greeting
+syntax keyword mailgateDirective greeting_delay handshake_timeout header health helo helo_response hide
+syntax keyword mailgateDirective hide_client hold_timeout hostname ident idle_timeout import insecure_auth ip
+syntax keyword mailgateDirective ip_strategy key lease_timeout level limits list listener local_domains
+syntax keyword mailgateDirective local_policy log log_name login mail_from match max_age max_auth_failures
+syntax keyword mailgateDirective max_command_length max_connections max_connections_per_endpoint
+syntax keyword mailgateDirective max_connections_per_ip max_errors max_header_count max_header_size max_idle
+syntax keyword mailgateDirective max_line_length max_message_size max_messages max_received max_recipients
 syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands min_mx_level
 syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
 syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
 syntax keyword mailgateDirective on_error on_fail on_split optional_step oversign_headers port positive
-syntax keyword mailgateDirective private_key probe proto protocol protocols proxy_protocol quiet_hosts quit
-syntax keyword mailgateDirective rcpt rcpt_to read_timeout refuse_clients reject reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval reports require_tls required reroute reserved_connections
-syntax keyword mailgateDirective resolver responses retry reverse_lookup reverse_lookup_timeout root_ca rset
-syntax keyword mailgateDirective runtime_dir schemes scope score sender servers session_timeout
-syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
-syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner source source_in source_ip
-syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
-syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains subject submission_timeout
-syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
+syntax keyword mailgateDirective prepare_email private_key probe proto protocol protocols proxy_protocol
+syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients reject
+syntax keyword mailgateDirective reject_threshold relay_from reload_interval reports require_tls required
+syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
+syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir schemes scope score sender
+syntax keyword mailgateDirective servers session_timeout shutdown_timeout sign_headers size slow_start
+syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
+syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection starttls
+syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings subdomains subject
+syntax keyword mailgateDirective submission_timeout target targets tarpit tempfail text timeout timeouts tls
 syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
 syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
-syntax keyword mailgateDirective trust trusted urls user user_attribute users verify verify_failure weight
-syntax keyword mailgateDirective xclient xclient_required xforward
-syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.static chain check.dnsbl
-syntax keyword mailgateModule check.matching_helo check.require_auth check.require_mx
-syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.verify_recipient checks dkim
-syntax keyword mailgateModule dnsbl email_localpart email_with_domain external identity ldap lmtp maildir
-syntax keyword mailgateModule matching_helo modifiers modify.dkim modify.replace_rcpt modify.replace_sender
-syntax keyword mailgateModule msgpipeline pki queue regexp remote replace_rcpt replace_sender require_auth
-syntax keyword mailgateModule require_mx require_reverse_dns smtp source_address static submission table.chain
-syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.identity
-syntax keyword mailgateModule table.ldap table.regexp table.static target.lmtp target.maildir target.queue
-syntax keyword mailgateModule target.remote target.smtp test verify_recipient
+syntax keyword mailgateDirective trust trusted urls user user_attribute user_to_email users verify
+syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
+syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.static authorize_sender
+syntax keyword mailgateModule chain check.authorize_sender check.dnsbl check.matching_helo check.require_auth
+syntax keyword mailgateModule check.require_mx check.require_reverse_dns check.require_tls
+syntax keyword mailgateModule check.verify_recipient checks dkim dnsbl email_localpart email_with_domain
+syntax keyword mailgateModule external identity ldap lmtp maildir matching_helo modifiers modify.dkim
+syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender msgpipeline pki queue regexp remote
+syntax keyword mailgateModule replace_rcpt replace_sender require_auth require_mx require_reverse_dns smtp
+syntax keyword mailgateModule source_address static submission table.chain table.email_localpart
+syntax keyword mailgateModule table.email_with_domain table.file table.identity table.ldap table.regexp
+syntax keyword mailgateModule table.static target.lmtp target.maildir target.queue target.remote target.smtp
+syntax keyword mailgateModule test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2
