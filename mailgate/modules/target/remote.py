@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
+from mailgate.clients.web import authorities
 from mailgate.config import values as v
 from mailgate.config.dynamic import Dynamic, alternatives
 from mailgate.config.dynamic_variables import Stage, outbound
@@ -41,7 +42,7 @@ from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_setting
 from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
 from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, Stop, settled
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
-from mailgate.outbound.sts_fetch import PolicyHosts, authorities
+from mailgate.outbound.sts_fetch import PolicyHosts
 from mailgate.outbound.survey import Surveyor
 from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
 from mailgate.outbound.timeout_settings import TimeoutsBlock, TimeoutSettings, report_steps_set_twice, written_steps
