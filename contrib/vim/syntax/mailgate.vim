@@ -13,7 +13,7 @@ syntax keyword mailgateDirective balance banner base_dn bind body_spool_limit bo
 syntax keyword mailgateDirective canonicalization case_insensitive cert certificate check check_header
 syntax keyword mailgateDirective chunking ciphers client_auth client_ca command_timeout compare concurrency
 syntax keyword mailgateDirective connect connect_timeout connections control copy_to create curves dane data
-syntax keyword mailgateDirective data_block data_timeout debug default_destination default_source
+syntax keyword mailgateDirective data_block data_timeout database debug default_destination default_source
 syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
 syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early_talker
 syntax keyword mailgateDirective ehlo endpoint entry expand_placeholders expect expire failover failures
@@ -29,7 +29,7 @@ syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_com
 syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
 syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
 syntax keyword mailgateDirective on_error on_fail on_split optional_step oversign_headers port positive
-syntax keyword mailgateDirective prepare_email private_key probe proto protocol protocols proxy_protocol
+syntax keyword mailgateDirective prepare_email private_key probe proto protocol protocols proxy_protocol query
 syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients reject
 syntax keyword mailgateDirective reject_threshold relay_from reload_interval reports require_tls required
 syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
@@ -43,17 +43,17 @@ syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tl
 syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
 syntax keyword mailgateDirective trust trusted urls user user_attribute user_to_email users verify
 syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
-syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.static authorize_sender
-syntax keyword mailgateModule chain check.authorize_sender check.dnsbl check.matching_helo check.require_auth
-syntax keyword mailgateModule check.require_mx check.require_reverse_dns check.require_tls
+syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
+syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dnsbl check.matching_helo
+syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
 syntax keyword mailgateModule check.verify_recipient checks dkim dnsbl email_localpart email_with_domain
 syntax keyword mailgateModule external identity ldap lmtp maildir matching_helo modifiers modify.dkim
 syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender msgpipeline pki queue regexp remote
 syntax keyword mailgateModule replace_rcpt replace_sender require_auth require_mx require_reverse_dns smtp
-syntax keyword mailgateModule source_address static submission table.chain table.email_localpart
+syntax keyword mailgateModule source_address sql static submission table.chain table.email_localpart
 syntax keyword mailgateModule table.email_with_domain table.file table.identity table.ldap table.regexp
-syntax keyword mailgateModule table.static target.lmtp target.maildir target.queue target.remote target.smtp
-syntax keyword mailgateModule test verify_recipient
+syntax keyword mailgateModule table.sql table.static target.lmtp target.maildir target.queue target.remote
+syntax keyword mailgateModule target.smtp test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2
@@ -61,11 +61,11 @@ syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear 
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
 syntax keyword mailgateValue failed false fingerprint forward happy_eyeballs ignore info ipv4_only
 syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no none normalize
-syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain quarantine
-syntax keyword mailgateValue random relaxed/relaxed relaxed/simple require require_verify round_robin
-syntax keyword mailgateValue scram-sha-256 self_signed sender_domain sha256-crypt sha512-crypt simple/relaxed
-syntax keyword mailgateValue simple/simple sqlite stderr stdout strip sub success syslog tag true v1 v2 view
-syntax keyword mailgateValue warn xoauth2 yes yescrypt
+syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain postgres
+syntax keyword mailgateValue quarantine random relaxed/relaxed relaxed/simple require require_verify
+syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain sha256-crypt sha512-crypt
+syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout strip sub success syslog tag
+syntax keyword mailgateValue true v1 v2 view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
