@@ -67,7 +67,7 @@ async def examine(
     endpoint = Endpoint(replace(settings, decision=decision, capture_peer=True), Circuit(HealthSettings(), reactor, chance))
     gone: Wait[None] = Wait()
     connection = Connection(endpoint.link, reactor, lambda _: gone.fire(None), log)
-    connection.ready_by = connection.after(settings.timeouts.total)
+    connection.over_by = connection.after(settings.timeouts.total)
     try:
         await dial(reactor, connection, settings.timeouts.connect)
     except AttemptFailed as failure:
