@@ -27,10 +27,13 @@ from zope.interface import implementer
 from mailgate.adapters import Adapters
 from mailgate.clients.breaker import Breaker
 from mailgate.net.waiting import DeadlineExceeded, within
-from mailgate.tls.options import TlsError
 
 WAITING = 256
 """Questions that wait for a connection."""
+
+
+class NoAuthority(Exception):
+    """A file of certificates can't be used."""
 
 
 class WebFailure(Exception):
@@ -163,7 +166,9 @@ class Verified:
 
 
 def authorities(root_ca: Sequence[str]) -> Any:
-    """Those in the files, or the system's. :raises TlsError: a file can't be used."""
+    """Those in the files, or the system's.
+
+    :raises NoAuthority: a file can't be used."""
     if not root_ca:
         return platformTrust()
     certificates = []
@@ -172,7 +177,7 @@ def authorities(root_ca: Sequence[str]) -> Any:
             with open(path, "rb") as file:
                 certificates.append(Certificate.loadPEM(file.read()))
         except (OSError, ValueError, SslError) as error:
-            raise TlsError(f"{path}: {getattr(error, 'strerror', None) or 'no certificate in PEM form'}") from error
+            raise NoAuthority(f"{path}: {getattr(error, 'strerror', None) or 'no certificate in PEM form'}") from error
     return trustRootFromCertificates(certificates)
 
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
-from mailgate.clients.web import authorities
+from mailgate.clients.web import NoAuthority, authorities
 from mailgate.config import values as v
 from mailgate.config.dynamic import Dynamic, alternatives
 from mailgate.config.dynamic_variables import Stage, outbound
@@ -269,7 +269,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             report.error(self.span_of("mx_auth"), text, code="E0730")
         try:
             authorities(self.mx_auth.mtasts_root_ca)
-        except TlsError as error:
+        except NoAuthority as error:
             report.error(self.mx_auth.span_of("mtasts_root_ca"), str(error), code="E0720")
 
     def inherit_state(self, old: Module) -> None:
