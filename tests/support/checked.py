@@ -20,16 +20,20 @@ class CheckedCase(SimulatedCase):
         super().setUp()
         self.names = MemoryNames(self.reactor)
 
-    def checked(self, check: str, *lines: str, listener: str = "", top: str = "") -> WholeGateway:
-        """A gateway with this check, names and a listener of its own; what came before is taken down."""
+    def checked(self, check: str, *lines: str, listener: str = "", top: str = "", relay: bool = False) -> WholeGateway:
+        """A gateway with this check, names and a listener of its own; what came before is taken down. What passes is thrown away,
+        or with ``relay`` delivered to `next_hop`."""
         self._strike()
         self._raise()
         names, self.names = self.names, MemoryNames(self.reactor)
         self.names._records, self.names._names, self.names._scripts = names._records, names._names, names._scripts
+        if relay:
+            self.next_hop = self.hop()
+        rest = f"deliver_to smtp {self.next_hop.endpoint}" if relay else "discard"
         block = f" {{\n{chr(10).join(lines)}\n}}" if lines else ""
         text = (
             f"hostname gateway.test\n{top}\nsmtp {SMTP} {{\ntls self_signed\nreverse_lookup no\n{listener}\n"
-            f"check {{\n{check}{block}\n}}\ndiscard\n}}\n"
+            f"check {{\n{check}{block}\n}}\n{rest}\n}}\n"
         )
         adapters = replace(adapters_for(self.reactor), resolver=self.names.resolver())
         self.running = WholeGateway(text, adapters, self.directory)
@@ -55,3 +59,17 @@ class CheckedCase(SimulatedCase):
         status = statuses([self.rcpt(client, sender)])[0]
         self.reactor.run(client.quit())
         return status
+
+    def whole(
+        self, source: str = CLIENT, helo: bytes = b"client.test", sender: bytes = b"ann@sender.test", content: bytes = b""
+    ) -> bytes:
+        """Code and enhanced code of the refusal of a whole message, or of the reply to its dot, in a session of its own."""
+        client = self.from_(source, helo)
+        replies = statuses(self.deliver(client, b"bob@y.test", content=content, sender=sender))
+        self.reactor.run(client.quit())
+        return next((status for status in replies if status[:1] in b"45"), replies[-1])
+
+    @property
+    def header(self) -> bytes:
+        """The header section of what the next hop has got last."""
+        return bytes(self.next_hop.transactions[-1].content).partition(b"\r\n\r\n")[0] + b"\r\n"

@@ -1,0 +1,119 @@
+"""Who sent a message, as far as SPF, DKIM and DMARC can say: found out once for all checks of a message.
+
+Each check asks the `Authentication` of its envelope; whoever comes first does the work, the others wait for the same answer. So
+`dmarc` needs no `spf` and `dkim` beside it, and with them costs no lookup more.
+
+Clients that have logged in, those with private addresses and those on unix sockets are ours: the world's policies are about
+strangers, and these are not judged.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from mailgate.adapters import Adapters
+from mailgate.dns.answer import Status
+from mailgate.dns.failure import DnsFailure
+from mailgate.dns.resolver import AAAA, MX, PTR, A, Resolver, texts
+from mailgate.mailauth import spf
+from mailgate.mailauth.spf_record import IPAddress
+from mailgate.message.envelope import Envelope, Session
+from mailgate.modules.check.dnsbl import is_public
+from mailgate.net.shared import Shared
+from mailgate.net.waiting import DeadlineExceeded, Wait, start, within
+from mailgate.smtp.address import ascii_domain
+
+SPF_TIME = 20.0
+"""Seconds for all lookups of one evaluation (RFC 7208 4.6.4)."""
+_KEY = "authentication"
+
+
+def is_stranger(session: Session) -> bool:
+    return bool(session.client_ip) and not session.auth_user and is_public(session.client_ip)
+
+
+def authentication(envelope: Envelope, adapters: Adapters) -> Authentication:
+    """That of the message, made by the first check that asks."""
+    found = envelope.extra.get(_KEY)
+    if found is None:
+        found = envelope.extra[_KEY] = Authentication(envelope, adapters)
+    assert isinstance(found, Authentication)
+    return found
+
+
+class Authentication:
+    """See the module's docstring."""
+
+    def __init__(self, envelope: Envelope, adapters: Adapters) -> None:
+        self.envelope = envelope
+        self._adapters = adapters
+        self.mail_from = Shared(lambda: self._spf(self.sender_domain, str(envelope.sender)))
+        """SPF of the reverse-path; for the null sender that of the hello name (RFC 7208 2.4)."""
+        self.helo = Shared(lambda: self._spf(self.helo_domain, ""))
+        """SPF of the hello name (RFC 7208 2.3)."""
+
+    @property
+    def resolver(self) -> Resolver:
+        resolver = self.envelope.session.resolver or self._adapters.resolver
+        assert resolver is not None, "checks of names need a resolver"
+        found: Resolver = resolver
+        return found
+
+    @property
+    def helo_domain(self) -> str:
+        return as_domain(self.envelope.session.helo)
+
+    @property
+    def sender_domain(self) -> str:
+        """Whose SPF record the reverse-path is judged by, as A-labels."""
+        return as_domain(self.envelope.sender.domain) if self.envelope.sender.domain else self.helo_domain
+
+    async def _spf(self, domain: str, sender: str) -> spf.Verdict:
+        session = self.envelope.session
+        ip = ipaddress.ip_address(session.client_ip.partition("%")[0])
+        local_part = sender.rpartition("@")[0] or "postmaster"
+        question = spf.Question(
+            ip, domain, f"{local_part}@{domain}", self.helo_domain, session.hostname, self._adapters.wall_time()
+        )
+        under_way = start(spf.check_host(question, ResolverLookups(self.resolver)))
+        if not isinstance(under_way, Wait):
+            return under_way
+        try:
+            return await within(under_way, SPF_TIME, self._adapters.reactor)
+        except DeadlineExceeded:
+            return spf.Verdict(spf.Outcome.TEMPERROR, f"not evaluated within {SPF_TIME:g} seconds")
+
+
+def as_domain(name: str) -> str:
+    """As it is asked for; what can't be a domain stays as it is, and has no record."""
+    return (ascii_domain(name.removesuffix(".")) or name).lower()
+
+
+class ResolverLookups:
+    """What SPF asks, out of our resolver with its cache."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    async def txt(self, name: str) -> tuple[bytes, ...]:
+        try:
+            return texts(await self._resolver.txt(name))
+        except DnsFailure as failure:
+            raise spf.NoAnswer(str(failure)) from failure
+
+    async def addresses(self, name: str, version: int) -> tuple[str, ...]:
+        return tuple(record.address for record in await self._records(name, A if version == 4 else AAAA))
+
+    async def mx(self, name: str) -> tuple[str, ...]:
+        return tuple(record.exchange.to_text(omit_final_dot=True) for record in await self._records(name, MX))
+
+    async def names(self, ip: IPAddress) -> tuple[str, ...]:
+        return tuple(record.target.to_text(omit_final_dot=True) for record in await self._records(ip.reverse_pointer, PTR))
+
+    async def _records(self, name: str, kind: int) -> tuple[Any, ...]:
+        try:
+            answer = await self._resolver.query(name, kind)
+        except DnsFailure as failure:
+            raise spf.NoAnswer(str(failure)) from failure
+        return answer.records if answer.status is Status.FOUND else ()
