@@ -15,42 +15,44 @@ syntax keyword mailgateDirective chunking ciphers client_auth client_ca command_
 syntax keyword mailgateDirective connect connect_timeout connections control copy_to create curves dane data
 syntax keyword mailgateDirective data_block data_timeout database debug default_destination default_source
 syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
-syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early_talker
-syntax keyword mailgateDirective ehlo endpoint entry expand_placeholders expect expire failover failures
-syntax keyword mailgateDirective fallback_delay file filter final_dot from full_match given greeting
+syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early
+syntax keyword mailgateDirective early_talker ehlo endpoint entry expand_placeholders expect expire failover
+syntax keyword mailgateDirective failures fallback_delay file filter final_dot from full_match given greeting
 syntax keyword mailgateDirective greeting_delay handshake_timeout header health helo helo_response hide
-syntax keyword mailgateDirective hide_client hold_timeout hostname ident idle_timeout import insecure_auth ip
-syntax keyword mailgateDirective ip_strategy key lease_timeout level limits list listener local_domains
-syntax keyword mailgateDirective local_policy log log_name login mail_from match max_age max_auth_failures
-syntax keyword mailgateDirective max_command_length max_connections max_connections_per_endpoint
-syntax keyword mailgateDirective max_connections_per_ip max_errors max_header_count max_header_size max_idle
-syntax keyword mailgateDirective max_line_length max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands min_mx_level
-syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
-syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
-syntax keyword mailgateDirective on_error on_fail on_split optional_step oversign_headers port positive
-syntax keyword mailgateDirective prepare_email private_key probe proto protocol protocols proxy_protocol query
-syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients reject
-syntax keyword mailgateDirective reject_threshold relay_from reload_interval reports require_tls required
-syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
-syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir schemes scope score sender
-syntax keyword mailgateDirective servers session_timeout shutdown_timeout sign_headers size slow_start
-syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
-syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection starttls
-syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings subdomains subject
-syntax keyword mailgateDirective submission_timeout target targets tarpit tempfail text timeout timeouts tls
-syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
-syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
-syntax keyword mailgateDirective trust trusted urls user user_attribute user_to_email users verify
-syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
+syntax keyword mailgateDirective hide_client hold_timeout hostname ident identity idle_timeout import
+syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease_timeout level limits list listener
+syntax keyword mailgateDirective local_domains local_policy log log_name login mail_from match max_age
+syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
+syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
+syntax keyword mailgateDirective max_header_count max_header_size max_idle max_line_length max_message_size
+syntax keyword mailgateDirective max_messages max_received max_recipients max_rejected_recipients
+syntax keyword mailgateDirective max_unauthenticated_commands min_mx_level min_tls_level modify mta_sts mtasts
+syntax keyword mailgateDirective mtasts_root_ca multihomed_limit mx_auth mx_limit name negative negative_cache
+syntax keyword mailgateDirective network nonlocal_source notify nul on_error on_fail on_neutral on_none
+syntax keyword mailgateDirective on_permerror on_softfail on_split optional_step oversign_headers port
+syntax keyword mailgateDirective positive prepare_email private_key probe proto protocol protocols
+syntax keyword mailgateDirective proxy_protocol query quiet_hosts quit rcpt rcpt_to read_timeout
+syntax keyword mailgateDirective refuse_clients reject reject_threshold relay_from reload_interval reports
+syntax keyword mailgateDirective require_tls required reroute reserved_connections resolver responses retry
+syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir schemes scope
+syntax keyword mailgateDirective score sender servers session_timeout shutdown_timeout sign_headers size
+syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
+syntax keyword mailgateDirective socket_owner source source_in source_ip source_ip_fallback source_selection
+syntax keyword mailgateDirective starttls state_dir step store strict_addresses strict_line_endings subdomains
+syntax keyword mailgateDirective subject submission_timeout target targets tarpit tempfail text timeout
+syntax keyword mailgateDirective timeouts tls tls_capture_peer_cert tls_ciphers tls_client tls_client_cert
+syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start tls_verify_host
+syntax keyword mailgateDirective tls_verify_name token total trust trusted urls user user_attribute
+syntax keyword mailgateDirective user_to_email users verify verify_failure weight xclient xclient_required
+syntax keyword mailgateDirective xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
 syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dnsbl check.matching_helo
 syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
-syntax keyword mailgateModule check.verify_recipient checks dkim dnsbl email_localpart email_with_domain
-syntax keyword mailgateModule external identity ldap lmtp maildir matching_helo modifiers modify.dkim
+syntax keyword mailgateModule check.spf check.verify_recipient checks dkim dnsbl email_localpart
+syntax keyword mailgateModule email_with_domain external ldap lmtp maildir matching_helo modifiers modify.dkim
 syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender msgpipeline pki queue regexp remote
 syntax keyword mailgateModule replace_rcpt replace_sender require_auth require_mx require_reverse_dns smtp
-syntax keyword mailgateModule source_address sql static submission table.chain table.email_localpart
+syntax keyword mailgateModule source_address spf sql static submission table.chain table.email_localpart
 syntax keyword mailgateModule table.email_with_domain table.file table.identity table.ldap table.regexp
 syntax keyword mailgateModule table.sql table.static target.lmtp target.maildir target.queue target.remote
 syntax keyword mailgateModule target.smtp test verify_recipient
@@ -60,9 +62,9 @@ syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SM
 syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear client_ip cram-md5
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
 syntax keyword mailgateValue failed false fingerprint forward happy_eyeballs ignore info ipv4_only
-syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no none normalize
-syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain postgres
-syntax keyword mailgateValue quarantine random relaxed/relaxed relaxed/simple require require_verify
+syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy mail next no none
+syntax keyword mailgateValue normalize oauthbearer off on one operate optional optional_verify ordered plain
+syntax keyword mailgateValue postgres quarantine random relaxed/relaxed relaxed/simple require require_verify
 syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain sha256-crypt sha512-crypt
 syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout strip sub success syslog tag
 syntax keyword mailgateValue true v1 v2 view warn xoauth2 yes yescrypt
