@@ -1,7 +1,8 @@
 """A gateway in a process of its own that is made to fail at a system call: killed at it, or told that the disk did not do it.
 
 The process is forked from the test's, so that hundreds of them start in seconds; it has its own reactor and one thread for files.
-strace does the rest: it counts the calls of one run, then runs another and injects a signal or an error at call number N.
+strace does the rest. It is attached to one of the two threads, since it counts the calls of each thread by itself, and injects a
+signal, or an error, at call number N; what it wrote tells how many calls of that kind there were, and whether number N was one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ from tests.support.servers import missing
 
 DEADLINE = 20.0
 LOOK = 0.004
-_CALL = re.compile(r"^(\d+) +(\w+)\(", re.MULTILINE)
+_CALL = re.compile(r"^(\w+)\(", re.MULTILINE)
+LOOP, FILES = "event loop", "files"
+"""The threads of a gateway."""
+QUIET = 6
+"""Looks in a row at which no thread has run since the last one: what was begun is over."""
 
 
 def needs_strace() -> str:
@@ -96,14 +101,31 @@ class ForkedGateway:
                 self._status = status
         return self._status is None
 
-    @property
-    def is_traced(self) -> bool:
-        """Whether all its threads are."""
+    def thread(self, role: str) -> int:
+        """The number of one of its threads."""
+        if role == LOOP:
+            return self.pid
+        (files,) = (int(task.name) for task in Path(f"/proc/{self.pid}/task").iterdir() if int(task.name) != self.pid)
+        return files
+
+    async def quiet(self) -> None:
+        """Wait until it sleeps, or is dead."""
+        before, same = "", 0
+        while self.is_alive and same < QUIET:
+            now = self._activity()
+            same = same + 1 if now == before else 0
+            before = now
+            await deferLater(self._reactor, LOOK)
+
+    def _activity(self) -> str:
+        """Changes whenever one of its threads has run, or wants to."""
         try:
-            tasks = list(Path(f"/proc/{self.pid}/task").iterdir())
-            return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks)
+            states = [(task / "status").read_text() for task in Path(f"/proc/{self.pid}/task").iterdir()]
         except OSError:
-            return False
+            return ""
+        if not all("State:\tS" in state for state in states):
+            return f"busy at {time.monotonic()}"
+        return "".join(line for state in states for line in state.splitlines() if "ctxt_switches" in line)
 
     async def kill(self, number: int = signal.SIGKILL) -> None:
         if self.is_alive:
@@ -177,16 +199,25 @@ class LogFile(list[str]):
 
 
 class Tracer:
-    """strace on a running gateway. ``options`` choose what is traced and injected."""
+    """strace on one thread of a running gateway. ``options`` choose what is traced and injected."""
 
-    def __init__(self, program: str, gateway: ForkedGateway, *options: str) -> None:
+    def __init__(self, program: str, gateway: ForkedGateway, role: str, *options: str) -> None:
         self._output = tempfile.NamedTemporaryFile(prefix="mailgate-strace-")  # noqa: SIM115 - it lives as long as this
+        self._status = Path(f"/proc/{gateway.pid}/task/{gateway.thread(role)}/status")
         self._process = subprocess.Popen(
-            [program, "-f", "-qq", "-p", str(gateway.pid), "-o", self._output.name, *options],
+            [program, "-qq", "-p", str(gateway.thread(role)), "-o", self._output.name, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the thread is traced, or gone."""
+        try:
+            return "TracerPid:\t0\n" not in self._status.read_text()
+        except OSError:
+            return True
 
     def stop(self) -> None:
         """Let the process go on without it."""
@@ -197,12 +228,17 @@ class Tracer:
 
     @property
     def calls(self) -> Counter[str]:
-        """How often each call was made, by the thread that made it most often: strace counts for each by itself."""
-        of_threads: Counter[tuple[str, str]] = Counter(_CALL.findall(Path(self._output.name).read_text(errors="replace")))
-        most: Counter[str] = Counter()
-        for (_, name), count in of_threads.items():
-            most[name] = max(most[name], count)
-        return most
+        """How often each call was made."""
+        return Counter(_CALL.findall(self._text))
+
+    @property
+    def injected(self) -> int:
+        """At how many of them an error was injected."""
+        return self._text.count("(INJECTED)")
+
+    @property
+    def _text(self) -> str:
+        return Path(self._output.name).read_text(errors="replace")
 
 
 def rows_left(path: Path) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """What the queue promises, at every system call: the process dies there, or the disk says no.
 
-One message is accepted and delivered, again and again; at each run another call is the one that fails. I1 to I3 are counted over
-all of it: what was answered 250 is delivered, what was refused is not, and nothing is doubled but where an answer was lost.
+One message is accepted and delivered, again and again; at each run another call is the one that fails: of each thread and each
+kind of call the first, the second, and so on, until runs have no such call any more. So every point that there is is reached,
+though no run has exactly the calls of another. I1 to I3 are counted over all of it: what was answered 250 is delivered, what was
+refused is not, and nothing is doubled but where an answer was lost.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from twisted.trial.unittest import TestCase
 from mailgate.net.waiting import spawn
 from mailgate.testing.client import ConnectionEnded, connect
 from mailgate.testing.nexthop import NextHop
-from tests.support.crashing import ForkedGateway, Tracer, needs_strace, rows_left, until
+from tests.support.crashing import FILES, LOOP, ForkedGateway, Tracer, needs_strace, rows_left, until
 from tests.support.ledger import message, token_of
 from tests.support.ports import free_port
 
@@ -36,8 +39,10 @@ EFFECTS = frozenset(
     (*WRITES, "accept4", "connect", "sendto", "recvfrom", "shutdown", "close", "openat", "unlink", "fdatasync", "fsync")
 )
 """Calls that others see, or a disk keeps. A process that dies at any other leaves what it left at the last one of these; with
-CRASH_AT=all in the environment it dies at every call all the same (ten minutes)."""
+CRASH_AT=all in the environment it dies at every call all the same."""
 SYNCS = ("fdatasync", "fsync")
+MISSES = 2
+"""Runs in a row that end before call number N: then there is no such call."""
 
 
 class CrashCase(TestCase):
@@ -111,15 +116,22 @@ class CrashCase(TestCase):
             assert self.gateway is not None
             raise AssertionError(f"{rows_left(self.file)}\n{self.gateway.log_text}") from None
 
-    async def count(self, body: bytes = SMALL) -> Counter[str]:
-        """The system calls of one accept and one delivery."""
+    async def trace(self, role: str, *options: str) -> Tracer:
+        assert self.gateway is not None
+        tracer = Tracer(self.strace, self.gateway, role, *options)
+        await until(self.reactor, lambda: tracer.is_there, "strace is there")
+        return tracer
+
+    async def kinds(self, role: str, body: bytes = SMALL) -> Counter[str]:
+        """The system calls that a thread makes for one accept and one delivery."""
         gateway = await self.start()
-        tracer = Tracer(self.strace, gateway)
-        await until(self.reactor, lambda: gateway.is_traced, "strace is there")
+        tracer = await self.trace(role)
         token = await self.send(body)
         self.assertEqual(self.replies[token][:3], b"250", self.replies)
         await self.drained()
+        await gateway.quiet()
         tracer.stop()
+        await gateway.kill()
         return tracer.calls
 
     def problems(self) -> list[str]:
@@ -136,71 +148,85 @@ class CrashCase(TestCase):
 
 
 class KillTests(CrashCase):
-    async def killed_at(self, name: str, number: int, body: bytes) -> tuple[str, bool]:
-        """Send a message; its token, and whether the gateway died at that call. It is dead afterwards in any case."""
-        gateway = self.gateway
-        assert gateway is not None
-        tracer = Tracer(self.strace, gateway, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
-        await until(self.reactor, lambda: gateway.is_traced or not gateway.is_alive, "strace is there")
+    async def killed_at(self, role: str, name: str, number: int, body: bytes) -> bool:
+        """Send a message; whether the gateway died at that call. It is dead afterwards in any case."""
+        gateway = await self.start()
+        tracer = await self.trace(role, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
         token = await self.send(body)
         self.killed.add(token)
-        if self.replies[token]:
-            await until(self.reactor, lambda: not gateway.is_alive or not any(rows_left(self.file).values()), f"{name} {number}")
+        await until(self.reactor, lambda: not gateway.is_alive or not any(rows_left(self.file).values()), f"{name} {number}")
+        await gateway.quiet()
         killed = not gateway.is_alive
         await gateway.kill()
         tracer.stop()
-        return token, killed
+        if not killed:
+            self.assertLess(tracer.calls[name], number, f"{name} number {number} did not kill the {role}")
+        return killed
 
-    async def killed_at_each_call(self, body: bytes, calls: Counter[str]) -> None:
-        doubled = 0
+    async def killed_at_each_call(self, role: str, body: bytes, names: Collection[str] | None) -> None:
         reached: Counter[str] = Counter()
-        for name, most in sorted(calls.items()):
-            for number in range(1, most + 1):
-                token, killed = await self.killed_at(name, number, body)
+        kinds = await self.kinds(role, body) + await self.kinds(role, body)
+        for name in sorted(kinds if names is None else kinds.keys() & names):
+            misses = 0
+            while misses < MISSES:
+                killed = await self.killed_at(role, name, reached[name] + 1, body)
                 reached[name] += killed
+                misses = 0 if killed else misses + 1
                 await self.start()
                 await self.drained()
-                self.assertEqual(self.problems(), [], f"killed at {name} number {number}")
-                doubled += self.delivered[token] > 1
-        print(f"\n{dict(calls)}\n{sum(calls.values())} points, killed at {reached.total()} of them, {doubled} came twice")
-        print("not reached:", dict(calls - reached))
-        for name in {*WRITES, *SYNCS} & set(calls):
-            self.assertGreaterEqual(reached[name], calls[name] / 2, f"{name} is hardly reached")
+                await self.finish()
+                self.assertEqual(self.problems(), [], f"the {role} was killed at {name} number {reached[name]}")
+        doubled = sum(self.delivered[token] > 1 for token in self.killed)
+        print(f"\n{role}: killed at each of {reached.total()} calls: {dict(reached)}; {doubled} of {len(self.killed)} came twice")
+        self.assertGreater(reached.total(), 0)
 
     async def test_small_message(self) -> None:
-        calls = await self.count()
-        if os.environ.get("CRASH_AT") != "all":
-            calls = Counter({name: most for name, most in calls.items() if name in EFFECTS})
-        await self.killed_at_each_call(SMALL, calls)
+        names = None if os.environ.get("CRASH_AT") == "all" else EFFECTS
+        for role in (LOOP, FILES):
+            await self.killed_at_each_call(role, SMALL, names)
 
     async def test_large_message_at_each_write(self) -> None:
-        calls = await self.count(LARGE)
-        await self.killed_at_each_call(LARGE, Counter({name: calls[name] for name in (*SYNCS, "pwrite64") if calls[name]}))
+        await self.killed_at_each_call(FILES, LARGE, {*SYNCS, "pwrite64"})
 
 
 class DiskTests(CrashCase):
     """The call fails once, or from then on until the disk is well again; the same process goes on."""
 
-    async def failing_at_each_call(self, error: str, names: tuple[str, ...], calls: Counter[str], body: bytes) -> None:
-        gateway = self.gateway
-        assert gateway is not None
+    async def failing_at_each_call(self, error: str, names: Collection[str], body: bytes, most: int = 1 << 20) -> None:
+        kinds = await self.kinds(FILES, body)
         heard: Counter[str] = Counter()
-        for name in names:
-            for number in range(1, calls[name] + 1):
-                for more in ("", "+"):
-                    where = f"inject={name}:error={error}:when={number}{more}"
-                    tracer = Tracer(self.strace, gateway, "-e", f"trace={name}", "-e", where)
-                    await until(self.reactor, lambda: gateway.is_traced, "strace is there")
-                    token = await self.send(body)
-                    heard[self.replies[token][:9].decode()] += 1
-                    tracer.stop()
-                    self.assertTrue(gateway.is_alive, where)
-                    await self.again(body, where)
-                    await self.drained()
-                    self.assertEqual(self.problems(), [], where)
-        print(f"\n{error}: {dict(heard)}")
+        failed: Counter[str] = Counter()
+        await self.start()
+        for name in sorted(kinds.keys() & names):
+            misses = 0
+            number = 1
+            while misses < MISSES and number <= most:
+                hit = await self.fails_at(name, number, error, body, heard)
+                misses = 0 if hit else misses + 1
+                failed[name] += hit
+                number += hit
+        print(f"\n{error} at each of {failed.total()} calls, once and from then on: {dict(failed)}; answers {dict(heard)}")
         self.assertLessEqual(set(heard), {"250 2.0.0", "451 4.3.0", "452 4.3.1"})
         self.assertTrue(set(heard) - {"250 2.0.0"}, "nothing was refused: the injection hit nothing")
+
+    async def fails_at(self, name: str, number: int, error: str, body: bytes, heard: Counter[str]) -> bool:
+        """Whether there was such a call."""
+        gateway = self.gateway
+        assert gateway is not None
+        hits = 0
+        for more in ("", "+"):
+            where = f"inject={name}:error={error}:when={number}{more}"
+            tracer = await self.trace(FILES, "-e", f"trace={name}", "-e", where)
+            token = await self.send(body)
+            heard[self.replies[token][:9].decode()] += 1
+            await gateway.quiet()
+            tracer.stop()
+            hits += tracer.injected > 0
+            self.assertTrue(gateway.is_alive, where)
+            await self.again(body, where)
+            await self.drained()
+            self.assertEqual(self.problems(), [], where)
+        return hits > 0
 
     async def again(self, body: bytes, where: str) -> None:
         """It recovers by itself: within seconds a message is taken."""
@@ -212,17 +238,16 @@ class DiskTests(CrashCase):
         self.fail(f"it does not recover: {where}")
 
     async def test_no_space(self) -> None:
-        await self.failing_at_each_call("ENOSPC", WRITES, await self.count(), SMALL)
+        await self.failing_at_each_call("ENOSPC", WRITES, SMALL)
 
     async def test_no_space_for_pieces(self) -> None:
-        calls = await self.count(LARGE)
-        await self.failing_at_each_call("ENOSPC", ("pwrite64",), Counter(pwrite64=min(calls["pwrite64"], 12)), LARGE)
+        await self.failing_at_each_call("ENOSPC", ["pwrite64"], LARGE, most=12)
 
     async def test_writes_that_fail(self) -> None:
-        await self.failing_at_each_call("EIO", WRITES, await self.count(), SMALL)
+        await self.failing_at_each_call("EIO", WRITES, SMALL)
 
     async def test_syncs_that_fail(self) -> None:
-        await self.failing_at_each_call("EIO", SYNCS, await self.count(), SMALL)
+        await self.failing_at_each_call("EIO", SYNCS, SMALL)
 
 
 class LoadTests(CrashCase):
