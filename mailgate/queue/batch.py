@@ -20,7 +20,7 @@ from mailgate.queue.codec import checksum, encode_facts
 from mailgate.queue.content import Shape
 from mailgate.queue.entry import Draft, Entry, Settled, Standing
 from mailgate.queue.records import entry_checksum, recipient_values
-from mailgate.queue.rows import ENTRY_COLUMNS, RECIPIENT_COLUMNS, update
+from mailgate.queue.rows import ENTRY_COLUMNS, RECIPIENT_COLUMNS, commit, update
 from mailgate.queue.store import Unavailable
 
 ROWS = 200
@@ -60,6 +60,16 @@ class Settlement:
     """The entry has, or had, recipients besides these."""
     bare: bool
     """The entry has neither a history nor content in pieces: it was delivered as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Prepared entries that may be delivered from now on."""
+
+    entries: Sequence[int]
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        commit(connection, self.entries)
 
 
 Write = Insertion | Intent | Settlement | Job

@@ -5,8 +5,8 @@ One process has the file, by a lock beside it; leases are kept in memory and end
 is committed. Both run in the thread pool.
 
 What happens when the disk fails: nothing that was refused is delivered later. An accept whose commit failed may have reached the
-disk in spite of it, so its token is remembered and its rows are deleted when the file is opened again (`reopen`), before anything
-else is done with it.
+disk in spite of it, so its token is remembered, here and in a file (refusals.py), and its rows are deleted when the queue's file
+is opened again (`reopen`, or the next process), before anything else is done with it.
 
 Damage is found by checksums when a row or a piece is read. The row goes to the table `damaged` with its bytes, an error to the
 log, and the queue goes on.
@@ -28,13 +28,14 @@ from mailgate.events import Event, EventLog
 from mailgate.message.message import Message
 from mailgate.net.waiting import spawn
 from mailgate.queue import inspection, rows
-from mailgate.queue.batch import Insertion, Intent, Job, Settlement, Write, insertion
+from mailgate.queue.batch import Insertion, Intent, Job, Release, Settlement, Write, insertion
 from mailgate.queue.content import PIECE, Shape, StoredContent
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing, Waiting
+from mailgate.queue.refusals import Refusals
 from mailgate.queue.schema import upgrade
 from mailgate.queue.store import Damaged, Line, StoreError, Unavailable
 from mailgate.queue.survey import Summary, Survey
-from mailgate.queue.writer import Broken, Writer, as_store_error
+from mailgate.queue.writer import Broken, Writer, as_store_error, run_batch
 
 _NEVER = float("inf")
 
@@ -47,6 +48,7 @@ class SqliteStore:
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
         self._lock: int | None = None
+        self._refusals = Refusals(f"{path}.refused")
         self._writer: Writer | None = None
         self._reading: sqlite3.Connection | None = None
         self._reader_lock = threading.Lock()
@@ -61,6 +63,8 @@ class SqliteStore:
         """Rows saved while a search was under way: what it brings of them is old."""
         self._refused: list[tuple[int, int]] = []
         """Number and token of entries whose accept failed in a way that may have left them on the disk."""
+        self._prepared: set[int] = set()
+        """Entries that were prepared, and neither committed nor aborted."""
         self._aborted: list[int] = []
         """Entries that were aborted while the file could not be used."""
         self._unused: set[int] = set()
@@ -117,7 +121,7 @@ class SqliteStore:
         self._reading = reading
         entry, body = await self._read(rows.last_numbers)
         self._last_entry, self._last_body = max(entry, self._last_entry), max(body, self._last_body)
-        self._writer = Writer(writing, self._adapters.run_in_thread, self._break)
+        self._writer = Writer(writing, self._adapters.run_in_thread, self._break, partial(run_batch, on_doubt=self._note))
 
     def _new_body(self) -> int:
         self._last_body += 1
@@ -126,6 +130,21 @@ class SqliteStore:
     def _break(self, error: BaseException) -> None:
         self.broken = str(error)
         self._log.error(Event.QUEUE_STORE, file=self.path, error=str(error))
+
+    def _note(self, jobs: Sequence[Write]) -> None:
+        """In a thread: these failed, and may be on the disk in spite of it. Nobody has heard of that yet."""
+        entries = []
+        for job in jobs:
+            if isinstance(job, Insertion):
+                entries += [(row[0], row[1]) for row in job.entries]
+            elif isinstance(job, Release):
+                entries += [(entry, self._token) for entry in job.entries]
+            elif isinstance(job, Settlement) and job.entry in self._prepared:
+                entries.append((job.entry, self._token))
+        try:
+            self._refusals.note(entries)
+        except OSError as error:
+            self._log.error(Event.QUEUE_STORE, file=self.path, error=f"what was refused can't be noted: {error.strerror}")
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         """In a thread."""
@@ -156,12 +175,13 @@ class SqliteStore:
             writing = _connection(self.path)
             upgrade(writing)
             writing.execute("BEGIN IMMEDIATE")
-            rows.forget_refused(writing, refused)
+            rows.forget_refused(writing, [*self._refusals.open(), *refused])
             rows.delete_entries(writing, aborted)
             rows.recover(writing)
             writing.execute("COMMIT")
             # After an fsync that failed the log may lack on the disk what it still has in memory: nothing is written behind that.
             writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._refusals.clear()
             return writing, _connection(self.path)
         except OSError as error:
             raise Unavailable(f"{self.path}: {error.strerror}") from error
@@ -171,6 +191,7 @@ class SqliteStore:
     def _close(self, writing: sqlite3.Connection) -> None:
         """In a thread."""
         self._disconnect(writing)
+        self._refusals.close()
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -202,6 +223,8 @@ class SqliteStore:
             self._last_entry += len(drafts)
             stored, entries = insertion(drafts, numbers, dict(bodies), self._token, self._new_body, prepared, intended)
             await self._accepted(stored, [(number, self._token) for number in numbers])
+            if prepared:
+                self._prepared.update(numbers)
             return tuple(entries)
         except BaseException:
             self._forget_bodies(bodies.values())
@@ -251,9 +274,11 @@ class SqliteStore:
         spawn(forget())
 
     async def commit(self, entries: Sequence[int]) -> None:
-        await self._submit(lambda connection: rows.commit(connection, entries))
+        await self._submit(Release(entries))
+        self._prepared.difference_update(entries)
 
     async def abort(self, entries: Sequence[int]) -> None:
+        self._prepared.difference_update(entries)
         try:
             await self._submit(lambda connection: rows.delete_entries(connection, entries))
         except StoreError:
@@ -325,6 +350,7 @@ class SqliteStore:
         others = len(results) < len(entry.recipients)
         bare = lease.intended and not others
         await self._submit(Settlement(entry.id, entry.body, results, now, others, bare))
+        self._prepared.discard(entry.id)
         saved = [(entry.id, result.number) for result in results]
         self._leased.difference_update(saved)
         self._remember_saved(saved)

@@ -11,7 +11,7 @@ report an error once and then forget it), so the writer stops, fails everything,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mailgate.net.waiting import Wait
@@ -122,6 +122,9 @@ def _carry_on() -> None:
     """Whoever waited does so no longer; the job is done all the same. The wait fails with CancelledError by itself."""
 
 
+def _forget(jobs: Sequence[Write]) -> None: ...
+
+
 def _tell(answer: Wait[Any], result: Any, error: BaseException | None) -> None:
     if answer.done:
         return
@@ -131,9 +134,14 @@ def _tell(answer: Wait[Any], result: Any, error: BaseException | None) -> None:
         answer.fire(result)
 
 
-def run_batch(connection: sqlite3.Connection, jobs: list[Write]) -> list[Outcome]:
-    """In a thread: all jobs in one transaction, or each in its own if that fails."""
+def run_batch(
+    connection: sqlite3.Connection, jobs: list[Write], on_doubt: Callable[[Sequence[Write]], None] = _forget
+) -> list[Outcome]:
+    """In a thread: all jobs in one transaction, or each in its own if that fails. ``on_doubt(jobs)`` hears first of those that
+    failed, and of which nobody knows whether they were done."""
     outcome = _transaction(connection, jobs)
+    if isinstance(outcome, Broken):
+        on_doubt(jobs)
     if not isinstance(outcome, BaseException):
         return [(result, None) for result in outcome]
     if len(jobs) == 1 or isinstance(outcome, Broken):
@@ -141,6 +149,8 @@ def run_batch(connection: sqlite3.Connection, jobs: list[Write]) -> list[Outcome
     outcomes: list[Outcome] = []
     for job in jobs:
         alone = _transaction(connection, [job])
+        if isinstance(alone, Broken):
+            on_doubt([job])
         outcomes.append((None, alone) if isinstance(alone, BaseException) else (alone[0], None))
     return outcomes
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import DeferredList
@@ -12,6 +15,8 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.queue import rows
+from mailgate.queue.entry import Draft, Entry, Lease, Settled
+from mailgate.queue.refusals import SIZE, Refusals
 from mailgate.queue.sqlite import SqliteStore
 from mailgate.queue.store import Damaged, Full, Unavailable
 from tests.queue.contract import StoreContract
@@ -182,6 +187,48 @@ class SqliteTests(StoreContract, TestCase):
         self.assertEqual(await store.browse(0, 10), [])
         await store.close()
 
+    async def test_what_was_refused_is_forgotten_though_the_process_was_killed(self) -> None:
+        """The disk did it, and said that it did not; nothing else is forgotten."""
+        works: dict[str, Callable[[SqliteStore, Entry, Entry, Draft], Any]] = {
+            "accepted": lambda store, kept, prepared, draft: store.accept([draft]),
+            "committed": lambda store, kept, prepared, draft: store.commit([prepared.id]),
+            "resolved": lambda store, kept, prepared, draft: store.settle(
+                Lease(prepared, prepared.recipients), [Settled(0, prepared.recipients[0])]
+            ),
+            "settled": lambda store, kept, prepared, draft: store.settle(
+                store.take(kept, "one.test"), [Settled(0, replace(kept.recipients[0], retries=1))]
+            ),
+        }
+        for name, work in works.items():
+            self.path = os.path.join(self.mktemp(), "1.sqlite")
+            store = await self.make_store()
+            (kept,) = await store.accept([await self.world.draft("kept")])
+            (prepared,) = await store.accept([await self.world.draft("prepared")], prepared=True)
+            self._lie(store)
+            outcome = work(store, kept, prepared, await self.world.draft("ghost"))
+            await self.assertFailure(spawn(outcome), Unavailable)
+            for _ in range(2):  # what the next process forgot is forgotten, and the note with it
+                self._die(store)
+                store = await self.make_store()
+                (lease,) = await self.lease_all(store)
+                self.assertEqual(lease.entry.message_id, "kept", name)
+                self.assertEqual(lease.recipients[0].retries, int(name == "settled"), name)
+            await store.close()
+
+    def test_a_note_that_was_cut_off_is_read_as_far_as_it_goes(self) -> None:
+        path = self.mktemp()
+        note = Refusals(path)
+        self.assertEqual(note.open(), [])
+        note.note([(7, 1 << 62), (8, 3)])
+        note.close()
+        whole = Path(path).read_bytes()
+        for end in range(len(whole.rstrip(b"\0"))):
+            Path(path).write_bytes(whole[:end] + bytes(len(whole) - end))
+            read = Refusals(path)
+            self.assertEqual(read.open(), [(7, 1 << 62)] if end > whole.index(b"\n") else [], end)
+            read.close()
+        self.assertEqual(Path(path).stat().st_size, SIZE)
+
     async def test_no_question_walks_through_the_whole_table(self) -> None:
         """What is asked at start and while deliveries run, with a million entries too."""
         store = await self.make_store()
@@ -208,6 +255,12 @@ class SqliteTests(StoreContract, TestCase):
                     step.startswith("SCAN") and "INDEX" not in step and "sqlite_sequence" not in step, (question, step)
                 )
         await store.close()
+
+    def _die(self, store: SqliteStore) -> None:
+        """What `kill -9` leaves: the files as they are, and no lock. (Connections that stay open change nothing of them.)"""
+        assert store._lock is not None
+        os.close(store._lock)
+        store._refusals.close()
 
     def _lie(self, store: SqliteStore) -> None:
         """From now on commits reach the disk, and then it says that they failed."""

@@ -228,6 +228,24 @@ class DiskTests(CrashCase):
             self.assertEqual(self.problems(), [], where)
         return hits > 0
 
+    async def test_killed_right_after_a_sync_that_failed(self) -> None:
+        """The transaction lies there whole, and its client was refused: the next process must not deliver it."""
+        refused = 0
+        for number in range(1, (await self.kinds(FILES))["fdatasync"] + 1):
+            gateway = await self.start()
+            tracer = await self.trace(FILES, "-e", "trace=fdatasync", "-e", f"inject=fdatasync:error=EIO:when={number}+")
+            token = await self.send()
+            self.killed.add(token)
+            refused += self.replies[token][:3] == b"451"
+            await gateway.kill()
+            tracer.stop()
+            await self.start()
+            await self.drained()
+            await self.finish()
+            self.assertEqual(self.problems(), [], number)
+        print(f"\nkilled after a sync that failed: {refused} refused, none of them came")
+        self.assertGreater(refused, 0)
+
     async def again(self, body: bytes, where: str) -> None:
         """It recovers by itself: within seconds a message is taken."""
         for _ in range(100):
