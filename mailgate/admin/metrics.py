@@ -32,7 +32,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 RESULTS = {"accepted": 2, "deferred": 4, "refused": 5}
 """Of messages and the like, by the first digit of the answer."""
 CLASSES = {"2xx": 2, "3xx": 3, "4xx": 4, "5xx": 5}
-CONNECTION_LIMITS = ("max_connections", "max_connections_per_ip")
+CONNECTION_LIMITS = ("max_connections", "max_connections_per_ip", "max_lag")
 TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
 LOGINS = {"ok": Event.AUTH_OK, "failed": Event.AUTH_FAILED, "trouble": Event.AUTH_TROUBLE}
 

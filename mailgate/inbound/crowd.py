@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from mailgate.config import values as v
@@ -11,6 +12,9 @@ from mailgate.config.schema import Block, Directive
 RESERVED = 10
 """Connections that are kept for those we know unless the operator says otherwise, but no more than a tenth of them all: enough to
 watch a gateway that is flooded, and to pass one's own mail through it."""
+
+MAX_LAG = 0.5
+"""A session is then answered within a second or two, and a turn of a busy gateway takes a tenth of it."""
 
 
 class CrowdDirectives(Block):
@@ -21,6 +25,13 @@ class CrowdDirectives(Block):
         v.Args(v.Integer(minimum=0), v.List(v.Network(), minimum=0)),
         doc="Of max_connections, so many are kept for loopback, unix sockets, relay_from and these networks: a flood of strangers"
         f" leaves them room. By default {RESERVED}, but no more than a tenth.",
+    )
+    max_lag = Directive(
+        "max_lag",
+        v.OneOf({"off": v.Nothing(), "": v.Duration(minimum=0.01)}),
+        doc="While the event loop takes longer than this for each of its turns, there is more to do than can be done: new"
+        f" connections hear 421 4.3.2 until that is over. {MAX_LAG:g} s by default. Those whom `reserved_connections` are for are"
+        " let in up to four times as long a turn.",
     )
     tarpit = Directive(
         "tarpit",
@@ -44,6 +55,7 @@ class CrowdDirectives(Block):
             reserved, networks = self.reserved_connections
         step, limit = self.tarpit.value if self.tarpit is not None and self.tarpit.value is not None else (0.0, 0.0)
         return {
+            "max_lag": MAX_LAG if self.max_lag is None else self.max_lag.value or inf,
             "reserved_connections": min(reserved, max_connections),
             "reserved_for": tuple(networks),
             "tarpit": step,

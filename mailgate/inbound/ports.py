@@ -20,6 +20,7 @@ import os
 import socket
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorSocket
@@ -27,15 +28,14 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from mailgate.events import Event
+from mailgate.inbound.doorman import Doorman, Lag, Refusal
 from mailgate.inbound.protocol import Connection
-from mailgate.inbound.sessions import LINGER, Sessions
+from mailgate.inbound.sessions import Sessions
 from mailgate.inbound.unix_sockets import DEFAULT_ACCESS, SocketAccess
 from mailgate.net.unix import remove_stale
 
 BACKLOG = 1024
 """Connections that wait to be accepted: a burst while we start or are busy must not be lost to a full queue."""
-MAX_LINGERING = 200
-"""Refused connections that may hold a socket at once; further ones are reset without a word."""
 
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
@@ -53,47 +53,23 @@ class Acceptor(Factory):
         self.sessions = sessions
         self.address = address
         self.implicit_tls = implicit_tls
-        self.lingering = 0
+        self.lag = Lag(sessions.reactor)
+        self.max_lag = sessions.settings.max_lag
+        self.standing = 0.0
+        """For how long there has been a queue, while those left in it are refused; else 0."""
 
     def buildProtocol(self, addr: Any) -> Any:
         sessions = self.sessions
         if not sessions.accepting:
             return None
         client = client_address(addr)
-        limit = sessions.exceeded(client)
+        limit = sessions.exceeded(client, max(self.lag.knock(), self.standing))
         if not limit:
             return Connection(sessions, self.address, client, self.implicit_tls)
         sessions.log_refused(self.address, client, limit)
-        if self.implicit_tls or sessions.trust.proxy is not None or self.lingering >= MAX_LINGERING:
+        if self.implicit_tls or sessions.trust.proxy is not None:
             return None
-        return Refusal(self)
-
-
-class Refusal:
-    """One connection too many: says so, and is gone when the client is, or after `LINGER` seconds."""
-
-    __slots__ = ("_acceptor", "_timer", "factory", "transport")
-
-    def __init__(self, acceptor: Acceptor) -> None:
-        self._acceptor = acceptor
-        self._timer: Any = None
-        self.transport: Any = None
-        self.factory: Any = None
-
-    def makeConnection(self, transport: Any) -> None:
-        self.transport = transport
-        self._acceptor.lingering += 1
-        self._timer = self._acceptor.sessions.reactor.callLater(LINGER, transport.abortConnection)
-        transport.write(self._acceptor.sessions.refusal)
-        transport.loseWriteConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Nobody listens."""
-
-    def connectionLost(self, reason: Any) -> None:
-        self._acceptor.lingering -= 1
-        if self._timer.active():
-            self._timer.cancel()
+        return Refusal(sessions.refusals[limit])
 
 
 class Port:
@@ -122,6 +98,7 @@ class Port:
         self._sessions = sessions
         self._acceptor = Acceptor(sessions, address, implicit_tls)
         self._ports: list[Any] = []
+        self._doors: list[Doorman] = []
         self._paused: list[Any] = []
         self._access = access
         self._predecessor = predecessor
@@ -161,6 +138,7 @@ class Port:
             except OSError as error:  # privileges were dropped
                 self._sessions.events.error(Event.LISTENER_SOCKET, address=self.address, error=error.strerror)
         self._ports, old._ports = old._ports, []
+        self._doors, old._doors = old._doors, []
         for opened in self._ports:
             before, opened.factory = opened.factory, self._acceptor
             self._acceptor.doStart()  # type: ignore[no-untyped-call]
@@ -169,6 +147,9 @@ class Port:
     def close(self) -> list[Deferred[None]]:
         """Stop listening: a Deferred for each socket; it never fails."""
         self._predecessor = None
+        self._acceptor.lag.close()
+        for door in self._doors:
+            door.close()
         closing = [maybeDeferred(opened.stopListening) for opened in self._ports]
         self._ports.clear()
         for waiting in closing:
@@ -181,6 +162,8 @@ class Port:
 
     def _add(self, opened: Any) -> None:
         self._ports.append(opened)
+        if isinstance(opened, tcp.Port):
+            self._doors.append(Doorman(opened, self._sessions.reactor))
         if hasattr(opened, "stopReading"):
             opened.stopReading()
             self._paused.append(opened)

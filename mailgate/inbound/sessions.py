@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -27,11 +28,14 @@ from mailgate.smtp.settings import ServerSettings
 MINIMUM_RATE = 500
 """Octets per second on average that content must come at once data_timeout is over: against slow senders that would hold
 a transaction open for hours (RFC 5321 4.5.3.2.5 gives each block three minutes)."""
+FRIENDS_LAG = 4
+"""How many times `max_lag` those are let in whom reserved_connections are for."""
 LINGER = 5.0
 """How long a connection that we have closed may take to take its last reply; then it is reset."""
 IDS_AT_A_TIME = 64
 
 TOO_MANY = Reply(421, "4.7.0", "Too many connections, try again later")
+TOO_BUSY = Reply(421, "4.3.2", "Too busy, try again later")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
 
 
@@ -55,6 +59,8 @@ class ConnectionSettings:
     """Of max_connections, those that strangers may not have."""
     reserved_for: Networks = ()
     """Networks who may use the reserve, besides."""
+    max_lag: float = inf
+    """Seconds that the event loop may take for a turn before strangers are refused."""
     tarpit: float = 0.0
     """By how much the reply to each further mistake is later; 0 is off."""
     tarpit_limit: float = 0.0
@@ -136,7 +142,13 @@ class Sessions:
         greeter.greet()
         self.greeting = greeter.output()
         """The same for every connection, so that one that says nothing needs no session."""
-        self.refusal = self.encode(TOO_MANY)
+        crowded = self.encode(TOO_MANY)
+        self.refusals = {
+            "max_connections": crowded,
+            "max_connections_per_ip": crowded,
+            "max_lag": self.encode(TOO_BUSY),
+        }
+        """What a connection beyond each limit hears in place of the greeting."""
         self._random = adapters.random
         self._ids: list[str] = []
         """Made already, not used."""
@@ -188,9 +200,11 @@ class Sessions:
 
     # limits
 
-    def exceeded(self, client: str) -> str:
-        """The name of the limit that one more connection from this address would exceed, or ""."""
+    def exceeded(self, client: str, lag: float = 0.0) -> str:
+        """The name of the limit that one more connection from this address would exceed, or ""; ``lag``: of the event loop."""
         settings = self.settings
+        if lag > settings.max_lag and (lag > FRIENDS_LAG * settings.max_lag or not self._may_use_reserve(client, accepted=True)):
+            return "max_lag"
         if self.census.open >= settings.max_connections - settings.reserved_connections and (
             self.census.open >= settings.max_connections or not self._may_use_reserve(client, accepted=True)
         ):

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.inbound.doorman import Lag
 from mailgate.inbound.sessions import ConnectionSettings
 from mailgate.inbound.trust import Peers, ProxySettings, TrustSettings
 from mailgate.smtp.proxy_protocol import Family, Header, encode
@@ -43,6 +44,15 @@ class Reserve(SynchronousTestCase):
             simulation.reply(self.come(simulation, source))[:3] for source in ("10.0.0.1", "172.16.0.1", "127.0.0.1", "10.0.0.2")
         ]
         self.assertEqual([b"220", b"220", b"220", b"421"], known)
+
+    def test_strangers_are_refused_first_where_the_event_loop_can_not_keep_up(self) -> None:
+        settings = ConnectionSettings(max_lag=0.5, uncounted=(ip_network("10.0.0.0/8"),))
+        simulation = Simulation(settings=settings)
+        for lag, stranger, known in ((0.4, b"220", b"220"), (0.6, b"421 4.3.2", b"220"), (2.1, b"421 4.3.2", b"421 4.3.2")):
+            self.patch(Lag, "knock", lambda _, lag=lag: lag)
+            for source, expected in (("192.0.2.1", stranger), ("10.0.0.1", known), ("127.0.0.1", known)):
+                self.assertEqual(expected, simulation.reply(self.come(simulation, source))[: len(expected)], (lag, source))
+        self.assertEqual({"max_lag": 4}, simulation.lab.sessions.tally.refused)
 
     def test_behind_a_proxy_it_is_for_the_clients_whom_it_names(self) -> None:
         settings = ConnectionSettings(max_connections=4, reserved_connections=2, reserved_for=(ip_network("192.0.2.9"),))

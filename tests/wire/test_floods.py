@@ -260,7 +260,9 @@ class SlowClients(_Flood):
                 opened = self.connect(port)
                 opened.setblocking(False)
                 if port == self.plain and first:
-                    select.select([opened], [], [], 10)  # the greeting: who speaks before it is another kind
+                    greeted = select.poll()  # who speaks before the greeting is another kind
+                    greeted.register(opened, select.POLLIN)
+                    greeted.poll(10_000)
                 opened.send(first)
                 began[opened.fileno()] = (name, time.monotonic())
                 poll.register(opened, select.POLLRDHUP | select.POLLHUP | select.POLLERR)

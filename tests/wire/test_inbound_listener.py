@@ -158,6 +158,15 @@ class Limits(_Wire):
         await self.until(lambda: len(lab.sessions) == 1)
         await self.client(lab)
 
+    async def test_one_too_many_who_speaks_first_hears_it_too(self) -> None:
+        lab = self.lab(settings=ConnectionSettings(max_connections=1))
+        await self.client(lab)
+        for _ in range(20):
+            early = await self.client(lab, hello=b"")
+            early.send(b"EHLO early.test\r\n")
+            self.assertEqual(b"421 4.7.0 ", (await early.reply())[:10])
+            await early.wait_closed()
+
     async def test_a_flood(self) -> None:
         lab = self.lab(settings=ConnectionSettings(max_connections=5))
         clients = [await self.client(lab, hello=b"") for _ in range(60)]

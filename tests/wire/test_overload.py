@@ -1,20 +1,23 @@
 """Five times more than can be delivered (class 10 of what must hold): what is accepted stays at the peak, the rest hears 421 or
 45x at once, and afterwards all is as before.
 
-The gateway runs in a process of its own and delivers to itself, to a listener that takes `CAPACITY` messages a second and makes
-the others wait, as a busy next hop does. A message is a connection, as from many clients with one message each. The figures of a
-run are printed (`-s`).
+The gateway runs in a process of its own. Either it delivers to itself, to a listener that takes `CAPACITY` messages a second and
+makes the others wait, as a busy next hop does; or its own processor is what is short. A message is a connection, as from many
+clients with one message each. The figures of a run are printed (`-s`).
 """
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,6 +50,18 @@ smtp tcp://127.0.0.1:{inner} {{
     discard
 }}
 """
+BUSY = """\
+hostname gateway.test
+state_dir {home}
+runtime_dir {home}
+tls off
+smtp tcp://127.0.0.1:{port} {{
+    max_connections 200
+    max_lag 100ms
+    reverse_lookup no
+    discard
+}}
+"""
 CONCURRENCY = "limits {\n        all concurrency 24\n    }"
 MESSAGE = b"Subject: overload\r\n\r\n" + b"x" * 70 + b"\r\n" + b"." + b"\r\n"
 STEPS = (
@@ -56,6 +71,15 @@ STEPS = (
     (1, b"QUIT\r\n"),
 )
 """How many replies come before what is said next."""
+MANY = 20
+STEPS_TO_MANY = (
+    STEPS[0],
+    (1, b"MAIL FROM:<a@client.test>\r\n" + b"RCPT TO:<b@y.test>\r\n" * MANY + b"DATA\r\n"),
+    (2 + MANY, MESSAGE),
+    STEPS[3],
+)
+"""A message that costs the gateway more than its clients."""
+Steps: TypeAlias = Sequence[tuple[int, bytes]]
 OPEN_AT_MOST = 1500
 PROMPT = 0.05
 CAPACITY = 100
@@ -89,7 +113,8 @@ class Figures:
 class Message:
     """One client with one message."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, steps: Steps = STEPS) -> None:
+        self.steps = steps
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.connect_ex(("127.0.0.1", port))
@@ -114,19 +139,20 @@ class Message:
             self.outcome = "refused"
         elif not data:
             self.outcome = "lost"
-        elif self.step < len(STEPS) and len(replies) >= STEPS[self.step][0]:
+        elif self.step < len(self.steps) and len(replies) >= self.steps[self.step][0]:
             self.unread = b""
-            if self.step == len(STEPS) - 1:
+            if self.step == len(self.steps) - 1:
                 self.outcome = "accepted"
-            self.socket.send(STEPS[self.step][1])
+            self.socket.send(self.steps[self.step][1])
             self.step += 1
 
 
 class Clients:
     """Messages under way. ``rate`` a second come whatever becomes of the others; without, as many as ``at_once``."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, steps: Steps = STEPS) -> None:
         self._port = port
+        self._steps = steps
         self._selector = selectors.DefaultSelector()
         self._open: set[Message] = set()
 
@@ -154,7 +180,7 @@ class Clients:
         return figures
 
     def _begin(self) -> None:
-        message = Message(self._port)
+        message = Message(self._port, self._steps)
         self._open.add(message)
         self._selector.register(message.socket, selectors.EVENT_READ, message)
 
@@ -175,18 +201,18 @@ class Clients:
 
 
 class OverloadTests(SynchronousTestCase):
-    def gateway(self, limits: str) -> tuple[GatewayProcess, int]:
+    def gateway(self, config: str, limits: str = "") -> tuple[GatewayProcess, int]:
         directory = tempfile.TemporaryDirectory(prefix="mailgate-overload-")
         self.addCleanup(directory.cleanup)
         port, inner = free_ports(2)
         path = Path(directory.name) / "mailgate.conf"
-        path.write_text(CONFIG.format(home=directory.name, port=port, inner=inner, limits=limits, capacity=CAPACITY))
+        path.write_text(config.format(home=directory.name, port=port, inner=inner, limits=limits, capacity=CAPACITY))
         running = GatewayProcess(path)
         self.addCleanup(running.kill)
         return running.wait_until_ready(), port
 
     def overload(self, limits: str) -> None:
-        running, port = self.gateway(limits)
+        running, port = self.gateway(CONFIG, limits)
         clients = Clients(port)
         clients.run(2.0, at_once=16)  # the burst that a full bucket allows is over
         peak = clients.run(4.0, at_once=16)
@@ -209,3 +235,34 @@ class OverloadTests(SynchronousTestCase):
 
     def test_more_messages_than_limits_let_in(self) -> None:
         self.overload(CONCURRENCY)
+
+    def test_more_than_the_processor_can_do(self) -> None:
+        """Judged by what the gateway makes of a second of the processor, since it has to share that with its clients."""
+        running, port = self.gateway(BUSY)
+        clients = Clients(port, STEPS_TO_MANY)
+        clients.run(1.0, at_once=16)
+        before = processor_seconds(running.pid)
+        peak = clients.run(4.0, at_once=16)
+        cost = (processor_seconds(running.pid) - before) / peak.accepted
+        clients.finish()
+        before = processor_seconds(running.pid)
+        over = clients.run(8.0, rate=5 * peak.goodput)
+        spent = processor_seconds(running.pid) - before
+        left = clients.finish()
+        after = clients.run(4.0, at_once=16)
+        clients.finish()
+        of_peak = over.accepted * cost / spent
+        print(
+            f"\npeak {peak}, {cost * 1e6:.0f} microseconds each\nat five times the rate {over}: {of_peak:.0%} of the peak\nafterwards {after}"
+        )
+        self.assertGreater(over.refused, over.accepted, "this was no overload")
+        self.assertGreater(of_peak, 0.8)
+        self.assertEqual(over.lost + left.lost, 0)
+        self.assertGreater(after.accepted, 0)
+        self.assertEqual(after.refused, 0)
+        check_log(running.stop())
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
