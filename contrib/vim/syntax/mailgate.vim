@@ -24,27 +24,27 @@ syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease_timeout 
 syntax keyword mailgateDirective local_domains local_policy log log_name login mail_from match max_age
 syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
-syntax keyword mailgateDirective max_header_count max_header_size max_idle max_line_length max_message_size
-syntax keyword mailgateDirective max_messages max_received max_recipients max_rejected_recipients
-syntax keyword mailgateDirective max_unauthenticated_commands min_mx_level min_tls_level modify mta_sts mtasts
-syntax keyword mailgateDirective mtasts_root_ca multihomed_limit mx_auth mx_limit name negative negative_cache
-syntax keyword mailgateDirective network nonlocal_source notify nul on_error on_fail on_neutral on_none
-syntax keyword mailgateDirective on_permerror on_softfail on_split optional_step oversign_headers port
-syntax keyword mailgateDirective positive prepare_email private_key probe proto protocol protocols
-syntax keyword mailgateDirective proxy_protocol query quiet_hosts quit rcpt rcpt_to read_timeout
-syntax keyword mailgateDirective refuse_clients reject reject_threshold relay_from reload_interval reports
-syntax keyword mailgateDirective require_tls required reroute reserved_connections resolver responses retry
-syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir schemes scope
-syntax keyword mailgateDirective score sender servers session_timeout shutdown_timeout sign_headers size
-syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
-syntax keyword mailgateDirective socket_owner source source_in source_ip source_ip_fallback source_selection
-syntax keyword mailgateDirective starttls state_dir step store strict_addresses strict_line_endings subdomains
-syntax keyword mailgateDirective subject submission_timeout target targets tarpit tempfail text timeout
-syntax keyword mailgateDirective timeouts tls tls_capture_peer_cert tls_ciphers tls_client tls_client_cert
-syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start tls_verify_host
-syntax keyword mailgateDirective tls_verify_name token total trust trusted urls user user_attribute
-syntax keyword mailgateDirective user_to_email users verify verify_failure weight xclient xclient_required
-syntax keyword mailgateDirective xforward
+syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
+syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
+syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands min_mx_level
+syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
+syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
+syntax keyword mailgateDirective on_error on_fail on_neutral on_none on_permerror on_softfail on_split
+syntax keyword mailgateDirective optional_step oversign_headers port positive prepare_email private_key probe
+syntax keyword mailgateDirective proto protocol protocols proxy_protocol query quiet_hosts quit rcpt rcpt_to
+syntax keyword mailgateDirective read_timeout refuse_clients reject reject_threshold relay_from
+syntax keyword mailgateDirective reload_interval reports require_tls required reroute reserved_connections
+syntax keyword mailgateDirective resolver responses retry reverse_lookup reverse_lookup_timeout root_ca rset
+syntax keyword mailgateDirective runtime_dir schemes scope score sender servers session_timeout
+syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
+syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner source source_in source_ip
+syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
+syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains subject submission_timeout
+syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
+syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
+syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
+syntax keyword mailgateDirective trust trusted urls user user_attribute user_to_email users verify
+syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
 syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dnsbl check.matching_helo
 syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
