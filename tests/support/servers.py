@@ -47,26 +47,28 @@ def needs_root(what: str) -> None:
 
 
 class Server:
-    """A server process that is ready when its socket takes connections. ``address`` is a path, or a port of 127.0.0.1."""
+    """A server process that is ready when its socket takes connections and says something, by itself or to ``asks``.
+    ``address`` is a path, or a port of 127.0.0.1."""
 
-    def __init__(self, command: list[str], address: str | int, log: Path) -> None:
+    def __init__(self, command: list[str], address: str | int, log: Path, *, asks: bytes = b"") -> None:
         self.log_path = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         end = time.monotonic() + DEADLINE
-        while not self._answers(address):
+        while not self._answers(address, asks):
             if self._process.poll() is not None or time.monotonic() > end:
                 self.stop()
                 raise AssertionError(f"{command[0]} did not start:\n{self.log}")
             time.sleep(0.02)
 
     @staticmethod
-    def _answers(address: str | int) -> bool:
+    def _answers(address: str | int, asks: bytes) -> bool:
         family = socket.AF_INET if isinstance(address, int) else socket.AF_UNIX
         with socket.socket(family) as probe:
             probe.settimeout(1)
             try:
                 probe.connect(("127.0.0.1", address) if isinstance(address, int) else address)
+                probe.sendall(asks)
                 return bool(probe.recv(3))
             except OSError:
                 return False

@@ -1,15 +1,16 @@
-"""Databases and other servers that tables and logins ask: E084."""
+"""Databases and other servers that tables and logins ask: E084, W0840."""
 
 from __future__ import annotations
 
 from mailgate.config.codes.entry import Entry, lmtp
 
+_ROUTES = "destination_in &people {\n    discard\n}\ndefault_destination {\n    reject\n}"
+
 
 def _table(kind: str, *lines: str) -> str:
     """A file whose recipients are in such a table."""
     block = "".join(f"    {line}\n" for line in lines)
-    routes = "destination_in &people {\n    discard\n}\ndefault_destination {\n    reject\n}"
-    return lmtp(routes, f"table.{kind} people {{\n{block}}}\n")
+    return lmtp(_ROUTES, f"table.{kind} people {{\n{block}}}\n")
 
 
 _SERVER = 'database postgres "host=db.example.org dbname=mail"'
@@ -27,5 +28,31 @@ CODES = {
         "A file of SQLite must be there, with the tables and columns of the query; PostgreSQL needs the library psycopg.",
         bad=_table("sql", "database sqlite people.sqlite", 'query "SELECT 1 FROM users WHERE address = {key}"'),
         good=_table("sql", _SERVER, 'query "SELECT 1 FROM users WHERE address = {key}"'),
+    ),
+    "E0842": Entry(
+        "a service that can't be asked like this",
+        "The URL begins with http:// or https://, has a placeholder for what is asked ({key}, {localpart} or {domain}) behind the"
+        " host, and no password; `root_ca` names files with certificates, `header` lines are fields of HTTP.",
+        bad=lmtp(_ROUTES, 'table.http people "https://people.example.org/"\n'),
+        good=lmtp(_ROUTES, 'table.http people "https://people.example.org/{key}"\n'),
+    ),
+    "E0843": Entry(
+        "this is no name of a zone",
+        "A zone that lists something has a name with a dot in it at least.",
+        bad=lmtp(_ROUTES, "table.dns people list\n"),
+        good=lmtp(_ROUTES, "table.dns people list.example.org\n"),
+    ),
+    "E0844": Entry(
+        "a Redis server that can't be asked like this",
+        "What is looked for has a placeholder for what is asked ({key}, {localpart} or {domain}), and `root_ca` is a file, for a"
+        " tls:// server.",
+        bad=_table("redis", 'find string "alias"'),
+        good=_table("redis", 'find string "alias:{key}"'),
+    ),
+    "W0840": Entry(
+        "a secret goes over the network in clear",
+        "Whoever is on the way reads it. Loopback addresses are exempt.",
+        bad=lmtp(_ROUTES, 'table.http people "http://people.example.org/{key}" {\n    header Authorization secret\n}\n'),
+        good=lmtp(_ROUTES, 'table.http people "https://people.example.org/{key}" {\n    header Authorization secret\n}\n'),
     ),
 }
