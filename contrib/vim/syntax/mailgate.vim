@@ -17,16 +17,16 @@ syntax keyword mailgateDirective data_block data_timeout database debug default_
 syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
 syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early
 syntax keyword mailgateDirective early_talker ehlo endpoint entry expand_placeholders expect expire failover
-syntax keyword mailgateDirective failures fallback_delay file filter final_dot from full_match given greeting
-syntax keyword mailgateDirective greeting_delay handshake_timeout header health helo helo_response hide
-syntax keyword mailgateDirective hide_client hold_timeout hostname ident identity idle_timeout import
+syntax keyword mailgateDirective failures fallback_delay file filter final_dot find from full_match given
+syntax keyword mailgateDirective greeting greeting_delay handshake_timeout header health helo helo_response
+syntax keyword mailgateDirective hide hide_client hold_timeout hostname ident identity idle_timeout import
 syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease_timeout level limits list listener
 syntax keyword mailgateDirective local_domains local_policy log log_name login mail_from match max_age
 syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands min_mx_level
+syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands member min_mx_level
 syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
 syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
 syntax keyword mailgateDirective on_error on_fail on_neutral on_none on_permerror on_softfail on_split
@@ -35,7 +35,7 @@ syntax keyword mailgateDirective proto protocol protocols proxy_protocol query q
 syntax keyword mailgateDirective read_timeout refuse_clients reject reject_threshold relay_from
 syntax keyword mailgateDirective reload_interval reports require_tls required reroute reserved_connections
 syntax keyword mailgateDirective resolver responses retry reverse_lookup reverse_lookup_timeout root_ca rset
-syntax keyword mailgateDirective runtime_dir schemes scope score sender servers session_timeout
+syntax keyword mailgateDirective runtime_dir schemes scope score sender server servers session_timeout
 syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
 syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner source source_in source_ip
 syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
@@ -43,31 +43,32 @@ syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains
 syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
 syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
 syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
-syntax keyword mailgateDirective trust trusted urls user user_attribute user_to_email users verify
+syntax keyword mailgateDirective trust trusted type urls user user_attribute user_to_email users verify
 syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
 syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dnsbl check.matching_helo
 syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
-syntax keyword mailgateModule check.spf check.verify_recipient checks dkim dnsbl email_localpart
-syntax keyword mailgateModule email_with_domain external ldap lmtp maildir matching_helo modifiers modify.dkim
-syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender msgpipeline pki queue regexp remote
-syntax keyword mailgateModule replace_rcpt replace_sender require_auth require_mx require_reverse_dns smtp
-syntax keyword mailgateModule source_address spf sql static submission table.chain table.email_localpart
-syntax keyword mailgateModule table.email_with_domain table.file table.identity table.ldap table.regexp
-syntax keyword mailgateModule table.sql table.static target.lmtp target.maildir target.queue target.remote
-syntax keyword mailgateModule target.smtp test verify_recipient
+syntax keyword mailgateModule check.spf check.verify_recipient checks dkim dns dnsbl email_localpart
+syntax keyword mailgateModule email_with_domain external http ldap lmtp maildir matching_helo modifiers
+syntax keyword mailgateModule modify.dkim modify.replace_rcpt modify.replace_sender msgpipeline pki queue
+syntax keyword mailgateModule redis regexp remote replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static submission table.chain
+syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
+syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
+syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
+syntax keyword mailgateModule verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
-syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2
+syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
 syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear client_ip cram-md5
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
-syntax keyword mailgateValue failed false fingerprint forward happy_eyeballs ignore info ipv4_only
+syntax keyword mailgateValue failed false field fingerprint forward happy_eyeballs ignore info ipv4_only
 syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy mail next no none
 syntax keyword mailgateValue normalize oauthbearer off on one operate optional optional_verify ordered plain
 syntax keyword mailgateValue postgres quarantine random relaxed/relaxed relaxed/simple require require_verify
-syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain sha256-crypt sha512-crypt
-syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout strip sub success syslog tag
-syntax keyword mailgateValue true v1 v2 view warn xoauth2 yes yescrypt
+syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain set sha256-crypt sha512-crypt
+syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout string strip sub success syslog
+syntax keyword mailgateValue tag true txt v1 v2 view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
