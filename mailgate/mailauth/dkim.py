@@ -180,6 +180,8 @@ class Result:
     algorithm: str = ""
     signature: str = ""
     """The beginning of ``b=``, which tells signatures of one domain apart (RFC 6008)."""
+    names: tuple[str, ...] = ()
+    """The fields it signs, in lower case."""
     testing: bool = False
     """The key says that it is being tried out: failing means no more than no signature."""
 
@@ -214,9 +216,13 @@ class _Signature:
     def key_name(self) -> str:
         return f"{self.selector}._domainkey.{self.domain}"
 
+    @property
+    def signed(self) -> tuple[str, ...]:
+        return tuple(name.decode() for name in self.names)
+
     def result(self, outcome: Outcome, reason: str = "", *, testing: bool = False) -> Result:
         begun = base64.b64encode(self.value).decode()[:8]
-        return Result(outcome, reason, self.domain, self.selector, self.identity, self.algorithm, begun, testing)
+        return Result(outcome, reason, self.domain, self.selector, self.identity, self.algorithm, begun, self.signed, testing)
 
 
 class Verification:

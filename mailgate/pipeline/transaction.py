@@ -546,7 +546,8 @@ class Transaction:
             "seconds": self._settings.adapters.reactor.seconds() - self._started,
         }
         if self._envelope.findings:
-            found = judgement(self._envelope.findings.values())
+            judges = dict.fromkeys(one.check for one in self._routing.opened)
+            found = judgement(self._envelope.findings[check] for check in judges if check in self._envelope.findings)
             fields |= {"auth": " ".join(map(str, found.results)), "score": found.score or None, "verdict": found.verdict.value}
         _log.info(Event.MESSAGE_DONE, **fields)
         if discarded:

@@ -35,7 +35,7 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        **dict.fromkeys(("check.dkim", "check.dmarc", "check.rspamd"), ""),
+        "check.rspamd": "",
     }.items()
 }
 """Names of the language that this version does not have."""

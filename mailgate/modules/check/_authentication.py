@@ -10,20 +10,29 @@ strangers, and these are not judged.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 from mailgate.adapters import Adapters
 from mailgate.dns.answer import Status
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import AAAA, MX, PTR, A, Resolver, texts
-from mailgate.mailauth import spf
+from mailgate.mailauth import dkim, spf
+from mailgate.mailauth.dmarc import Policy
 from mailgate.mailauth.spf_record import IPAddress
+from mailgate.message.authors import author_domains
 from mailgate.message.envelope import Envelope, Session
+from mailgate.message.header import Header
+from mailgate.message.message import Message
+from mailgate.modules._hashing import feed
+from mailgate.modules.check._action import at_once
 from mailgate.modules.check.dnsbl import is_public
 from mailgate.net.shared import Shared
 from mailgate.net.waiting import DeadlineExceeded, Wait, start, within
 from mailgate.smtp.address import ascii_domain
 
+MOST_SIGNATURES = 5
+"""DKIM signatures of one message that are looked at, unless a check wants more."""
 SPF_TIME = 20.0
 """Seconds for all lookups of one evaluation (RFC 7208 4.6.4)."""
 _KEY = "authentication"
@@ -52,6 +61,27 @@ class Authentication:
         """SPF of the reverse-path; for the null sender that of the hello name (RFC 7208 2.4)."""
         self.helo = Shared(lambda: self._spf(self.helo_domain, ""))
         """SPF of the hello name (RFC 7208 2.3)."""
+        self.most_signatures = MOST_SIGNATURES
+        self.signatures = Shared(self._dkim)
+        """DKIM, once `content` was called."""
+        self.policies: Shared[tuple[Policy, ...]] | None = None
+        """DMARC's policies of the authors' domains, where a check asks for them (`check.dmarc`)."""
+        self._message: Message | None = None
+
+    def content(self, message: Message) -> None:
+        """The content is here. Judged is what came in, without what was added or removed here since."""
+        self._message = self._message or message
+
+    @property
+    def section(self) -> bytes:
+        """The header section as it came."""
+        assert self._message is not None
+        return self._message.body.header
+
+    @property
+    def authors(self) -> list[str]:
+        """The domains of From, as A-labels."""
+        return [as_domain(domain) for domain in author_domains(Header(self.section).values("from"))]
 
     @property
     def resolver(self) -> Resolver:
@@ -68,6 +98,27 @@ class Authentication:
     def sender_domain(self) -> str:
         """Whose SPF record the reverse-path is judged by, as A-labels."""
         return as_domain(self.envelope.sender.domain) if self.envelope.sender.domain else self.helo_domain
+
+    async def _dkim(self) -> tuple[dkim.Result, ...]:
+        assert self._message is not None
+        judging = dkim.Verification(self.section, self.most_signatures)
+        asked = start(self.keys(judging.key_names))
+        try:
+            if judging.key_names:
+                await feed(judging.update, self._message, self._adapters)
+            keys = await asked if isinstance(asked, Wait) else asked
+        finally:
+            if isinstance(asked, Wait):
+                asked.cancel()
+        return judging.results(keys, self._adapters.wall_time())
+
+    async def keys(self, names: Sequence[str]) -> dict[str, tuple[bytes, ...] | dkim.Unreachable]:
+        """Key records by name, all asked for at the same time."""
+        answers = await at_once([self.resolver.txt(name) for name in names])
+        return {
+            name: dkim.Unreachable.UNREACHABLE if isinstance(answer, DnsFailure) else texts(answer)
+            for name, answer in zip(names, answers, strict=True)
+        }
 
     async def _spf(self, domain: str, sender: str) -> spf.Verdict:
         session = self.envelope.session

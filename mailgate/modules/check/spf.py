@@ -106,6 +106,10 @@ class Spf(ActingCheck):
         results = await self.ask(envelope)
         findings = envelope.findings_of(self)
         findings.results += [_result(identity, verdict, envelope, known) for identity, verdict in results]
+        if message is not None and known.policies is not None and any(one.outcome in _LEFT_TO_DMARC for _, one in results):
+            known.content(message)
+            if await known.policies.get():
+                results = [(identity, one) for identity, one in results if one.outcome not in _LEFT_TO_DMARC]
         for identity, verdict in results:
             await self._act(identity, verdict, envelope, known)
 

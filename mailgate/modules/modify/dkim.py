@@ -5,8 +5,7 @@ pass unsigned, so that several lines stand side by side. Two lines for one domai
 message that should be signed and can't be is refused: for good if it has several From fields, else 451. It never goes out
 unsigned because something broke.
 
-The body is hashed piece by piece, where a spooled one is read in threads anyway. RSA costs more than a millisecond, so that it is
-done in a thread, with the hashing if the body is in memory; Ed25519 over a short message is not worth a thread.
+RSA costs more than a millisecond, so that it is done in a thread; Ed25519 is not worth one.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from mailgate.dns.resolver import parse_name
 from mailgate.mailauth.canonical import Form
 from mailgate.mailauth.dkim import OVERSIGNED, SIGNED, Signer, Signing, SigningSettings
 from mailgate.mailauth.dkim_keys import RSA_SHA256, BadKey, PrivateKey, load_private_key
+from mailgate.message.authors import author_domains
 from mailgate.message.header import Header
 from mailgate.message.message import Message
+from mailgate.modules._hashing import feed
 from mailgate.net.waiting import begin
 from mailgate.pipeline.lookup import look_up
 from mailgate.pipeline.modifiers import Modifier
@@ -33,16 +34,8 @@ from mailgate.smtp.reply import MailError, Reply, TemporaryError
 from mailgate.tls.advice import advise_keys
 
 SEVERAL_FROM = Reply(554, "5.6.0", "The message has more than one From field")
-PIECE = 1 << 18
-"""Octets that are hashed in one go on the reactor thread: about a millisecond."""
-SMALL = 1 << 16
-"""Up to here hashing is not worth a thread."""
 
 _FORMS = tuple(f"{header.value}/{body.value}" for header in reversed(Form) for body in reversed(Form))
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_COMMENT = re.compile(r"\((?:[^()\\]|\\.)*\)", re.DOTALL)
-_DOMAIN = re.compile(r"@\s*([^\s<>,;:@]+)")
-_MOST_NESTED = 10
 _FIELD_NAME = re.compile(r"[!-9;-~]+\Z")
 
 
@@ -131,7 +124,7 @@ class Dkim(Modifier):
 
     async def _body(self, message: Message) -> Message:
         fields = Header(message.header).values("from")
-        domain = await self._signing(domains_of(fields))
+        domain = await self._signing(author_domains(fields))
         if not domain:
             return message
         if len(fields) > 1:
@@ -158,46 +151,12 @@ class Dkim(Modifier):
         assert adapters is not None
         now = adapters.wall_time()
         signing = Signing(message.header, self._settings)
-        is_slow = signer.key.algorithm == RSA_SHA256
-        if message.body.data is not None:
-            if is_slow or message.size > SMALL:
-                whole: bytes = await adapters.run_in_thread(_hash_and_sign, signer, signing, message, now)
-                return whole
-            return _hash_and_sign(signer, signing, message, now)
-        offset = len(message.header) + 2
-        while offset < message.size:
-            piece = message.read(offset, PIECE)
-            piece = piece if isinstance(piece, bytes) else await piece
-            signing.update(piece)
-            offset += len(piece)
+        await feed(signing.update, message, adapters)
         unsigned = signing.unsigned(signer, now)
-        if not is_slow:
+        if signer.key.algorithm != RSA_SHA256:
             return signer.sign(unsigned)
         field: bytes = await adapters.run_in_thread(signer.sign, unsigned)
         return field
-
-
-def _hash_and_sign(signer: Signer, signing: Signing, message: Message, now: float) -> bytes:
-    """Of a body in memory."""
-    for offset in range(len(message.header) + 2, message.size, PIECE):
-        piece = message.read(offset, PIECE)
-        assert isinstance(piece, bytes)
-        signing.update(piece)
-    return signer.sign(signing.unsigned(signer, now))
-
-
-def domains_of(fields: Sequence[bytes]) -> list[str]:
-    """The domains of all addresses in From fields, in the form of rules. Whatever looks like an address outside of quotes and
-    comments is one: a message is rather signed once too often than left unsigned for a field that is oddly written."""
-    found: dict[str, None] = {}
-    for field in fields:
-        text = _QUOTED.sub("", field.decode("utf-8", "replace"))
-        for _ in range(_MOST_NESTED):
-            text, number = _COMMENT.subn("", text)
-            if not number:
-                break
-        found.update((domain_key(domain), None) for domain in _DOMAIN.findall(text))
-    return list(found)
 
 
 def _ascii(name: str) -> str:

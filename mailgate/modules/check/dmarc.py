@@ -1,0 +1,157 @@
+"""check.dmarc: does SPF or DKIM speak for the domain in From, and what does its owner want done if not (RFC 7489).
+
+It asks both itself, so it needs no `spf` and `dkim` beside it; with them, nothing is looked up twice. What the owner wants is one
+thing, what is done another: `on_reject` and `on_quarantine` say it, by default just that. `none` changes nothing ever.
+
+- A message with several domains in From is judged for each, and what the strictest wants counts. None at all is `permerror`.
+- `pct` is drawn for each message: one that is left out meets the next milder wish.
+- A name server that does not answer makes it `temperror`, and 451, unless what is known is enough.
+- Clients that are ours (`_authentication.py`) are not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mailgate.config import values as v
+from mailgate.config.diagnostics import Report
+from mailgate.config.schema import Directive
+from mailgate.dns.failure import DnsFailure
+from mailgate.dns.resolver import texts
+from mailgate.mailauth import dkim, spf
+from mailgate.mailauth.dmarc import Evidence, Judged, Outcome, Policy, Wish, choose, evaluate, sampled
+from mailgate.message.envelope import Envelope
+from mailgate.message.findings import MethodResult
+from mailgate.message.message import Message
+from mailgate.modules.check._action import ACTION, IGNORE, ON_ERROR, REJECT, UNANSWERED, take
+from mailgate.modules.check._authentication import Authentication, authentication, is_stranger
+from mailgate.modules.check._suffixes import organizational_domain, suffixes
+from mailgate.net.shared import Shared
+from mailgate.pipeline.check import Check, MessageCheck
+from mailgate.smtp.reply import Reply
+
+REFUSED = Reply(550, "5.7.1", "Refused by the DMARC policy of the sender's domain")
+NO_AUTHOR = Reply(550, "5.7.1", "From has no domain")
+MOST_AUTHORS = 5
+"""Domains in From that are asked about: honest mail has one."""
+
+
+class DmarcState(MessageCheck):
+    def __init__(self, check: Any, envelope: Envelope) -> None:
+        super().__init__(check, envelope)
+        if is_stranger(envelope.session):
+            known = check.authentication(envelope)
+            if known.policies is None:
+                known.policies = Shared(lambda: check.find_policies(known))
+
+    def body(self, message: Message) -> Any:
+        return self.check.judge(self.envelope, message) if is_stranger(self.envelope.session) else None
+
+
+class Dmarc(Check):
+    """Judges the domain in From by SPF and DKIM, and does what its owner wants done with messages that fail."""
+
+    name = "check.dmarc"
+    message_state = DmarcState
+
+    on_reject = Directive(
+        "on_reject", ACTION, default=REJECT, doc="What a message meets that fails, and whose domain wants it refused."
+    )
+    on_quarantine = Directive(
+        "on_quarantine",
+        ACTION,
+        default=v.Chosen("quarantine"),
+        doc="What a message meets that fails, and whose domain wants it quarantined.",
+    )
+    on_permerror = Directive("on_permerror", ACTION, default=IGNORE, doc="What a message meets that has no domain in From.")
+    on_error = Directive(
+        "on_error", ON_ERROR, default=v.Chosen("defer"), doc="What a message meets when the DNS gives no answer."
+    )
+
+    @property
+    def marks(self) -> bool:
+        return True
+
+    def configure(self, report: Report) -> None:
+        suffixes()
+
+    def authentication(self, envelope: Envelope) -> Authentication:
+        adapters = self.context.adapters
+        assert adapters is not None
+        return authentication(envelope, adapters)
+
+    async def find_policies(self, known: Authentication) -> tuple[Policy, ...]:
+        """:raises DnsFailure: one can't be asked for."""
+        found = [await self._policy(known, author) for author in known.authors[:MOST_AUTHORS]]
+        return tuple(policy for policy in found if policy is not None)
+
+    async def _policy(self, known: Authentication, author: str) -> Policy | None:
+        """That of the domain itself, else of its organizational domain (RFC 7489 6.6.3)."""
+        for domain in dict.fromkeys((author, organizational_domain(author))):
+            record = choose(texts(await known.resolver.txt(f"_dmarc.{domain}")))
+            if record is not None:
+                return Policy(record, domain, author)
+        return None
+
+    async def judge(self, envelope: Envelope, message: Message) -> None:
+        """:raises MailError: refused."""
+        known = self.authentication(envelope)
+        known.content(message)
+        findings = envelope.findings_of(self)
+        if not known.authors:
+            findings.results.append(MethodResult("dmarc", Outcome.PERMERROR.value, "no domain in From"))
+            take(self, self.on_permerror, NO_AUTHOR, envelope, "no domain in From")
+            return
+        assert known.policies is not None  # DmarcState has seen to it
+        try:
+            policies = await known.policies.get()
+        except DnsFailure as failure:
+            findings.results.append(_result(known.authors[0], Judged(Outcome.TEMPERROR), str(failure)))
+            take(self, self.on_error, UNANSWERED, envelope, str(failure))
+            return
+        if not policies:
+            findings.results.append(_result(known.authors[0], Judged(Outcome.NONE)))
+            return
+        evidence = await _spf_evidence(known), [_dkim_evidence(one) for one in await known.signatures.get()]
+        judged = [(policy, self._judged(policy, *evidence)) for policy in policies]
+        findings.results += [_result(policy.author, one, _reason(policy, one)) for policy, one in judged]
+        self._act(envelope, judged)
+
+    def _judged(self, policy: Policy, of_spf: Evidence, of_dkim: Sequence[Evidence]) -> Judged:
+        adapters = self.context.adapters
+        assert adapters is not None
+        judged = evaluate(policy, of_spf, of_dkim, organizational_domain)
+        return sampled(judged, policy.record.percent, adapters.random.random())
+
+    def _act(self, envelope: Envelope, judged: Sequence[tuple[Policy, Judged]]) -> None:
+        for policy, one in judged:
+            if one.outcome is Outcome.TEMPERROR and policy.wish is not Wish.NONE:
+                reason = f"{policy.author}: SPF or DKIM has no answer"
+                take(self, self.on_error, UNANSWERED, envelope, reason)
+        wishes = {one.wish: policy for policy, one in judged}
+        for wish, action in ((Wish.REJECT, self.on_reject), (Wish.QUARANTINE, self.on_quarantine)):
+            if wish in wishes:
+                policy = wishes[wish]
+                reply = REFUSED.with_text(f"Refused by the DMARC policy of {policy.domain}")
+                take(self, action, reply, envelope, f"{policy.author} fails, {_reason(policy, Judged(Outcome.FAIL))}")
+                return
+
+
+async def _spf_evidence(known: Authentication) -> Evidence:
+    verdict = await known.mail_from.get()
+    passed, unanswered = verdict.outcome is spf.Outcome.PASS, verdict.outcome is spf.Outcome.TEMPERROR
+    return Evidence(known.sender_domain, passed, unanswered)
+
+
+def _dkim_evidence(one: dkim.Result) -> Evidence:
+    return Evidence(one.domain, one.outcome is dkim.Outcome.PASS, one.outcome is dkim.Outcome.TEMPERROR)
+
+
+def _reason(policy: Policy, judged: Judged) -> str:
+    text = f"policy {policy.wish.value} of {policy.domain}"
+    return f"{text}, not for this one of {policy.record.percent}%" if judged.sampled_out else text
+
+
+def _result(author: str, judged: Judged, reason: str = "") -> MethodResult:
+    return MethodResult("dmarc", judged.outcome.value, reason, (("header.from", author),))
