@@ -26,37 +26,38 @@ syntax keyword mailgateDirective max_auth_failures max_command_length max_connec
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_unauthenticated_commands member min_mx_level
-syntax keyword mailgateDirective min_tls_level modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
-syntax keyword mailgateDirective mx_limit name negative negative_cache network nonlocal_source notify nul
-syntax keyword mailgateDirective on_error on_fail on_neutral on_none on_permerror on_softfail on_split
-syntax keyword mailgateDirective optional_step oversign_headers port positive prepare_email private_key probe
-syntax keyword mailgateDirective proto protocol protocols proxy_protocol query quiet_hosts quit rcpt rcpt_to
-syntax keyword mailgateDirective read_timeout refuse_clients reject reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval reports require_tls required reroute reserved_connections
-syntax keyword mailgateDirective resolver responses retry reverse_lookup reverse_lookup_timeout root_ca rset
-syntax keyword mailgateDirective runtime_dir schemes scope score sender server servers session_timeout
-syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
-syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner source source_in source_ip
-syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
-syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains subject submission_timeout
-syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
+syntax keyword mailgateDirective max_rejected_recipients max_signatures max_unauthenticated_commands member
+syntax keyword mailgateDirective min_mx_level min_tls_level modify mta_sts mtasts mtasts_root_ca
+syntax keyword mailgateDirective multihomed_limit mx_auth mx_limit name negative negative_cache network
+syntax keyword mailgateDirective nonlocal_source notify nul on_error on_fail on_missing on_neutral on_none
+syntax keyword mailgateDirective on_permerror on_quarantine on_reject on_softfail on_split optional_step
+syntax keyword mailgateDirective oversign_headers port positive prepare_email private_key probe proto protocol
+syntax keyword mailgateDirective protocols proxy_protocol query quiet_hosts quit rcpt rcpt_to read_timeout
+syntax keyword mailgateDirective refuse_clients reject reject_threshold relay_from reload_interval reports
+syntax keyword mailgateDirective require_tls required required_fields required_for reroute
+syntax keyword mailgateDirective reserved_connections resolver responses retry reverse_lookup
+syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir schemes scope score sender
+syntax keyword mailgateDirective server servers session_timeout shutdown_timeout sign_headers size slow_start
+syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
+syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection starttls
+syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings subdomains subject
+syntax keyword mailgateDirective submission_timeout target targets tarpit tempfail text timeout timeouts tls
 syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
 syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
 syntax keyword mailgateDirective trust trusted type urls user user_attribute user_to_email users verify
 syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
-syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dnsbl check.matching_helo
-syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
-syntax keyword mailgateModule check.spf check.verify_recipient checks dkim dns dnsbl email_localpart
-syntax keyword mailgateModule email_with_domain external http ldap lmtp maildir matching_helo modifiers
-syntax keyword mailgateModule modify.dkim modify.replace_rcpt modify.replace_sender msgpipeline pki queue
-syntax keyword mailgateModule redis regexp remote replace_rcpt replace_sender require_auth require_mx
-syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static submission table.chain
-syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
-syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
-syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
-syntax keyword mailgateModule verify_recipient
+syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dkim check.dmarc check.dnsbl
+syntax keyword mailgateModule check.matching_helo check.require_auth check.require_mx
+syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.spf check.verify_recipient
+syntax keyword mailgateModule checks dkim dmarc dns dnsbl email_localpart email_with_domain external http ldap
+syntax keyword mailgateModule lmtp maildir matching_helo modifiers modify.dkim modify.replace_rcpt
+syntax keyword mailgateModule modify.replace_sender msgpipeline pki queue redis regexp remote replace_rcpt
+syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns smtp source_address
+syntax keyword mailgateModule spf sql static submission table.chain table.dns table.email_localpart
+syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
+syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
+syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
