@@ -152,6 +152,9 @@ class ICheckState(Interface):
     def body(message: Any) -> Any:
         """Judge the content."""
 
+    def verdict(found: Any) -> Any:
+        """Judge what all checks of a recipient have found: a `pipeline.content.Sum`. Not asked of who does not have it."""
+
     def close() -> None:
         """The transaction is over."""
 

@@ -207,6 +207,10 @@ class Body:
         reading: Awaitable[bytes] = self._spool.adapters.run_in_thread(self._file.read, offset, size)
         return reading
 
+    def sibling(self) -> Body:
+        """An empty one on the same spool, for what takes its place. Whoever asks for it releases it."""
+        return Body(self._spool, self._memory_limit)
+
     def hold(self) -> None:
         self._holders += 1
 

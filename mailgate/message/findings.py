@@ -8,6 +8,9 @@ checks that a recipient has passed:
 - `quarantine` becomes ``X-Mailgate-Quarantine: yes``, scores other than 0 their sum in X-Mailgate-Score, tags X-Mailgate-Tag;
 - fields that a check adds stand as they are.
 
+A filter may also change the message: fields of the header (`edits`), the body, the envelope. The pipeline does it
+(`pipeline.content`); of two filters that replace the same thing, the last in written order does.
+
 A field of these names that comes in from outside is taken out (`header.without_forgeries`), so that what stands there is ours.
 What strangers have said (reasons, addresses) is quoted, printable ASCII, and cut: no value brings a line end into the header.
 """
@@ -18,6 +21,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+
+from mailgate.message.body import Body
+from mailgate.message.edits import Edit
+from mailgate.smtp.address import Address
 
 MAX_VALUE = 320
 """Characters of one value: a local part of 64 and a domain of 255 (RFC 5321 4.5.3.1)."""
@@ -52,7 +59,10 @@ class MethodResult:
 class Findings:
     """See the module's docstring."""
 
-    __slots__ = ("fields", "quarantined", "results", "score", "tags")
+    __slots__ = (
+        *("fields", "quarantined", "results", "score", "tags"),
+        *("added", "body", "discarded", "edits", "removed", "sender"),
+    )
 
     def __init__(self) -> None:
         self.results: list[MethodResult] = []
@@ -62,6 +72,19 @@ class Findings:
         self.tags: list[str] = []
         self.fields: list[bytes] = []
         """Whole header fields with CRLF: see `field`."""
+        self.edits: list[Edit] = []
+        """Changes of the header, in order."""
+        self.body: Body | None = None
+        """In place of what stands behind the header section: a content that begins with the empty line. Whoever made it releases
+        it, when its check is closed."""
+        self.sender: Address | None = None
+        """In place of the reverse-path."""
+        self.removed: list[Address] = []
+        """Recipients that get nothing."""
+        self.added: list[Address] = []
+        """Further recipients."""
+        self.discarded = False
+        """Nobody gets it, and the client hears 250."""
 
     def count(self, score: float) -> None:
         """A failure counts once, however often a check has found it."""
@@ -85,6 +108,13 @@ class Judgement:
     tags: tuple[str, ...] = ()
     quarantined: bool = False
     fields: tuple[bytes, ...] = ()
+    edits: tuple[tuple[Edit, ...], ...] = ()
+    """Of each check."""
+    body: Body | None = None
+    sender: Address | None = None
+    removed: tuple[Address, ...] = ()
+    added: tuple[Address, ...] = ()
+    discarded: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -111,7 +141,18 @@ def judgement(findings: Iterable[Findings]) -> Judgement:
         tuple(dict.fromkeys(tag for one in listed for tag in one.tags)),
         any(one.quarantined for one in listed),
         tuple(raw for one in listed for raw in one.fields),
+        tuple(tuple(one.edits) for one in listed),
+        next((one.body for one in reversed(listed) if one.body is not None), None),
+        next((one.sender for one in reversed(listed) if one.sender is not None), None),
+        tuple(address for one in listed for address in one.removed),
+        tuple(address for one in listed for address in one.added),
+        any(one.discarded for one in listed),
     )
+
+
+def change_envelopes(findings: Iterable[Findings]) -> bool:
+    """Whether some filter wants another sender or other recipients."""
+    return any(one.sender is not None or one.removed or one.added or one.discarded for one in findings)
 
 
 def authentication_results(authserv_id: str, results: Sequence[MethodResult], name: str = "Authentication-Results") -> bytes:

@@ -10,6 +10,7 @@ stage is a method, and a class overrides those it has something to do in: the ot
     sender       MessageCheck    MAIL: the hello name, the sender (as modified so far), its parameters
     rcpt         MessageCheck    each RCPT: the recipient as the client gave it, in a destination block as modified
     body         MessageCheck    the content is here, with our Received in front; the accepted recipients
+    verdict      MessageCheck    all have judged the content: the sum of what they found, once for each set of them
     close        both            the connection or the transaction is over, in whatever way: called once, last
 
 A stage answers None to go on, or a `Reply` (4yz or 5yz) to refuse, or an awaitable of one. The checks of one stage and one block
@@ -32,7 +33,7 @@ from mailgate.message.message import Message
 from mailgate.registry import Module
 
 SESSION_STAGES = ("connection", "tls", "auth")
-MESSAGE_STAGES = ("sender", "rcpt", "body")
+MESSAGE_STAGES = ("sender", "rcpt", "body", "verdict")
 
 
 @implementer(ISessionCheckState)
@@ -80,6 +81,9 @@ class MessageCheck:
     def body(self, message: Message) -> Any:
         """Judge the content."""
 
+    def verdict(self, found: Any) -> Any:
+        """Judge what all checks together have found: a `pipeline.content.Sum`."""
+
     def close(self) -> None:
         """The transaction is over."""
 
@@ -123,7 +127,7 @@ def _overridden(state: type, base: type, stages: tuple[str, ...], *, everything:
 
 def stages_of(check: Any) -> frozenset[str]:
     """Which stages a check takes part in: all those of messages, for a class that does not say."""
-    stages: frozenset[str] = getattr(check, "stages", _OF_MESSAGES)
+    stages: frozenset[str] = getattr(check, "stages", _UNTOLD)
     return stages
 
 
@@ -136,4 +140,6 @@ def has_session_stage(check: Any) -> bool:
 
 
 _OF_MESSAGES = frozenset(MESSAGE_STAGES)
+_UNTOLD = frozenset(("sender", "rcpt", "body"))
+"""Those that every check had when there were no others."""
 _OF_SESSIONS = frozenset(SESSION_STAGES)

@@ -5,8 +5,7 @@ A copy that can't be kept is a line in the log (`copy.failed`). Nothing here rai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from twisted.internet.defer import CancelledError
 
@@ -14,6 +13,7 @@ from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Recipient
 from mailgate.message.message import Message
 from mailgate.pipeline.answers import NO_ANSWER
+from mailgate.pipeline.content import Content
 from mailgate.pipeline.notices import NEVER
 from mailgate.pipeline.routing import Plan
 from mailgate.smtp.parameters import RcptParameters
@@ -22,18 +22,20 @@ from mailgate.smtp.reply import Reply, reply_for
 _log = EventLog("mailgate.pipeline")
 
 
-async def copy(message_id: str, message: Message, marked: Callable[[Any], Message], plans: Sequence[Plan]) -> None:
-    """Make the copies, those with the same target, sender, checks and modifiers together. The body is held until they are made.
-    ``marked`` gives the message with what some of the checks have found."""
-    message.body.hold()
+async def copy(message_id: str, content: Content, plans: Sequence[Plan]) -> None:
+    """Make the copies, those with the same target, sender, checks and modifiers together. Bodies are held until they are made."""
+    groups: dict[object, list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault(plan.key, []).append(plan)
+    bodies = [content.message.body, *(content.variant(group[0].marks).body for group in groups.values())]
+    for body in bodies:
+        body.hold()
     try:
-        groups: dict[object, list[Plan]] = {}
-        for plan in plans:
-            groups.setdefault(plan.key, []).append(plan)
         for group in groups.values():
-            await _copy(message_id, marked(group[0].marks), group)
+            await _copy(message_id, content.variant(group[0].marks), group)
     finally:
-        message.body.release()
+        for body in bodies:
+            body.release()
 
 
 def _unnoticed(recipient: Recipient) -> Recipient:

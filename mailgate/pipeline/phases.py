@@ -30,7 +30,7 @@ _log = EventLog("mailgate.pipeline")
 
 
 class Delivering(Protocol):
-    """One open downstream transaction: `transaction._Delivery`."""
+    """One open downstream transaction: `downstream.Downstream`."""
 
     target: Any
     delivery: Any

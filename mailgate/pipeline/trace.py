@@ -375,6 +375,9 @@ class _Check:
     async def body(self, message: Any) -> Any:
         return await self._asked("body", message)
 
+    async def verdict(self, found: Any) -> Any:
+        return await self._asked("verdict", found) if hasattr(self._state, "verdict") else None
+
     def close(self) -> None:
         self._state.close()
 

@@ -18,7 +18,7 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, Spool, SpoolFull
 from mailgate.message.envelope import FIRST_ATTEMPT, Attempt, Envelope, Recipient, Session
-from mailgate.message.findings import judgement
+from mailgate.message.findings import change_envelopes, judgement
 from mailgate.message.header import sendable
 from mailgate.message.message import Message
 from mailgate.message.received import received
@@ -44,8 +44,9 @@ from mailgate.pipeline.answers import (
     passed_up,
     with_id,
 )
-from mailgate.pipeline.checks import ask, ask_each
+from mailgate.pipeline.content import Content, amend
 from mailgate.pipeline.copies import copy
+from mailgate.pipeline.downstream import Accepted, Downstream
 from mailgate.pipeline.grammar import Split
 from mailgate.pipeline.notices import Notices, quiet
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
@@ -96,42 +97,15 @@ class TransactionSettings:
     """Received does not say where the client is."""
 
 
-class _Delivery:
-    """One open downstream transaction and who takes part in it."""
-
-    __slots__ = ("accepted", "body_modifiers", "delivery", "envelope", "marks", "replies", "target")
-
-    def __init__(self, plan: Plan) -> None:
-        self.target = plan.target
-        self.envelope = plan.envelope
-        self.body_modifiers = plan.body_modifiers
-        self.marks = plan.marks
-        self.delivery: Any = plan.target.open(plan.envelope)
-        self.accepted: list[Recipient] = []
-        self.replies: dict[Recipient, Reply] = {}
-
-    def withdraw(self, recipient: Recipient) -> None:
-        self.accepted.remove(recipient)
-        self.delivery.withdraw([recipient])
-
-
-@dataclass(slots=True, eq=False)
-class _Accepted:
-    """One recipient that heard 250: what the client said, and all it became."""
-
-    name: str
-    """The address as text."""
-    plans: list[Plan]
-    copies: list[Plan]
-
-
 class Transaction:
     """See the module's docstring."""
 
     __slots__ = (
         "_accepted",
+        "_added",
         "_answers",
         "_body",
+        "_content",
         "_content_error",
         "_deliveries",
         "_done",
@@ -160,8 +134,12 @@ class Transaction:
         self._envelope: Any = None
         self._path: Path | None = None
         self._sender_refusal: MailError | None = None
-        self._deliveries: dict[tuple[Any, ...], _Delivery] = {}
-        self._accepted: list[_Accepted] = []
+        self._deliveries: dict[tuple[Any, ...], Downstream] = {}
+        self._accepted: list[Accepted] = []
+        self._added: list[Accepted] = []
+        """Of filters' making: the client hears of them only where they fail."""
+        self._content: Content | None = None
+        """What checks have made of it, if there are any."""
         self._has_copies = False
         self._notices: Notices | None = None
         self._body: Body | None = None
@@ -248,6 +226,21 @@ class Transaction:
         if self._path is None:
             assert self._sender_refusal is not None
             return self._sender_refusal.reply
+        try:
+            accepted, reply = await self._offer(recipient)
+        except CancelledError:
+            raise
+        except Exception as error:
+            refusal = self._refusal(error)
+            self._log_refusal(Event.RECIPIENT_REFUSED, refusal, str(recipient.address))
+            return refusal.reply
+        self._accepted.append(accepted)
+        self._envelope.recipients.append(recipient)
+        return reply
+
+    async def _offer(self, recipient: Recipient) -> tuple[Accepted, Reply]:
+        """Route one recipient and offer it to its next hops. :raises Exception: it is refused, and nothing is left of it."""
+        assert self._path is not None
         reply = RCPT_OK
         offered: list[Plan] = []
         try:
@@ -267,7 +260,7 @@ class Transaction:
                     continue
                 delivery = self._deliveries.get(plan.key)
                 if delivery is None:
-                    delivery = self._deliveries[plan.key] = _Delivery(plan)
+                    delivery = self._deliveries[plan.key] = Downstream(plan)
                 answer = delivery.delivery.rcpt(plan.recipient)
                 reply = answer if answer.__class__ is Reply else await answer
                 if reply.code // 100 != 2:
@@ -275,27 +268,21 @@ class Transaction:
                 delivery.accepted.append(plan.recipient)
                 plan.delivery = delivery
                 offered.append(plan)
-        except BaseException as error:
+        except BaseException:
             for plan in offered:
                 self._withdraw(plan)
-            if isinstance(error, CancelledError) or not isinstance(error, Exception):
-                raise
-            refusal = self._refusal(error)
-            self._log_refusal(Event.RECIPIENT_REFUSED, refusal, str(recipient.address))
-            return refusal.reply
+            raise
         self._answers.accepted(plans)
         if len(self._deliveries) > 1 and self._answers.is_taken:
             self._drop_unused()
         if copies:
             self._has_copies = True
-        accepted = _Accepted(str(recipient.address), plans, copies)
-        self._accepted.append(accepted)
-        self._envelope.recipients.append(recipient)
+        accepted = Accepted(str(recipient.address), plans, copies)
         if recipient.parameters is not NO_RCPT_PARAMETERS and self._settings.reports is not None:
             if self._notices is None:
                 self._notices = Notices(self._settings.reports, self._envelope)
             self._notices.add(accepted, recipient, plans, expanded=expanded)
-        return reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
+        return accepted, reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
 
     def _drop_unused(self) -> None:
         """Deliveries that refused everybody they were offered give their connections back."""
@@ -336,7 +323,11 @@ class Transaction:
             if finishing is not None:
                 await finishing
             message = Message(self._header(body), body)
-            refused = await self._judge_content(message) if self._routing.opened else {}
+            refused: dict[Accepted, MailError] = {}
+            if self._routing.opened:
+                names = self._settings
+                self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
+                refused = await self._judge(self._content)
             self._drop_unused()
             if self._notices is not None:
                 await self._notices.prepare(message, self._settings.spool)
@@ -351,10 +342,11 @@ class Transaction:
             elif deliveries:
                 await self._send_all(deliveries, message)
             final = [(one.name, self._replies_for(one, refused)) for one in self._accepted]
+            added = [(one.name, self._replies_for(one, refused)) for one in self._added]
             if self._settings.per_recipient:
-                answers = [with_id(fold([answer]), self.id) for answer in final]
+                answers = [with_id(fold([answer, *added]), self.id) for answer in final]
             else:
-                answers = [with_id(fold(final), self.id)]
+                answers = [with_id(fold([*final, *added]), self.id)]
             if self._notices is not None:
                 await self._settle_notices(self._notices, answers)
         except CancelledError:
@@ -386,7 +378,7 @@ class Transaction:
             for plan in one.copies
         ]
         if message is not None and plans:
-            spawn(copy(self.id, message, lambda marks: self._marked(message, marks), plans))
+            spawn(copy(self.id, self._content or Content(message, {}, ""), plans))
 
     def _header(self, body: Body) -> bytes:
         """The header section to send on: ours in front, without what claims to be ours.
@@ -407,29 +399,37 @@ class Transaction:
         trace = received(session, settings.hostname, self.id, only, when, utf8=utf8)
         return trace + section
 
-    async def _judge_content(self, message: Message) -> dict[_Accepted, MailError]:
-        """Ask the checks. In LMTP a refused recipient is taken out and the others go on; in SMTP one refusal is for all.
+    async def _judge(self, content: Content) -> dict[Accepted, MailError]:
+        """What checks say of the content, and what they change of the envelope. Returns who is refused, in LMTP.
 
         :raises MailError: SMTP: refused.
         """
-        asked = list(dict.fromkeys(check for one in self._accepted for plan in one.plans for check in plan.checks))
-        if not self._settings.per_recipient:
-            await ask(asked, "body", message)
-            return {}
-        refusals = {check: self._refusal(error) for check, error in (await ask_each(asked, "body", message)).items()}
-        refused: dict[_Accepted, MailError] = {}
-        for one in self._accepted:
-            for plan in one.plans:
-                for check in plan.checks:
-                    if check in refusals:
-                        refused.setdefault(one, refusals[check])
+        per_recipient = self._settings.per_recipient
+        refused = await content.judge(self._accepted, self._refusal, per_recipient=per_recipient)
         for one in refused:
-            for plan in one.plans:
-                if plan.target is not None:
-                    self._withdraw(plan)
+            self._withdraw_all(one)
+        findings = self._envelope.findings
+        if findings and change_envelopes(findings.values()):
+            staying = [one for one in self._accepted if one not in refused]
+            failed = await amend(content, staying, list(self._deliveries.values()), self._withdraw, self._add)
+            for one, error in failed.items():
+                if not per_recipient:
+                    raise error
+                self._withdraw_all(one)
+            refused |= failed
         return refused
 
-    async def _send_all(self, deliveries: list[_Delivery], message: Message) -> None:
+    def _withdraw_all(self, one: Accepted) -> None:
+        for plan in one.plans:
+            if plan.target is not None and plan.delivery is not None:
+                self._withdraw(plan)
+
+    async def _add(self, address: Address) -> None:
+        """One more recipient, of a filter's making. :raises MailError: it is refused."""
+        accepted, _ = await self._offer(Recipient(address))
+        self._added.append(accepted)
+
+    async def _send_all(self, deliveries: list[Downstream], message: Message) -> None:
         """Send to all at once; returns when all have answered."""
         sending = [as_deferred(self._send(delivery, message)) for delivery in deliveries]
         outcomes: list[tuple[bool, Any]] = await DeferredList(sending, consumeErrors=True)
@@ -437,7 +437,7 @@ class Transaction:
             if not sent:
                 failure.raiseException()  # a cancellation: nothing else gets out of _send
 
-    async def _send_in_phases(self, deliveries: list[_Delivery], message: Message, keeper: Any = None) -> None:
+    async def _send_in_phases(self, deliveries: list[Downstream], message: Message, keeper: Any = None) -> None:
         """Some of them can be taken back, or all are kept besides: see phases.py."""
         phases = TwoPhases(
             self.id,
@@ -447,27 +447,19 @@ class Transaction:
             lambda error: self._refusal(error).reply,
             None if keeper is None else lambda one: keeper(one.target, one.envelope),
         )
-        await phases.run(self._accepted, per_recipient=self._settings.per_recipient)
+        await phases.run([*self._accepted, *self._added], per_recipient=self._settings.per_recipient)
         if self._notices is not None:
             self._notices.postpone(phases.kept)
 
-    def _marked(self, message: Message, marks: Sequence[Any]) -> Message:
-        """With what these checks have found in front."""
-        found = self._envelope.findings
-        fields = judgement(found[check] for check in marks if check in found).header(
-            self._settings.authserv_id or self._settings.hostname
-        )
-        return message.with_header(fields + message.header) if fields else message
-
-    async def _modified(self, delivery: _Delivery, message: Message) -> Message:
-        if delivery.marks:
-            message = self._marked(message, delivery.marks)
+    async def _modified(self, delivery: Downstream, message: Message) -> Message:
+        if delivery.marks and self._content is not None:
+            message = self._content.variant(delivery.marks)
         for modifier in delivery.body_modifiers:
             modified = modifier.body(message)
             message = modified if isinstance(modified, Message) else await modified
         return message
 
-    async def _send(self, delivery: _Delivery, message: Message) -> None:
+    async def _send(self, delivery: Downstream, message: Message) -> None:
         try:
             if delivery.body_modifiers or delivery.marks:
                 message = await self._modified(delivery, message)
@@ -482,7 +474,7 @@ class Transaction:
             replies = [self._refusal(error).reply] * len(delivery.accepted)
         delivery.replies = dict(zip(delivery.accepted, replies, strict=False))
 
-    def _replies_for(self, one: _Accepted, refused: dict[_Accepted, MailError]) -> list[Reply]:
+    def _replies_for(self, one: Accepted, refused: dict[Accepted, MailError]) -> list[Reply]:
         if one in refused:
             return [refused[one].reply]
         return [DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER) for plan in one.plans]

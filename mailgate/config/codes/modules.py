@@ -205,6 +205,13 @@ CODES = {
         bad=lmtp("check {\n    dnsbl bl.example.org {\n        reject_threshold 2\n    }\n}\ndiscard"),
         good=lmtp("check {\n    dnsbl bl.example.org bl.example.net {\n        reject_threshold 2\n    }\n}\ndiscard"),
     ),
+    "E0796": Entry(
+        "a `score` without a threshold",
+        "The check adds up what others count, and does something about it at `reject_threshold`, `quarantine_threshold` or"
+        " `tag_threshold`.",
+        bad=lmtp("check {\n    score\n}\ndiscard"),
+        good=lmtp("check {\n    score {\n        quarantine_threshold 6\n    }\n}\ndiscard"),
+    ),
     "W0795": Entry(
         "nobody would be an authorized sender",
         "Without a table, a user who logs in with a name and not with an address has that name in every one of local_domains; and"

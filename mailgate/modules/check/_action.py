@@ -38,7 +38,7 @@ UNJUDGED = Reply(451, "4.3.0", "Can't be checked at present, try again later")
 _log = EventLog("mailgate.checks")
 
 
-class _Refusal(v.ReplyCode):
+class OptionalReply(v.ReplyCode):
     """A reply, or None where the check's own is meant."""
 
     def parse_element(self, line: Line) -> Any:
@@ -55,9 +55,9 @@ class _Tag(v.String):
 IGNORE = v.Chosen("ignore")
 REJECT = v.Chosen("reject")
 _PASSING = {"quarantine": v.Nothing(), "score": v.Float(), "tag": _Tag("TEXT"), "ignore": v.Nothing()}
-ACTION = v.OneOf({"reject": _Refusal(), **_PASSING})
+ACTION = v.OneOf({"reject": OptionalReply(), **_PASSING})
 """What may become of a message."""
-ON_ERROR = v.OneOf({"defer": v.Nothing(), "reject": _Refusal(), **_PASSING})
+ON_ERROR = v.OneOf({"defer": v.Nothing(), "reject": OptionalReply(), **_PASSING})
 """The same for one that can't be judged: `defer` is 451."""
 _MARKING = frozenset({"quarantine", "score", "tag"})
 
