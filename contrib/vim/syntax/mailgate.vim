@@ -32,32 +32,34 @@ syntax keyword mailgateDirective multihomed_limit mx_auth mx_limit name negative
 syntax keyword mailgateDirective nonlocal_source notify nul on_error on_fail on_missing on_neutral on_none
 syntax keyword mailgateDirective on_permerror on_quarantine on_reject on_softfail on_split optional_step
 syntax keyword mailgateDirective oversign_headers port positive prepare_email private_key probe proto protocol
-syntax keyword mailgateDirective protocols proxy_protocol query quiet_hosts quit rcpt rcpt_to read_timeout
-syntax keyword mailgateDirective refuse_clients reject reject_threshold relay_from reload_interval reports
-syntax keyword mailgateDirective require_tls required required_fields required_for reroute
-syntax keyword mailgateDirective reserved_connections resolver responses retry reverse_lookup
+syntax keyword mailgateDirective protocols proxy_protocol quarantine_threshold query quiet_hosts quit rcpt
+syntax keyword mailgateDirective rcpt_to read_timeout refuse_clients reject reject_threshold relay_from
+syntax keyword mailgateDirective reload_interval reports require_tls required required_fields required_for
+syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
 syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir schemes scope score sender
 syntax keyword mailgateDirective server servers session_timeout shutdown_timeout sign_headers size slow_start
 syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
 syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection starttls
 syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings subdomains subject
-syntax keyword mailgateDirective submission_timeout target targets tarpit tempfail text timeout timeouts tls
-syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
-syntax keyword mailgateDirective tls_protocols tls_sni tls_start tls_verify_host tls_verify_name token total
-syntax keyword mailgateDirective trust trusted type urls user user_attribute user_to_email users verify
-syntax keyword mailgateDirective verify_failure weight xclient xclient_required xforward
+syntax keyword mailgateDirective submission_timeout tag_threshold target targets tarpit tempfail text timeout
+syntax keyword mailgateDirective timeouts tls tls_capture_peer_cert tls_ciphers tls_client tls_client_cert
+syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start tls_verify_host
+syntax keyword mailgateDirective tls_verify_name token total trust trusted type urls user user_attribute
+syntax keyword mailgateDirective user_to_email users verify verify_failure weight xclient xclient_required
+syntax keyword mailgateDirective xforward
 syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
 syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dkim check.dmarc check.dnsbl
 syntax keyword mailgateModule check.matching_helo check.require_auth check.require_mx
-syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.spf check.verify_recipient
-syntax keyword mailgateModule checks dkim dmarc dns dnsbl email_localpart email_with_domain external http ldap
-syntax keyword mailgateModule lmtp maildir matching_helo modifiers modify.dkim modify.replace_rcpt
-syntax keyword mailgateModule modify.replace_sender msgpipeline pki queue redis regexp remote replace_rcpt
-syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns smtp source_address
-syntax keyword mailgateModule spf sql static submission table.chain table.dns table.email_localpart
-syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
-syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
-syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
+syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.score check.spf
+syntax keyword mailgateModule check.verify_recipient checks dkim dmarc dns dnsbl email_localpart
+syntax keyword mailgateModule email_with_domain external http ldap lmtp maildir matching_helo modifiers
+syntax keyword mailgateModule modify.dkim modify.replace_rcpt modify.replace_sender msgpipeline pki queue
+syntax keyword mailgateModule redis regexp remote replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static submission table.chain
+syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
+syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
+syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
+syntax keyword mailgateModule verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
