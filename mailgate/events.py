@@ -36,6 +36,11 @@ class Event(Enum):
     CONFIGURATION_ERROR = "configuration.error"  # place (file:line:column), code, error
     CONFIGURATION_RELEASED = "configuration.released"  # old: the last session of a replaced one has ended, so many are left
     CONTROL_UNAVAILABLE = "control.unavailable"  # reason: the gateway runs without its control socket
+    WORKERS_START = "workers.start"  # workers, listeners: all of them serve
+    WORKER_READY = "worker.ready"  # worker, pid, restarts
+    WORKER_ENDED = "worker.ended"  # worker, pid, reason, sessions that it had, served (seconds), retry_in
+    WORKER_HUNG = "worker.hung"  # worker, pid, seconds without a sign of life, or beyond its time to drain: it is ended by a signal
+    WORKER_BEHIND = "worker.behind"  # worker, reason: it has not changed over with the others, and is replaced
     LISTENER_OPEN = "listener.open"  # listener, address
     LISTENER_SOCKET = "listener.socket"  # address, error: a reload could not give its unix socket the new owner or mode
     LISTENER_CLOSE = "listener.close"  # address, error: the socket could not be closed cleanly

@@ -82,7 +82,7 @@ def usage(directive: Directive) -> str:
 
 
 def facts(directive: Directive) -> list[str]:
-    """What holds for it besides: default, repetition, inheritance, origin."""
+    """What holds for it besides: default, repetition, inheritance, division, origin."""
     found = ["required" if directive.required else f"default: {default_of(directive)}"]
     if directive.repeatable:
         found.append("may be repeated")
@@ -90,6 +90,8 @@ def facts(directive: Directive) -> list[str]:
         found.append("inherited from the top level")
     if directive.dynamic is not None:
         found.append(f"dynamic, by {', '.join(directive.dynamic.known)}")
+    if directive.divided:
+        found.append("divided among workers")
     found.append(f"from {directive.origin}")
     return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mailgate.config.diagnostics import Diagnostic, Report
 from mailgate.config.expand import expand, read_source
+from mailgate.config.files import DISK, Files
 from mailgate.config.parser import Node
 from mailgate.config.source import Source, Span
 
@@ -23,18 +24,20 @@ class Loaded:
     diagnostics: list[Diagnostic]
 
 
-def load(path: str, *, report: Report | None = None, environment: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    path: str, *, report: Report | None = None, environment: Mapping[str, str] | None = None, files: Files = DISK
+) -> Loaded:
     """Read a configuration file and what it imports.
 
     :raises OSError: the file itself can't be read.
     """
     report = report or Report()
     try:
-        source = read_source(path)
+        source = read_source(path, files)
     except UnicodeDecodeError as error:
         report.error(Span(path, 1, 1, 1), f"the file is not UTF-8: byte {error.start} is no character", code="E0102")
         return Loaded(Source(path, ""), [], report.diagnostics)
-    return _loaded(source, os.path.dirname(path), report, environment)
+    return _loaded(source, os.path.dirname(path), report, environment, files)
 
 
 def load_text(
@@ -44,6 +47,8 @@ def load_text(
     return _loaded(Source(path, text), os.path.dirname(path), report or Report(), environment)
 
 
-def _loaded(source: Source, directory: str, report: Report, environment: Mapping[str, str] | None) -> Loaded:
-    tree = expand(source, report, os.environ if environment is None else environment, directory)
+def _loaded(
+    source: Source, directory: str, report: Report, environment: Mapping[str, str] | None, files: Files = DISK
+) -> Loaded:
+    tree = expand(source, report, os.environ if environment is None else environment, directory, files)
     return Loaded(source, tree, report.diagnostics)

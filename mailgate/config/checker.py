@@ -80,9 +80,21 @@ def _collect(declared: type[Block], body: Body, written: dict[str, Span], scope:
             body.values[directive.attribute] = scope.inherited[directive.inherit]
         else:
             body.values[directive.attribute] = directive.absent()
+        if directive.divided and scope.workers > 1:
+            body.values[directive.attribute] = _share(directive, body.values[directive.attribute], written.get(name), scope)
         if directive.required and name not in written:
             scope.report.error(place, f"`{heading}` needs `{name}`", code="E0403", notes=_explained(directive))
             body.damaged = True
+
+
+def _share(directive: Directive, value: int | None, written: Span | None, scope: Scope) -> int | None:
+    """One worker's part of a number for all. A default that is too small for them gives each one."""
+    if value is None:
+        return None
+    if written is not None and 0 < value < scope.workers:
+        message = f"`{directive.name} {value}` can't be divided among {scope.workers} workers"
+        scope.report.error(written, message, code="E0409", hint=f"at least {scope.workers}, or fewer workers")
+    return max(value // scope.workers, min(value, 1))
 
 
 def check_directive(directive: Directive, node: Node, scope: Scope) -> Item | None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mailgate.config.diagnostics import Problem, Report
+from mailgate.config.files import DISK, Files
 from mailgate.config.lexer import Token
 from mailgate.config.parser import MACRO_NAME, MAX_DEPTH, Node, NodeKind, parse
 from mailgate.config.source import Source, Span, Via
@@ -27,7 +28,6 @@ MAX_NODES = 500_000
 """Directives of one configuration after expansion: a few lines that import each other can ask for billions."""
 
 MAX_MACRO_VALUES = 20_000
-MAX_FILE_SIZE = 64 << 20
 
 _REPLACED = re.compile(r"\$\(([^\W\d][\w.-]*)\)|\{env:([^{}]*)(\}?)")
 _REPLACED_IN_QUOTES = re.compile(r"()\{env:([^{}]*)(\}?)")
@@ -41,30 +41,27 @@ class _Snippet:
     directory: str
 
 
-def read_source(path: str, *, shown: str = "") -> Source:
+def read_source(path: str, files: Files = DISK) -> Source:
     """Read one file.
 
     :raises OSError: when it can't be read. :raises UnicodeDecodeError: when it is not UTF-8.
     """
-    with open(path, "rb") as file:
-        if not os.path.isfile(path):
-            raise OSError(f"{path} is not a regular file")
-        data = file.read(MAX_FILE_SIZE + 1)
-    if len(data) > MAX_FILE_SIZE:
-        raise OSError(f"{path} is larger than {MAX_FILE_SIZE >> 20} MiB")
-    return Source(shown or path, data.decode("utf-8"))
+    return Source(path, files.read(path))
 
 
-def expand(source: Source, report: Report, environment: Mapping[str, str], directory: str = "") -> list[Node]:
+def expand(
+    source: Source, report: Report, environment: Mapping[str, str], directory: str = "", files: Files = DISK
+) -> list[Node]:
     """Parse ``source`` and everything it imports, relative to ``directory``."""
-    expander = _Expander(report, environment)
+    expander = _Expander(report, environment, files)
     return expander.file(source, directory, None, (os.path.realpath(source.path),))
 
 
 class _Expander:
-    def __init__(self, report: Report, environment: Mapping[str, str]) -> None:
+    def __init__(self, report: Report, environment: Mapping[str, str], files: Files) -> None:
         self.report = report
         self.environment = environment
+        self.files = files
         self.macros: dict[str, Node] = {}
         self.snippets: dict[str, _Snippet] = {}
         self.later: dict[str, Node] = {}
@@ -251,16 +248,15 @@ class _Expander:
         if not glob.has_magic(what.text):
             return self._read(what, path, Via("import", path, here), trail, top)
         nodes: list[Node] = []
-        for match in sorted(glob.glob(path)):
-            if os.path.isfile(match):
-                nodes += self._read(what, match, Via("import", match, here), trail, top)
+        for match in self.files.matches(path):
+            nodes += self._read(what, match, Via("import", match, here), trail, top)
         return nodes
 
     def _read(self, what: Token, path: str, step: Via, trail: tuple[str, ...], top: bool) -> list[Node]:
         key = os.path.realpath(path)
         _refuse_cycle(what, key, trail)
         try:
-            source = read_source(path)
+            source = read_source(path, self.files)
         except UnicodeDecodeError as error:
             raise Problem(what.span, f"{path} is not UTF-8 (byte {error.start})", code="E0102") from None
         except (OSError, ValueError) as error:

@@ -47,7 +47,7 @@ class Directive:
 
     ``inherit`` is the declaration (of the global scope) whose value counts when this one is absent; ``dynamic`` names what its
     value may be chosen or computed by (dynamic.py); ``origin`` names the system it comes from; ``block_required`` refuses it
-    without ``{ }``.
+    without ``{ }``; ``divided``: the number is what the whole gateway may, and each of several workers gets its part.
     """
 
     def __init__(
@@ -61,9 +61,12 @@ class Directive:
         inherit: Directive | None = None,
         dynamic: Variables | None = None,
         block_required: bool = False,
+        divided: bool = False,
         doc: str = "",
         origin: str = "mailgate",
     ) -> None:
+        if divided and (dynamic is not None or repeatable or type is None):
+            raise TypeError(f"{name}: what is divided is one number")
         if dynamic is not None and (block is not None or type is None or repeatable):
             raise TypeError(f"{name}: a dynamic directive has a type, no block, and stands once")
         self.name = name
@@ -73,6 +76,7 @@ class Directive:
         self.inherit = inherit
         self.dynamic = dynamic
         self.block_required = block_required
+        self.divided = divided
         self.doc = doc
         self.origin = origin
         self.attribute = ""

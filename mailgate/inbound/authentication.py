@@ -71,9 +71,9 @@ class Guard:
     """What all listeners share."""
 
     def __init__(self, adapters: Adapters) -> None:
-        self.guesses = Guesses(adapters.reactor)
-        self.secret = adapters.random.getrandbits(256).to_bytes(32, "big")
-        """What the salts of users without one are made of."""
+        self.guesses = Guesses(adapters.reactor, workers=adapters.workers)
+        self.secret = adapters.secret or adapters.random.getrandbits(256).to_bytes(32, "big")
+        """What the salts of users without one are made of: for all workers the same, or the difference would tell who exists."""
         self._run_in_thread = adapters.hash_in_thread or adapters.run_in_thread
         self._under_way = 0
 

@@ -47,12 +47,13 @@ class CrowdDirectives(Block):
         origin="smtp-server",
     )
 
-    def crowd_settings(self, max_connections: int) -> dict[str, Any]:
-        """Fields of `ConnectionSettings`."""
+    def crowd_settings(self, max_connections: int, workers: int = 1) -> dict[str, Any]:
+        """Fields of `ConnectionSettings`, of one of several ``workers``; ``max_connections`` is its own part."""
         if self.reserved_connections is None:
             reserved, networks = min(RESERVED, max_connections // 10), ()
         else:
             reserved, networks = self.reserved_connections
+            reserved = -(-reserved // workers)
         step, limit = self.tarpit.value if self.tarpit is not None and self.tarpit.value is not None else (0.0, 0.0)
         return {
             "max_lag": MAX_LAG if self.max_lag is None else self.max_lag.value or inf,

@@ -143,12 +143,18 @@ class Listener(
         origin="smtp-server",
     )
     max_connections = Directive(
-        "max_connections", v.Integer(minimum=1), default=1000, doc="Connections at once; more hear 421.", origin="smtp-server"
+        "max_connections",
+        v.Integer(minimum=1),
+        default=1000,
+        divided=True,
+        doc="Connections at once; more hear 421.",
+        origin="smtp-server",
     )
     max_connections_per_ip = Directive(
         "max_connections_per_ip",
         v.Integer(minimum=1),
         default=100,
+        divided=True,
         doc="Connections at once from one address; loopback and the networks of relay_from are not counted.",
     )
     read_timeout = Directive(
@@ -320,6 +326,8 @@ class Listener(
         try:
             for endpoint in self.endpoints:
                 place = (endpoint.scheme, endpoint.host, endpoint.port, endpoint.path)
+                inherits = place_of(*place) in inherited
+                given = None if adapters.listening is None or inherits else adapters.listening(place_of(*place))
                 port = Port(
                     self._sessions,
                     *place,
@@ -327,6 +335,7 @@ class Listener(
                     inherited.pop(place_of(*place), None),
                     implicit_tls=self.is_tls_from_start(endpoint),
                     access=self.socket_access,
+                    given=given,
                 )
                 self._ports.append(port)
                 _events.debug(Event.LISTENER_OPEN, listener=self.name, address=port.address)
@@ -420,7 +429,7 @@ class Listener(
             max_connections=self.max_connections,
             max_connections_per_ip=self.max_connections_per_ip,
             uncounted=self.relay_from,
-            **self.crowd_settings(self.max_connections),
+            **self.crowd_settings(self.max_connections, self.context.adapters.workers if self.context.adapters else 1),
         )
 
     @property

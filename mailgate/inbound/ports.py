@@ -6,6 +6,9 @@ accepts only from `Port.accept` on; until then connections wait in the kernel's 
 ``*`` stands for all addresses of both families, on two sockets: each is told to keep to its own family, so that a client's IPv4
 address never comes in IPv6 clothes (RFC 4291 2.5.5.2) past a rule that names it. On a kernel without IPv6 ``*`` is IPv4.
 
+A worker is given its sockets open (`Adapters.listening`), by the supervisor, who keeps them; that of a unix address is shared by
+all workers, and its file is none of their business.
+
 At a reload the sockets of an address go from the old `Port` to the new one as they are: what waits in the kernel's queue is
 accepted by the new one, and nobody is refused in between.
 
@@ -18,9 +21,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet import tcp
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorSocket
@@ -75,7 +79,7 @@ class Acceptor(Factory):
 class Port:
     """The sockets of one address: two for ``*``, else one.
 
-    ``predecessor`` has them open already: they are its own until `accept`.
+    ``predecessor`` has them open already: they are its own until `accept`. ``given`` are open too, and ours from now on.
 
     :raises CannotBind: when one can't be had; none is left open then.
     """
@@ -92,6 +96,7 @@ class Port:
         *,
         implicit_tls: bool = False,
         access: SocketAccess = DEFAULT_ACCESS,
+        given: Sequence[socket.socket] | None = None,
     ) -> None:
         self.address = address
         self.key = place_of(scheme, host, port, path)
@@ -105,7 +110,9 @@ class Port:
         if predecessor is not None:
             return
         try:
-            if scheme == "unix":
+            if given is not None:
+                self._add_given(given)
+            elif scheme == "unix":
                 self._add(self._listen_unix(path))
             elif host == "*":
                 self._listen_on_both(port)
@@ -187,9 +194,22 @@ class Port:
         except OSError as error:
             raise self._error(error) from error
 
+    def _add_given(self, given: Sequence[socket.socket]) -> None:
+        if not given:
+            raise CannotBind(f"cannot listen on {self.address}: the supervisor has no socket for it")
+        for opened in given:
+            self._add(self._share_unix(opened) if opened.family == socket.AF_UNIX else self._adopt(opened))
+
     def _adopt(self, opened: socket.socket) -> Any:
         with opened:  # adoptStreamPort works on a duplicate
-            return self._sessions.reactor.adoptStreamPort(opened.fileno(), socket.AF_INET6, self._acceptor)
+            return self._sessions.reactor.adoptStreamPort(opened.fileno(), opened.family, self._acceptor)
+
+    def _share_unix(self, opened: socket.socket) -> Any:
+        with opened:
+            adopt: Any = SharedUnixPort._fromListeningDescriptor
+            port = adopt(self._sessions.reactor, opened.fileno(), self._acceptor)
+        port.startListening()
+        return port
 
     def _listen_unix(self, path: str) -> Any:
         try:
@@ -211,6 +231,25 @@ class Port:
 
     def _error(self, error: Any) -> CannotBind:
         return CannotBind(f"cannot listen on {self.address}: {getattr(error, 'strerror', None) or error}")
+
+
+class SharedUnixPort(unix.Port):
+    """A listening unix socket that another process has made: its file is neither given a mode here nor removed."""
+
+    _shouldShutdown = False
+    """That would end the socket for all who share it."""
+
+    def startListening(self) -> None:
+        port: Any = self
+        port.factory.doStart()
+        port.socket, port._preexistingSocket = port._preexistingSocket, None
+        port.fileno = port.socket.fileno
+        port.connected = True
+        port.numberAccepts = 100
+        port.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)
 
 
 def place_of(scheme: str, host: str, port: int, path: str) -> tuple[str, int]:

@@ -85,7 +85,8 @@ class LimitsBlock(Module):
         """At work: one for all who refer to the block."""
         if self._limits is None:
             assert self.context.adapters is not None
-            self._limits = Limits(self.lines, self.context.adapters.reactor, self._before)
+            workers = self.context.adapters.workers
+            self._limits = Limits([line.divided(workers) for line in self.lines], self.context.adapters.reactor, self._before)
             self._before = None
         return self._limits
 
@@ -100,6 +101,15 @@ class LimitsBlock(Module):
                     code="E0751",
                     hint="one of them",
                     notes=(f"the first is at {before.span}",),
+                )
+        workers = self.context.adapters.workers if self.context.adapters is not None else 1
+        for item in self.items:
+            if item.value.kind is Kind.CONCURRENCY and item.value.count < workers:
+                report.error(
+                    item.span,
+                    f"`{item.value.name}` can't be divided among {workers} workers",
+                    code="E0409",
+                    hint=f"at least {workers}, or fewer workers",
                 )
         if not self.items and not self.damaged:
             report.error(self.span, "`limits` limits nothing", code="E0752", hint="such as `ip rate 20 1m`")

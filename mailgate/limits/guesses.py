@@ -24,11 +24,19 @@ MAX_KNOWN = 65_536
 class Guesses:
     """See the module's docstring. Users in one form (folded); ``address`` is "" on a unix socket, which is not counted."""
 
-    def __init__(self, clock: Any, per_address: tuple[int, float] = PER_ADDRESS, per_user: tuple[int, float] = PER_USER) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        per_address: tuple[int, float] = PER_ADDRESS,
+        per_user: tuple[int, float] = PER_USER,
+        *,
+        workers: int = 1,
+    ) -> None:
+        """``workers`` count each for itself: each gives a guesser its part."""
         self._clock = clock
         now = clock.seconds()
-        self._addresses = Buckets(*per_address, now)
-        self._users = Buckets(*per_user, now)
+        self._addresses = Buckets(max(per_address[0] // workers, 1), per_address[1], now)
+        self._users = Buckets(max(per_user[0] // workers, 1), per_user[1], now)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.refused = 0
         """Attempts that were not listened to."""

@@ -17,7 +17,7 @@ A scope whose value is unknown (no login, a unix socket, the null sender) does n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_network
@@ -66,6 +66,8 @@ class Line:
     wait: float | None = None
     prefixes: tuple[int, int] = (0, 0)
     """Of the scope `network`: of IPv4 and of IPv6."""
+    written: str = ""
+    """The name of the line that this is a part of."""
 
     @property
     def subject(self) -> str:
@@ -76,8 +78,18 @@ class Line:
     @property
     def name(self) -> str:
         """How the log calls it: ``ip rate 20 1m``."""
+        if self.written:
+            return self.written
         period = f" {format_duration(self.period)}" if self.kind is Kind.RATE else ""
         return f"{self.subject} {self.count}{period}"
+
+    def divided(self, workers: int) -> Line:
+        """One worker's part of it. All parts of a rate together are as many in any long time; where there are fewer than
+        workers, each may have one at once."""
+        if workers == 1:
+            return self
+        count = max(self.count // workers, 1)
+        return replace(self, count=count, period=self.period * count * workers / self.count, written=self.name)
 
 
 @dataclass(slots=True)

@@ -75,7 +75,11 @@ class LdapModule(Module):
         "timeout", v.Duration(minimum=1, maximum=60), default=5.0, doc="For one answer of a server.", origin="maddy"
     )
     connections = Directive(
-        "connections", v.Integer(minimum=1, maximum=64), default=4, doc="Connections at most, and threads that use them."
+        "connections",
+        v.Integer(minimum=1, maximum=64),
+        default=4,
+        divided=True,
+        doc="Connections at most, and threads that use them.",
     )
     tls_client = Directive(
         "tls_client", block=LdapTls, default=DEFAULTS, block_required=True, doc="TLS towards the servers.", origin="maddy"

@@ -53,9 +53,14 @@ class PoolDirectives(Block):
         doc="Which endpoint a message goes to: the first that is well, in the order written; in turn; by lot; to the one with the"
         " fewest connections in use; or always the same for the same text, of sender, rcpt, rcpt_domain, client_ip, auth_user.",
     )
-    max_connections = Directive("max_connections", v.Integer(minimum=1), default=50, doc="Open connections, idle ones included.")
+    max_connections = Directive(
+        "max_connections", v.Integer(minimum=1), default=50, divided=True, doc="Open connections, idle ones included."
+    )
     max_connections_per_endpoint = Directive(
-        "max_connections_per_endpoint", v.Integer(minimum=1), doc="The same for each endpoint; no limit of its own by default."
+        "max_connections_per_endpoint",
+        v.Integer(minimum=1),
+        divided=True,
+        doc="The same for each endpoint; no limit of its own by default.",
     )
     max_idle = Directive(
         "max_idle",

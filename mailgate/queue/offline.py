@@ -32,6 +32,20 @@ def files_of(directory: str) -> list[str]:
     return [os.path.join(directory, name) for _, name in numbered]
 
 
+def files_for(directory: str, worker: int, workers: int) -> list[str]:
+    """The files of which one of several workers takes care, the one for new mail first: ``worker.sqlite``, and of those with
+    higher numbers, which more workers have left, its part."""
+    own = os.path.join(directory, f"{worker}.sqlite")
+    if workers == 1:
+        return files_of(directory) or [own]
+    others = [path for path in files_of(directory) if path != own and (_number(path) - worker) % workers == 0]
+    return [own, *others]
+
+
+def _number(path: str) -> int:
+    return int(os.path.basename(path).partition(".")[0])
+
+
 def recipients_in(path: str) -> int:
     """How many recipients a file holds, however they stand. :raises Unavailable: it can't be read."""
     try:

@@ -17,6 +17,7 @@ from mailgate import config
 from mailgate.adapters import Adapters
 from mailgate.config.checker import Body, arguments_syntax, check_body, listed, read_arguments
 from mailgate.config.diagnostics import Diagnostic, Problem, Report
+from mailgate.config.files import DISK, Files
 from mailgate.config.lexer import Token
 from mailgate.config.line import Line, Scope
 from mailgate.config.parser import Node, NodeKind
@@ -62,6 +63,7 @@ def build(
     at: str = "<text>",
     environment: Mapping[str, str] | None = None,
     outfit: Callable[[Globals], Mapping[str, Any]] | None = None,
+    files: Files = DISK,
 ) -> Built:
     """Build the configuration of a file, or of a text (a string with a line end in it) that stands ``at`` a path.
 
@@ -75,7 +77,7 @@ def build(
     if isinstance(path_or_text, str) and "\n" in path_or_text:
         loaded = config.load_text(path_or_text, at, report=report, environment=environment)
     else:
-        loaded = config.load(os.fspath(path_or_text), report=report, environment=environment)
+        loaded = config.load(os.fspath(path_or_text), report=report, environment=environment, files=files)
     configuration = _Assembly(report, environment, adapters, outfit).run(loaded.tree)
     return Built(None if report.error_count else configuration, report.diagnostics)
 
@@ -111,7 +113,7 @@ class _Assembly:
         outfit: Callable[[Globals], Mapping[str, Any]] | None,
     ) -> None:
         self.report = report
-        self.scope = Scope(report, self, environment)
+        self.scope = Scope(report, self, environment, workers=adapters.workers if adapters is not None else 1)
         self.adapters = adapters
         self.outfit = outfit
         self.named: dict[str, _Named] = {}

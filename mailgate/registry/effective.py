@@ -72,7 +72,7 @@ class _Reader:
         for directive in block.directives.values():
             if directive in written:
                 continue
-            value = getattr(block, directive.attribute, None)
+            value = directive.absent() if directive.divided else getattr(block, directive.attribute, None)
             place = self.globals.span_of(directive.inherit.name) if directive.inherit is not None else None
             yield from self._setting(directive, value, Origin.INHERITED if place is not None else Origin.DEFAULT, place)
 

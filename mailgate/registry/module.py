@@ -166,6 +166,7 @@ class Globals(Block):
         "body_spool_limit",
         v.Size(minimum=1 << 20),
         default=1 << 30,
+        divided=True,
         doc="Disk for message bodies under way; beyond it clients hear 452.",
     )
     shutdown_timeout = Directive(

@@ -5,7 +5,7 @@ assembly.py makes configurations of the file, in a thread; generations.py says w
 
 from mailgate.inbound.ports import CannotBind
 from mailgate.runtime.assembly import Assembler, Candidate
-from mailgate.runtime.gateway import Gateway
+from mailgate.runtime.gateway import Gateway, Refusal
 from mailgate.runtime.live import Companion, LiveGateway, Outcome, Verdict
 
-__all__ = ["Assembler", "Candidate", "CannotBind", "Companion", "Gateway", "LiveGateway", "Outcome", "Verdict"]
+__all__ = ["Assembler", "Candidate", "CannotBind", "Companion", "Gateway", "LiveGateway", "Outcome", "Refusal", "Verdict"]

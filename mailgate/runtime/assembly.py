@@ -11,6 +11,7 @@ from typing import Any
 
 from mailgate.adapters import Adapters
 from mailgate.config.diagnostics import Diagnostic, in_order
+from mailgate.config.files import DISK, Files
 from mailgate.dns.service import HostnameResolver, with_names
 from mailgate.inbound.authentication import Guard
 from mailgate.message.body import Spool
@@ -46,12 +47,13 @@ def politely() -> Iterator[None]:
 
 class Assembler:
     """Reads the file ``path``, as often as it is asked to. All its configurations share the disk for bodies and what is known
-    of guessed passwords."""
+    of guessed passwords. ``files`` may be something else than the disk."""
 
     def __init__(self, path: str, adapters: Adapters) -> None:
         self.path = path
         self._absolute = os.path.abspath(path)  # a daemon changes its directory after the start
         self.spool = Spool(0, adapters)
+        self.files: Files = DISK
         self._guard = Guard(adapters)
         self._adapters = adapters
 
@@ -60,7 +62,7 @@ class Assembler:
         return self._build(self.path)
 
     def _build(self, path: str) -> Built:
-        return build(path, self._adapters, outfit=self._outfit)
+        return build(path, self._adapters, outfit=self._outfit, files=self.files)
 
     def _outfit(self, settings: Globals) -> dict[str, Any]:
         return {"spool": self.spool, "guard": self._guard, "adapters": with_names(settings.resolver, self._adapters)}

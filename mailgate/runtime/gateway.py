@@ -29,6 +29,10 @@ from mailgate.runtime.generations import counterparts
 _events = EventLog("mailgate.runtime")
 
 
+class Refusal(Exception):
+    """A configuration can't serve, and nothing of ours is wrong; the text is for the operator."""
+
+
 class Gateway:
     """One configuration, alive."""
 
@@ -102,6 +106,9 @@ class Gateway:
         """Serve from this moment on."""
         for listener in self._bound:
             listener.accept()
+
+    async def settled(self) -> None:
+        """After `accept`: wait until it holds everywhere."""
 
     def superseded(self) -> None:
         """A successor serves all new sessions."""

@@ -16,7 +16,7 @@ Asked for during the start, it waits for that; during the stop, it is refused.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -30,7 +30,7 @@ from mailgate.net.waiting import DeadlineExceeded, spawn, within
 from mailgate.registry import Configuration
 from mailgate.registry.effective import Change
 from mailgate.runtime.assembly import Assembler, Candidate
-from mailgate.runtime.gateway import Gateway, drain
+from mailgate.runtime.gateway import Gateway, Refusal, drain
 from mailgate.runtime.generations import fixed_changes
 
 START_TIME = 60.0
@@ -99,13 +99,19 @@ class LiveGateway:
         adapters: Adapters,
         *,
         companions: Sequence[Companion] = (),
+        make: Callable[[Configuration], Gateway] = Gateway,
     ) -> None:
+        """``make`` makes the gateway of one configuration."""
         self._assembler = assembler
         self._adapters = adapters
         self.released: Callable[[], None] | None = None
         """Called when an old configuration has come to its end."""
         self.companions = list(companions)
-        self.current = Gateway(configuration)
+        self.consent: Callable[[], Awaitable[None]] | None = None
+        """Awaited before each change over, when everything is ready. :raises Refusal: it must not be. Who asks for it also logs
+        what becomes of reloads."""
+        self._make = make
+        self.current = make(configuration)
         self.old: list[Gateway] = []
         """Superseded, not released: the eldest first."""
         self.generation = 1
@@ -254,7 +260,7 @@ class LiveGateway:
 
     async def _replace(self, configuration: Configuration) -> str:
         """Make a successor, and change over to it. Returns what was in the way; "" if nothing."""
-        successor = Gateway(configuration)
+        successor = self._make(configuration)
         prepared: list[Companion] = []
         try:
             successor.succeed(self.current)
@@ -263,12 +269,16 @@ class LiveGateway:
                 companion.prepare(configuration)
                 prepared.append(companion)
             await within(successor.start_modules(), START_TIME, self._adapters.reactor)
+            if self.consent is not None:
+                await self.consent()
         except BaseException as error:
             for companion in prepared:
                 companion.give_up()
             await successor.stop()
             if isinstance(error, CannotBind):
                 return _explained(error)
+            if isinstance(error, Refusal):
+                return str(error)
             if isinstance(error, DeadlineExceeded):
                 return f"a module did not start within {START_TIME:g} s"
             if isinstance(error, CancelledError) or not isinstance(error, Exception):
@@ -276,6 +286,7 @@ class LiveGateway:
             _events.incident("reload", error)
             return f"a module can't start: {error}"
         self._change_over(successor)
+        await successor.settled()
         return ""
 
     def _change_over(self, successor: Gateway) -> None:
@@ -306,6 +317,8 @@ class LiveGateway:
     def _record(self, outcome: Outcome) -> None:
         self.reloads[outcome.verdict] += 1
         self.last = replace(outcome, diagnostics=(), changes=())
+        if self.consent is not None:
+            return
         errors = [diagnostic for diagnostic in outcome.diagnostics if diagnostic.is_error]
         if outcome.verdict is Verdict.DONE:
             _events.info(

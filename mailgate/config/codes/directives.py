@@ -53,4 +53,10 @@ CODES = {
         bad=lmtp("after_body {\n    discard\n}"),
         good=lmtp("discard"),
     ),
+    "E0409": Entry(
+        "a number that is too small for the workers",
+        "What the whole gateway may is divided among its workers, and each needs at least one: with more of them than the number"
+        " says, the limit could not be kept. Said at start and reload with `--workers`.",
+        needs="several workers",
+    ),
 }

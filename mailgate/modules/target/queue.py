@@ -30,7 +30,7 @@ from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
 from mailgate.queue.engine import Queue
 from mailgate.queue.entry import Entry, Waiting
-from mailgate.queue.offline import files_of
+from mailgate.queue.offline import files_for
 from mailgate.queue.reports import Reporter, ReportSettings
 from mailgate.queue.schedule import EXPIRE, NOTIFY, RETRY, Plan
 from mailgate.queue.shelves import Shelves
@@ -117,7 +117,7 @@ class QueueTarget(Module):
         doc="The age at which a message is given up, after an attempt that failed.",
         origin="stalwart",
     )
-    concurrency = Directive("concurrency", v.Integer(minimum=1), default=200, doc="Deliveries at once.")
+    concurrency = Directive("concurrency", v.Integer(minimum=1), default=200, divided=True, doc="Deliveries at once.")
     limits = Directive(
         "limits",
         v.BlockOrReference("limits"),
@@ -203,8 +203,8 @@ class QueueTarget(Module):
             self._queue.adopt(self, settings, self._find, reporter)
             return
         directory = os.path.join(self.context.state_dir, "queue", self.context.name)
-        files = await adapters.run_in_thread(files_of, directory)
-        stores = [SqliteStore(path, adapters, self._log) for path in files or [os.path.join(directory, "1.sqlite")]]
+        files = await adapters.run_in_thread(files_for, directory, adapters.worker, adapters.workers)
+        stores = [SqliteStore(path, adapters, self._log) for path in files]
         store = stores[0] if len(stores) == 1 else Shelves(stores)
         self._queue = Queue(settings, store, self._find, reporter, adapters, self._log)
         self._queue.adopt(self, settings, self._find, reporter)
@@ -232,9 +232,11 @@ class QueueTarget(Module):
         return ReportSettings(self.context.hostname, words.from_address if words else "", words.texts if words else None)
 
     def _each(self) -> int:
+        adapters = self.context.adapters
+        workers = adapters.workers if adapters is not None else 1
         if self.limits is None:
-            return min(20, int(self.concurrency))
-        return int(min(item.value.count for item in self.limits.items))
+            return min(max(20 // workers, 1), int(self.concurrency))
+        return int(min(line.divided(workers).count for line in self.limits.lines))
 
     def _quiet(self) -> float:
         """The least age at which anybody may be told anything."""
