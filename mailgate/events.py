@@ -39,7 +39,9 @@ class Event(Enum):
     WORKERS_START = "workers.start"  # workers, listeners: all of them serve
     WORKER_READY = "worker.ready"  # worker, pid, restarts
     WORKER_ENDED = "worker.ended"  # worker, pid, reason, sessions that it had, served (seconds), retry_in
-    WORKER_HUNG = "worker.hung"  # worker, pid, seconds without a sign of life, or beyond its time to drain: it is ended by a signal
+    WORKER_HUNG = (
+        "worker.hung"  # worker, pid, seconds without a sign of life, or beyond its time to drain: it is ended by a signal
+    )
     WORKER_BEHIND = "worker.behind"  # worker, reason: it has not changed over with the others, and is replaced
     LISTENER_OPEN = "listener.open"  # listener, address
     LISTENER_SOCKET = "listener.socket"  # address, error: a reload could not give its unix socket the new owner or mode

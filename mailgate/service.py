@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import os
 import random
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Application, IServiceCollection, Service
 from twisted.internet import threads
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.logger import FilteringLogObserver, ILogObserver, Logger, PredicateResult, globalLogPublisher
 from twisted.python import usage
 from twisted.python.threadpool import ThreadPool
 
@@ -33,14 +34,16 @@ from mailgate.admin.orphans import Orphans
 from mailgate.admin.pulse import Pulse
 from mailgate.admin.queues import QueueViews
 from mailgate.admin.views import Views
+from mailgate.admin.whole import Whole
 from mailgate.config.diagnostics import render
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
 from mailgate.logs import reopen
 from mailgate.logs.outputs import outputs, standard_output
 from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration
-from mailgate.runtime import Assembler, CannotBind, LiveGateway
+from mailgate.runtime import Assembler, CannotBind, LiveGateway, Refusal
 from mailgate.runtime.log_outputs import LogOutputs
+from mailgate.workers import MAX_WORKERS, Crew, RecordingAssembler, Spawn, Staff, cannot_start
 
 DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
 FILE_THREADS = 8
@@ -59,15 +62,17 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", DEFAULT_CONFIG, "The configuration file."],
         ["orphans", None, "refuse", "Files of queues that are not configured: refuse to start, or hold: leave them, and say so."],
-        ["workers", "w", None, "Not available in this version: one process serves."],
+        ["workers", "w", "1", "Processes that serve: a number, or auto for one for each core."],
     ]
     optFlags = [["debug", "d", "Log debug events too."]]
 
     def postOptions(self) -> None:
         if self["orphans"] not in ("refuse", "hold"):
             raise usage.UsageError("--orphans is refuse or hold")
-        if self["workers"] is not None:
-            raise usage.UsageError("--workers is not available in this version: one process serves all listeners")
+        self["workers"] = workers_of(str(self["workers"]))
+        reason = cannot_start(chroot=bool(self.parent and self.parent.get("chroot"))) if self["workers"] > 1 else ""
+        if reason:
+            raise usage.UsageError(f"--workers: {reason}")
         self._choose_observer()
 
     def _choose_observer(self) -> None:
@@ -78,6 +83,15 @@ class Options(usage.Options):
             return
         parent["logger"] = "mailgate.logs.observer"
         self["to_standard_output"] = bool(parent.get("nodaemon"))
+
+
+def workers_of(text: str) -> int:
+    """:raises usage.UsageError: it is neither a number of workers nor ``auto``."""
+    if text == "auto":
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= MAX_WORKERS:
+        raise usage.UsageError(f"--workers is auto, or a number up to {MAX_WORKERS}")
+    return int(text)
 
 
 class GatewayService(Service):
@@ -92,6 +106,7 @@ class GatewayService(Service):
         self._starting: Deferred[None] | None = None
         self._collecting: Any = None
         gateway.released = self._collect_later
+        self.reopen = reopen
         self._twistd_reopens: Any = None
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._hang_up)
@@ -140,7 +155,10 @@ class GatewayService(Service):
         self._starting = None
         if failure.check(CancelledError):
             return
-        _log.failure("the gateway could not start", failure)
+        if failure.check(Refusal):
+            _log.critical("the gateway could not start: {error}", error=failure.value)
+        else:
+            _log.failure("the gateway could not start", failure)
         atexit.register(_exit_with_failure)
         self._reactor.stop()
 
@@ -148,7 +166,7 @@ class GatewayService(Service):
         self._reactor.callFromThread(self.gateway.reload)
 
     def _reopen_logs(self, number: int, frame: Any) -> None:
-        self._reactor.callFromThread(reopen)
+        self._reactor.callFromThread(self.reopen)
         if callable(self._twistd_reopens):
             self._twistd_reopens(number, frame)
 
@@ -172,35 +190,99 @@ def collect() -> None:
     gc.freeze()
 
 
+class Outside:
+    """The outside world of one process: its adapters, and the threads that they use."""
+
+    def __init__(self, reactor: Any, **also: Any) -> None:
+        """``also``: what else `Adapters` have."""
+        files = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
+        hashes = ThreadPool(minthreads=0, maxthreads=HASH_THREADS, name="mailgate-hashes")
+        self.pools = (files, hashes)
+        self.adapters = Adapters(
+            reactor=reactor,
+            wall_time=time.time,
+            run_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, files, function, *args),
+            hash_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, hashes, function, *args),
+            random=random.SystemRandom(),
+            **also,
+        )
+
+
 def makeService(options: Any) -> GatewayService:
-    """Build the gateway of ``options["config"]``.
+    """Build the gateway of ``options["config"]``, or the supervisor of several workers.
 
     :raises SystemExit: the diagnostics went to standard error; 1 for errors in the file, 2 if it can't be read.
     """
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    files = ThreadPool(minthreads=0, maxthreads=FILE_THREADS, name="mailgate-files")
-    hashes = ThreadPool(minthreads=0, maxthreads=HASH_THREADS, name="mailgate-hashes")
-    adapters = Adapters(
-        reactor=reactor,
-        wall_time=time.time,
-        run_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, files, function, *args),
-        hash_in_thread=lambda function, *args: threads.deferToThreadPool(reactor, hashes, function, *args),
-        random=random.SystemRandom(),
-    )
+    workers = options.get("workers", 1)
+    outside = Outside(reactor, workers=workers)
+    return _supervisor(options, outside) if workers > 1 else _gateway(options, outside)
+
+
+def _gateway(options: Any, outside: Outside) -> GatewayService:
+    adapters = outside.adapters
     assembler = Assembler(options["config"], adapters)
     configuration = load(assembler)
     log = begin_log(configuration, options)
     gateway = LiveGateway(assembler, configuration, adapters)
     gateway.companions.append(log)
-    pulse = Pulse(reactor)
+    pulse = Pulse(adapters.reactor)
     views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse, time.time))
     queues = QueueViews(gateway, adapters)
-    doors = Doors(reactor, lambda: [*views.routes(), *queues.routes()])
+    doors = Doors(adapters.reactor, lambda: [*views.routes(), *queues.routes()])
     orphans = Orphans(hold=options.get("orphans") == "hold")
-    gateway.companions += [orphans, pulse, doors, ServiceManager(gateway, reactor)]
-    return GatewayService(gateway, (files, hashes), reactor)
+    gateway.companions += [orphans, pulse, doors, ServiceManager(gateway, adapters.reactor)]
+    return GatewayService(gateway, outside.pools, adapters.reactor)
+
+
+def _supervisor(options: Any, outside: Outside) -> GatewayService:
+    """The process that owns the sockets, starts the workers and speaks for them; it carries no mail."""
+    adapters = outside.adapters
+    assembler = RecordingAssembler(os.path.abspath(options["config"]), adapters)
+    configuration = load(assembler)
+    log = begin_log(configuration, options)
+    staff = Staff(adapters.workers, adapters, spawner(adapters, options))
+    gateway = LiveGateway(assembler, configuration, adapters, make=lambda made: Crew(made, staff, assembler.record))
+    gateway.companions.append(log)
+    pulse = Pulse(adapters.reactor)
+    metrics = Metrics(gateway, assembler.spool, pulse, time.time, carries_mail=False)
+    views = Views(gateway, assembler.path, adapters, metrics)
+    whole = Whole(gateway, staff, adapters, views)
+    doors = Doors(adapters.reactor, lambda: whole.routes([*views.routes(), *QueueViews(gateway, adapters).routes()]))
+    orphans = Orphans(hold=options.get("orphans") == "hold")
+    gateway.companions += [orphans, doors, ServiceManager(gateway, adapters.reactor)]
+    service = GatewayService(gateway, outside.pools, adapters.reactor)
+
+    def reopen_all() -> None:
+        reopen()
+        staff.reopen()
+
+    service.reopen = reopen_all
+    return service
+
+
+LINK, RELAY = 3, 4
+"""Descriptors of a worker: its end of the link, and where it writes what twistd is to log."""
+NOT_FOR_WORKERS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
+"""Of the environment: what systemd says to the process that it has started."""
+
+
+def spawner(adapters: Adapters, options: Any) -> Spawn:
+    """What starts the process of a worker (mailgate/work.py)."""
+    reactor = adapters.reactor
+    relays = "beside" if options.get("twistd_logs") else "" if options.get("to_standard_output") else "instead"
+
+    def spawn(number: int, protocol: Any, link: int) -> Any:
+        told = {"worker": number, "workers": adapters.workers, "debug": bool(options["debug"]), "relays": relays}
+        command = [sys.executable, "-P", "-m", "mailgate.work", type(reactor).__module__, json.dumps(told)]
+        environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_WORKERS}
+        with open(os.devnull, "rb") as nothing:
+            descriptors = {0: nothing.fileno(), 1: 1, 2: 2, LINK: link, **({RELAY: "r"} if relays else {})}
+            return reactor.spawnProcess(protocol, sys.executable, command, environment, childFDs=descriptors)
+
+    return spawn
 
 
 def begin_log(configuration: Configuration, options: Any) -> LogOutputs:
@@ -218,8 +300,13 @@ def begin_log(configuration: Configuration, options: Any) -> LogOutputs:
         raise SystemExit(1) from error
     log.adopt()
     if options.get("twistd_logs"):
-        globalLogPublisher.addObserver(outputs)
+        globalLogPublisher.addObserver(FilteringLogObserver(outputs, [cast(Any, _not_relayed)]))
     return log
+
+
+def _not_relayed(event: dict[str, Any]) -> Any:
+    """What a worker has logged is in the `log` destinations already."""
+    return PredicateResult.no if event.get("relayed") else PredicateResult.maybe
 
 
 def load(assembler: Assembler) -> Configuration:
@@ -235,10 +322,12 @@ def load(assembler: Assembler) -> Configuration:
     return built.configuration
 
 
-def application(config: str = DEFAULT_CONFIG, *, debug: bool = False) -> Any:
-    """A whole Application for a .tac file: ``application = mailgate.service.application("/etc/mailgate/mailgate.conf")``."""
+def application(config: str = DEFAULT_CONFIG, *, debug: bool = False, workers: int | str = 1) -> Any:
+    """A whole Application for a .tac file: ``application = mailgate.service.application("/etc/mailgate/mailgate.conf")``.
+    ``workers`` is a number, or "auto"."""
     made = Application("mailgate")
-    service: Any = makeService({"config": config, "debug": debug, "to_standard_output": True})
+    options = {"config": config, "debug": debug, "to_standard_output": True, "workers": workers_of(str(workers))}
+    service: Any = makeService(options)
     service.setServiceParent(IServiceCollection(made))
     made.setComponent(ILogObserver, outputs)
     return made

@@ -42,11 +42,13 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 class Metrics:
-    """Of one gateway. ``render`` may run in a thread."""
+    """Of one gateway. ``render`` may run in a thread. A supervisor ``carries_mail`` not: it is asked for its process only."""
 
-    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse, wall_time: Callable[[], float]) -> None:
+    def __init__(
+        self, live: LiveGateway, spool: Spool, pulse: Pulse, wall_time: Callable[[], float], *, carries_mail: bool = True
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Gateway(live, spool, pulse, wall_time))
+        self._registry.register(_Gateway(live, spool, pulse, wall_time, carries_mail))
         ProcessCollector(namespace="mailgate", registry=self._registry)
 
     def render(self) -> str:
@@ -54,7 +56,8 @@ class Metrics:
 
 
 class _Gateway(Collector):
-    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse, wall_time: Callable[[], float]) -> None:
+    def __init__(self, live: LiveGateway, spool: Spool, pulse: Pulse, wall_time: Callable[[], float], carries_mail: bool) -> None:
+        self._carries_mail = carries_mail
         self._wall_time = wall_time
         self._live = live
         self._spool = spool
@@ -66,10 +69,11 @@ class _Gateway(Collector):
 
     def collect(self) -> Iterator[Family]:
         yield from self._process()
-        yield from self._listeners()
-        yield from self._targets()
-        yield from self._queues()
-        yield from self._limits()
+        if self._carries_mail:
+            yield from self._listeners()
+            yield from self._targets()
+            yield from self._queues()
+            yield from self._limits()
         yield counter("log_events", "Lines of the log, by event.", ["event"], [([event.value], event.seen) for event in Event])
 
     def _process(self) -> Iterator[Family]:

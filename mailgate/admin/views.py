@@ -68,18 +68,9 @@ class Views:
         return Answer(
             200,
             {
-                "version": mailgate.__version__,
-                "pid": os.getpid(),
-                "state": live.state,
-                "configuration": self._path,
-                "generation": live.generation,
-                "started": _time(live.started_at),
-                "reloaded": _time(live.reloaded_at),
-                "uptime": round(self._adapters.wall_time() - live.started_at, 3) if live.started_at else 0,
+                **self.facts(),
                 "sessions": live.session_count,
                 "old_configurations": len(live.old),
-                "reloads": {verdict.value: count for verdict, count in live.reloads.items()},
-                "last_reload": None if live.last is None else _outcome(live.last),
                 "listeners": [
                     {"kind": listener.name, "addresses": list(listener.addresses), "sessions": listener.session_count}
                     for listener in live.current.listeners
@@ -87,6 +78,22 @@ class Views:
                 "queues": [await _queue(name, queue) for name, queue in queues.items()],
             },
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Of its status, what is about the process and its configuration."""
+        live = self._live
+        return {
+            "version": mailgate.__version__,
+            "pid": os.getpid(),
+            "state": live.state,
+            "configuration": self._path,
+            "generation": live.generation,
+            "started": _time(live.started_at),
+            "reloaded": _time(live.reloaded_at),
+            "uptime": round(self._adapters.wall_time() - live.started_at, 3) if live.started_at else 0,
+            "reloads": {verdict.value: count for verdict, count in live.reloads.items()},
+            "last_reload": None if live.last is None else _outcome(live.last),
+        }
 
     def sessions(self, _: Question) -> Answer:
         """How many there are, by listener; those of older configurations, the eldest first, for themselves."""

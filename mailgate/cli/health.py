@@ -45,9 +45,15 @@ def _lines(body: dict[str, Any]) -> list[str]:
     last = body["last_reload"]
     if last is not None and last["reason"]:
         lines.append(f"last reload {last['verdict']}: {last['reason']}")
+    lines += [f"  {_worker(one)}" for one in body.get("workers", ())]
     lines += [f"  {one['kind']} {' '.join(one['addresses'])}: {one['sessions']} sessions" for one in body["listeners"]]
     lines += [f"  {line}" for one in body["queues"] for line in _queue(one)]
     return lines
+
+
+def _worker(one: dict[str, Any]) -> str:
+    ended = f", {one['restarts']} restarts, the last after {plain(one['last_end'])}" if one["restarts"] else ""
+    return f"worker {one['worker']}: {one['state']}, pid {one['pid'] or '-'}, {one['sessions']} sessions{ended}"
 
 
 def _queue(one: dict[str, Any]) -> list[str]:

@@ -24,9 +24,7 @@ class Loaded:
     diagnostics: list[Diagnostic]
 
 
-def load(
-    path: str, *, report: Report | None = None, environment: Mapping[str, str] | None = None, files: Files = DISK
-) -> Loaded:
+def load(path: str, *, report: Report | None = None, environment: Mapping[str, str] | None = None, files: Files = DISK) -> Loaded:
     """Read a configuration file and what it imports.
 
     :raises OSError: the file itself can't be read.
@@ -47,8 +45,6 @@ def load_text(
     return _loaded(Source(path, text), os.path.dirname(path), report or Report(), environment)
 
 
-def _loaded(
-    source: Source, directory: str, report: Report, environment: Mapping[str, str] | None, files: Files = DISK
-) -> Loaded:
+def _loaded(source: Source, directory: str, report: Report, environment: Mapping[str, str] | None, files: Files = DISK) -> Loaded:
     tree = expand(source, report, os.environ if environment is None else environment, directory, files)
     return Loaded(source, tree, report.diagnostics)

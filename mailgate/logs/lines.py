@@ -76,6 +76,15 @@ class SyslogFormat:
         return _cut(event_text(event), "\n")
 
 
+class RelayFormat:
+    """For another process, which logs it: the level before each line, and no time."""
+
+    def __call__(self, event: dict[str, Any]) -> str:
+        text = event_text(event)
+        level = level_of(event)
+        return _cut("\n".join(f"{level} {line}" for line in text.split("\n")), "\n") if text else ""
+
+
 class JsonFormat:
     """``{"time":"2026-11-22T01:02:03.456Z","level":"info","component":"mailgate","event":"message.done","message":"…"}``."""
 

@@ -9,9 +9,23 @@
 """
 
 from mailgate.workers.crew import Crew, RecordingAssembler
-from mailgate.workers.link import WorkerGone
-from mailgate.workers.slot import SlotReport
+from mailgate.workers.link import WorkerGone, open_link
+from mailgate.workers.slot import SlotReport, Spawn
 from mailgate.workers.staff import MAX_WORKERS, Staff, cannot_start
-from mailgate.workers.worker import Worker
+from mailgate.workers.worker import Answers, CannotStart, Inherited, Worker
 
-__all__ = ["MAX_WORKERS", "Crew", "RecordingAssembler", "SlotReport", "Staff", "Worker", "WorkerGone", "cannot_start"]
+__all__ = [
+    "MAX_WORKERS",
+    "Answers",
+    "CannotStart",
+    "Crew",
+    "Inherited",
+    "RecordingAssembler",
+    "SlotReport",
+    "Spawn",
+    "Staff",
+    "Worker",
+    "WorkerGone",
+    "cannot_start",
+    "open_link",
+]

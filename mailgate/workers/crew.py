@@ -1,11 +1,12 @@
 """The workers on one configuration: to `runtime.LiveGateway`, which does not know the difference, a `Gateway`.
 
-The supervisor checks the file, runs its tests and opens its addresses; then each worker builds its own gateway of the same text
-(`config.files.Recorded`: what the file says by then does not matter) and of the sockets it is given. A worker that is started anew
-gets the text of the configuration in force, not what may stand in the file since.
+The supervisor checks the file, runs its tests and opens its addresses; then each worker builds its own gateway of the same
+text (`config.files.Recorded`: what the file says by then does not matter) and of the sockets it is given. A worker that is
+started anew gets the text of the configuration in force, not what may stand in the file since.
 
-A reload has two steps, so that it happens everywhere or nowhere: every worker makes its successor ready, and only when all have said
-so each changes over, in one turn of its event loop. One that can't, or ends meanwhile, is the end of the reload for all.
+A reload has two steps, so that it happens everywhere or nowhere: every worker makes its successor ready, and only when all
+have said so each changes over, in one turn of its event loop. One that can't, or ends meanwhile, is the end of the reload for
+all.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class Crew(Gateway):
 
     def take_bound(self) -> list[Any]:
         """The staff, of whichever is in force."""
-        return [self._staff] if self._staff.beginning == self._begin or self._old is None and not self._adopted else []
+        return [self._staff] if self._staff.beginning == self._begin or (self._old is None and not self._adopted) else []
 
     # Steps
 
@@ -173,7 +174,7 @@ class Crew(Gateway):
         self._prepared = self._staff.serving
         message = {"do": "reload", "record": self._record}
         turns = [slot.ask(message, self._staff.sockets_for(slot.number, self._opened)) for slot in self._prepared]
-        results = await DeferredList(turns, consumeErrors=True)
+        results: list[tuple[bool, Any]] = await DeferredList(turns, consumeErrors=True)
         for slot, (succeeded, said) in zip(list(self._prepared), results, strict=True):
             if not succeeded:
                 self._prepared.remove(slot)

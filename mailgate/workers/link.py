@@ -1,4 +1,5 @@
-"""What supervisor and worker say to each other, over a socket pair that nobody else has: JSON objects, each behind its length.
+"""What supervisor and worker say to each other, over a socket pair that nobody else has: JSON objects, each behind its
+length.
 
 To a worker (``do`` names it; sockets travel beside, in the order of ``sockets``, a list of places and how many each has):
 
@@ -12,9 +13,9 @@ To a worker (``do`` names it; sockets travel beside, in the order of ``sockets``
 | reopen | | the files of the log |
 | stop | | drain, and end |
 
-From a worker (``says``): ready, failed (reason); to what had an id, with that id: prepared, refused (reason), reloaded, answer
-(status, body, kind); and every few seconds beat (sessions, old), without which it is taken for dead. When the link ends the worker
-drains and ends too.
+From a worker (``says``): ready, failed (reason); to what had an id, with that id: prepared, refused (reason), reloaded,
+answer (status, body, kind); and every few seconds beat (sessions, old), without which it is taken for dead. When the link
+ends the worker drains and ends too.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Link(Int32StringReceiver):
         for _, group in groups:
             for one in group:
                 transport.sendFileDescriptor(one.fileno())
-        self.sendString(json.dumps(message, separators=(",", ":")).encode())
+        self.sendString(json.dumps(message, separators=(",", ":")).encode())  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         if self._open and self.transport is not None:

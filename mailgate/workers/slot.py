@@ -1,11 +1,11 @@
 """The place of one worker: who serves there now, and what happens when it ends.
 
 A worker that ends unasked is replaced: at once, if it had served for `STEADY` seconds, else after a pause that doubles from
-`FIRST_PAUSE` to `LONGEST_PAUSE`; it is never given up. Meanwhile connections wait in the queue of its socket. Why it ended (signal
-or status, and what it said of it) goes to the log and is shown by `mailgate status`.
+`FIRST_PAUSE` to `LONGEST_PAUSE`; it is never given up. Meanwhile connections wait in the queue of its socket. Why it ended
+(signal or status, and what it said of it) goes to the log and is shown by `mailgate status`.
 
-A worker that gives no sign of life for `PATIENCE` seconds is ended with SIGABRT: its event loop stands still. It shows where on
-standard error (faulthandler).
+A worker that gives no sign of life for `PATIENCE` seconds is ended with SIGABRT: its event loop stands still. It shows where
+on standard error (faulthandler).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 
 from mailgate.events import Event, EventLog
-from mailgate.workers.link import Link, WorkerGone, grouped, open_link
+from mailgate.workers.link import Link, WorkerGone, open_link
 
 STEADY = 60.0
 FIRST_PAUSE = 1.0
@@ -109,6 +109,7 @@ class Slot:
         self.sessions = 0
         self.old = 0
         """Configurations before the one in force that still have sessions there."""
+        self.pid: int | None = None
         self.restarts = 0
         self.last_end = ""
         self.beats = 0
@@ -129,8 +130,9 @@ class Slot:
         self._ended: list[Deferred[None]] = []
 
     @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+    def answers(self) -> bool:
+        """Whether there is somebody to ask."""
+        return self.state in (State.SERVING, State.STOPPING)
 
     @property
     def report(self) -> SlotReport:
@@ -152,6 +154,7 @@ class Slot:
             ours.close()
             self._process_ended(f"no process could be made: {error.strerror}")
             return
+        self.pid = self._process.pid
         self._link = open_link(self._reactor, ours, self._heard, lambda: None)
         message, sockets = self._begin(self.number)
         self._link.send({"do": "start", **message}, sockets.items())
@@ -213,7 +216,7 @@ class Slot:
     def _process_ended(self, how: str) -> None:
         served = self._reactor.seconds() - self._since if self.state is State.SERVING else 0.0
         state, pid = self.state, self.pid
-        self._process = None
+        self._process = self.pid = None
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -227,7 +230,13 @@ class Slot:
         else:
             pause = self._backoff.after(served)
             _events.error(
-                Event.WORKER_ENDED, worker=self.number, pid=pid, reason=self.last_end, sessions=sessions, served=served, retry_in=pause
+                Event.WORKER_ENDED,
+                worker=self.number,
+                pid=pid,
+                reason=self.last_end,
+                sessions=sessions,
+                served=served,
+                retry_in=pause,
             )
             self.restarts += 1
             self._enter(State.WAITING)
@@ -254,13 +263,16 @@ class Slot:
         """Send it, and wait for what the worker says to it, or `WorkerGone`."""
         self._next += 1
         number = self._next
-        answer: Deferred[dict[str, Any]] = Deferred(lambda _: self._asked.pop(number, None))
+        answer: Deferred[dict[str, Any]] = Deferred(lambda _: self._forget(number))
         if self._link is None:
             answer.errback(WorkerGone(f"worker {self.number} is {self.state.value}"))
             return answer
         self._asked[number] = answer
         self.send({**message, "id": number}, sockets)
         return answer
+
+    def _forget(self, number: int) -> None:
+        self._asked.pop(number, None)
 
     def _heard(self, message: dict[str, Any], sockets: list[socket.socket]) -> None:
         if self._process is None:

@@ -1,8 +1,9 @@
-"""The listening sockets of a gateway with several workers. The supervisor opens them, while it may still be root, and keeps them.
+"""The listening sockets of a gateway with several workers. The supervisor opens them, while it may still be root, and keeps
+them.
 
-Of a TCP address each worker has a socket of its own, all bound to it with SO_REUSEPORT: the kernel deals new connections out among
-them by a hash of both ends. What comes to a worker's socket while it is away, because it died or changes over, waits in that
-socket's queue for its successor: nobody is refused. Of a unix address there is one socket, which all workers share.
+Of a TCP address each worker has a socket of its own, all bound to it with SO_REUSEPORT: the kernel deals new connections out
+among them by a hash of both ends. What comes to a worker's socket while it is away, because it died or changes over, waits in
+that socket's queue for its successor: nobody is refused. Of a unix address there is one socket, which all workers share.
 
 SO_REUSEPORT lets any process of the same user join in, a second gateway by mistake for one, and it would get half of the
 connections. So an address is first bound without it, which fails if anybody else listens there.

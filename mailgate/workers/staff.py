@@ -65,6 +65,11 @@ class Staff:
         while any(slot.state is State.STARTING for slot in self.slots):
             await self.change()
 
+    def reopen(self) -> None:
+        """The files of their logs."""
+        for slot in self.slots:
+            slot.send({"do": "reopen"})
+
     async def stop(self) -> None:
         """Nobody new comes in; the workers drain and end, or are ended."""
         ending = DeferredList([slot.stop() for slot in self.slots])

@@ -1,7 +1,8 @@
 """The worker's end of the link: does as the supervisor says, with the gateway that `begin` makes.
 
-It never reloads by itself. At a reload its gateway makes the successor ready, says so, and waits (`LiveGateway.consent`) for commit
-or abandon. When the supervisor is gone it drains and ends: nobody would replace it, and its addresses belong to whoever comes next.
+It never reloads by itself. At a reload its gateway makes the successor ready, says so, and waits (`LiveGateway.consent`) for
+commit or abandon. When the supervisor is gone it drains and ends: nobody would replace it, and its addresses belong to
+whoever comes next.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Worker:
         reactor: Any,
         inherited: Inherited,
         begin: Callable[[dict[str, Any]], tuple[Assembler, LiveGateway, Answers]],
+        ready: Callable[[], None],
         reopen: Callable[[], None],
         end: Callable[[bool], None],
     ) -> None:
@@ -70,6 +72,7 @@ class Worker:
         self._reactor = reactor
         self._inherited = inherited
         self._make = begin
+        self._ready = ready
         self._reopen = reopen
         self._end = end
         self._assembler: Assembler | None = None
@@ -131,6 +134,7 @@ class Worker:
             self._fail(f"the gateway could not start: {error}")
             return
         self._inherited.close()
+        self._ready()
         self._beat_now()
         self._say(says="ready")
 
@@ -155,7 +159,8 @@ class Worker:
     # Reload
 
     def _begin_reload(self, message: dict[str, Any]) -> None:
-        assert self._live is not None and self._assembler is not None
+        assert self._live is not None
+        assert self._assembler is not None
         self._reload, self._reloading, self._refusal = message["id"], True, None
         self._assembler.files = Recorded(message["record"])
         spawn(self._finish_reload(self._live))
