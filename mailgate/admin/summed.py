@@ -58,8 +58,7 @@ class Sum:
         self._gone: dict[Key, float] = {}
 
     def render(self, texts: Mapping[tuple[int, int], str], slots: Iterable[SlotReport]) -> str:
-        """``texts`` are what the workers and the supervisor say, by number and process; ``slots`` all of the workers. May run in a
-        thread."""
+        """``texts`` are what workers and supervisor say, by number and process; ``slots`` all workers. May run in a thread."""
         found: dict[str, Metric] = {}
         values: dict[str, dict[Key, list[float]]] = {}
         reports = list(slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -176,6 +177,10 @@ class ServingTests(WorkersCase):
 
 
 class ReloadTests(WorkersCase):
+    async def finish(self) -> None:
+        if self.gateway is not None:
+            await super().finish()
+
     async def reload(self) -> dict[str, Any]:
         reply = await deferToThread(self.daemon.post, "/v1/reload", {}, 120.0)
         body: dict[str, Any] = reply.body
@@ -229,13 +234,11 @@ class ReloadTests(WorkersCase):
     async def test_what_a_worker_can_not_have_no_worker_has(self) -> None:
         """The second worker finds a queue's file in other hands; the first one could have had its own."""
         hop = self.hop()
-        self.start(self.relaying(hop, more=" banner good"))
+        gateway = self.start(self.relaying(hop, more=" banner good"))
         directory = self.home / "queue" / "later"
         directory.mkdir(parents=True)
         lock = os.open(directory / "2.sqlite.lock", os.O_RDWR | os.O_CREAT, 0o600)
         self.addCleanup(os.close, lock)
-        import fcntl
-
         fcntl.flock(lock, fcntl.LOCK_EX)
         self.write(self.queueing(hop).replace("deliver_to", "banner bad\n deliver_to"))
         found = await self.reload()
@@ -246,6 +249,8 @@ class ReloadTests(WorkersCase):
         fcntl.flock(lock, fcntl.LOCK_UN)
         found = await self.reload()
         self.assertEqual(found["verdict"], "reloaded", found)
+        await gateway.stop_beside()  # its log has the store that could not be had as an incident
+        self.gateway = None
 
     async def test_sighup_reloads_all_and_says_what_is_wrong_once(self) -> None:
         hop = self.hop()
@@ -293,7 +298,7 @@ class QueueTests(WorkersCase):
     async def test_a_change_of_their_number_strands_nothing(self) -> None:
         """Three workers take mail that can't be delivered yet; two, then one, have it all."""
         hop = self.hop()
-        hop.close()
+        await hop.close()
         text = self.queueing(hop)
         gateway = self.start(text, "--workers", "3")
         for number in range(30):
