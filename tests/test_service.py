@@ -130,10 +130,14 @@ class TwistdTests(SynchronousTestCase):
         self.assertEqual(ended.returncode, 1)
         self.assertIn("could not start", ended.stdout)
 
-    def test_workers_are_refused(self) -> None:
-        ended = self.twistd("mailgate", "-c", str(self.working()), "--workers", "2")
+    def test_workers_are_a_number_or_auto(self) -> None:
+        for words in (["mailgate", "--workers", "0"], ["mailgate", "--workers", "many"], ["mailgate", "--workers", "65"]):
+            ended = self.twistd(*words, "-c", str(self.working()))
+            self.assertNotEqual(ended.returncode, 0)
+            self.assertIn("--workers is auto, or a number up to 64", ended.stderr + ended.stdout)
+        ended = self.twistd("--chroot", "/tmp", "mailgate", "-c", str(self.working()), "--workers", "2")
         self.assertNotEqual(ended.returncode, 0)
-        self.assertIn("--workers", ended.stderr + ended.stdout)
+        self.assertIn("--chroot", ended.stderr + ended.stdout)
 
     def test_debug_shows_sessions(self) -> None:
         process = self.started(self.working(), "--debug")

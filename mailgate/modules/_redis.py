@@ -35,7 +35,11 @@ class RedisModule(Module):
     database = Directive("database", v.Integer(minimum=0), default=0, doc="The number of the database.")
     root_ca = Directive("root_ca", v.Path(), default=None, doc="A file with the certificates to trust (PEM).")
     connections = Directive(
-        "connections", v.Integer(minimum=1, maximum=64), default=4, doc="Connections at most, and threads that use them."
+        "connections",
+        v.Integer(minimum=1, maximum=64),
+        default=4,
+        divided=True,
+        doc="Connections at most, and threads that use them.",
     )
     timeout = Directive("timeout", v.Duration(minimum=0.1, maximum=60), default=2.0, doc="For connecting, and for each answer.")
 

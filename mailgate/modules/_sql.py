@@ -34,7 +34,11 @@ class SqlModule(Module):
     )
     query = Directive("query", v.String("SELECT"), default=REQUIRED)
     connections = Directive(
-        "connections", v.Integer(minimum=1, maximum=64), default=4, doc="Connections at most, and threads that use them."
+        "connections",
+        v.Integer(minimum=1, maximum=64),
+        default=4,
+        divided=True,
+        doc="Connections at most, and threads that use them.",
     )
     connect_timeout = Directive(
         "connect_timeout", v.Duration(minimum=1, maximum=60), default=3.0, doc="For connecting to each host of a server."
