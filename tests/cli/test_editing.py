@@ -50,7 +50,10 @@ class EditingTests(SynchronousTestCase):
     def test_modules_in_a_list(self) -> None:
         text = "smtp tcp://127.0.0.1:25 {\n    modify {\n        \n    }\n}\n"
         offered = {found.label for found in Document(text, "editor.conf").complete(text.index("        \n") + 8)}
-        self.assertEqual(offered, {"dkim", "replace_rcpt", "replace_sender", "import"})
+        self.assertEqual(
+            offered,
+            {"import", "add_header", "dkim", "remove_header", "replace_header", "replace_rcpt", "replace_sender", "subject_tag"},
+        )
 
     def test_what_a_dynamic_setting_may_say(self) -> None:
         text = "target.smtp out {\n    hostname {\n        if \n        if retry_num == 0 then a\n        \n    }\n}\n"

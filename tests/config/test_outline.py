@@ -38,7 +38,10 @@ class OutlineTests(SynchronousTestCase):
         found = rows("smtp tcp://127.0.0.1:25 {\n modify {\n replace_rcpt static {\n entry a b\n }\n }\n}\n")
         modules = [used.module.name for used in found["replace_rcpt"].modules]
         self.assertEqual(modules, ["modify.replace_rcpt", "table.static"])
-        self.assertEqual(found["replace_rcpt"].place.names(), ["dkim", "replace_rcpt", "replace_sender"])
+        self.assertEqual(
+            found["replace_rcpt"].place.names(),
+            [*("add_header", "dkim", "remove_header", "replace_header", "replace_rcpt", "replace_sender", "subject_tag")],
+        )
         self.assertIsNotNone(found["entry"].directive)
 
     def test_names_of_instances(self) -> None:

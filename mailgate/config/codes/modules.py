@@ -282,6 +282,13 @@ CODES = {
             "-----END PRIVATE KEY-----\n",
         },
     ),
+    "E0794": Entry(
+        "this can't be done to a field",
+        "A field's name is printable ASCII without spaces and colons, its value has no control characters, and what says where a"
+        " message has been (Received, Return-Path) is written by those who have it.",
+        bad=lmtp('modify {\n    add_header "X Spam" yes\n}\ndiscard'),
+        good=lmtp("modify {\n    add_header X-Spam yes\n}\ndiscard"),
+    ),
     "E0799": Entry(
         "a module failed to read its configuration",
         "A mistake in the module, not in the file: please report it, with the file.",
