@@ -47,16 +47,18 @@ syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start 
 syntax keyword mailgateDirective tls_verify_name token total trust trusted type urls user user_attribute
 syntax keyword mailgateDirective user_to_email users verify verify_failure weight xclient xclient_required
 syntax keyword mailgateDirective xforward
-syntax keyword mailgateModule admin auth.external auth.file auth.ldap auth.smtp auth.sql auth.static
-syntax keyword mailgateModule authorize_sender chain check.authorize_sender check.dkim check.dmarc check.dnsbl
-syntax keyword mailgateModule check.matching_helo check.require_auth check.require_mx
+syntax keyword mailgateModule add_header admin auth.external auth.file auth.ldap auth.smtp auth.sql
+syntax keyword mailgateModule auth.static authorize_sender chain check.authorize_sender check.dkim check.dmarc
+syntax keyword mailgateModule check.dnsbl check.matching_helo check.require_auth check.require_mx
 syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.score check.spf
 syntax keyword mailgateModule check.verify_recipient checks dkim dmarc dns dnsbl email_localpart
 syntax keyword mailgateModule email_with_domain external http ldap lmtp maildir matching_helo modifiers
-syntax keyword mailgateModule modify.dkim modify.replace_rcpt modify.replace_sender msgpipeline pki queue
-syntax keyword mailgateModule redis regexp remote replace_rcpt replace_sender require_auth require_mx
-syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static submission table.chain
-syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
+syntax keyword mailgateModule modify.add_header modify.dkim modify.remove_header modify.replace_header
+syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.subject_tag msgpipeline pki
+syntax keyword mailgateModule queue redis regexp remote remove_header replace_header replace_rcpt
+syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns smtp source_address
+syntax keyword mailgateModule spf sql static subject_tag submission table.chain table.dns
+syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.http
 syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
 syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
 syntax keyword mailgateModule verify_recipient
