@@ -76,6 +76,7 @@ class Event(Enum):
     ENDPOINT_DOWN = "endpoint.down"  # target, endpoint, reason, retry_in, evidence: the last failures
     DNSSEC_MISSING = "dnssec.missing"  # target, reason: DANE is asked for, and finds nothing
     MTA_STS = "mta_sts"  # domain, result (the policy's mode, or what was not done), reason
+    TLS_REPORT = "tls_report"  # domain, day, to, result (sent, later, given up, not kept), reason: reports of TLS-RPT
     ENDPOINT_UP = "endpoint.up"  # target, endpoint
     ENDPOINT_CHANGED = "endpoint.changed"  # target, endpoint, action: an operator's: drain, undrain, weight
     WIRE = "wire"  # target, endpoint, connection, dir, line (only with `debug yes`)

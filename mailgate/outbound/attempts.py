@@ -26,6 +26,7 @@ from mailgate.outbound.parameters import is_relayed
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.race import Race, half_of
 from mailgate.outbound.record import AttemptRecord, ConnectionFacts, log_attempt, worst
+from mailgate.outbound.session_watch import SessionWatch
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
@@ -60,6 +61,8 @@ class NextHops:
     clock: Any
     log: EventLog
     balance: Balance
+    watch: SessionWatch | None = None
+    """Counts how TLS fared, where somebody reports it."""
 
 
 class Attempts:
@@ -155,6 +158,8 @@ class Attempts:
 
     def found(self, connection: Connection, now: float) -> None:
         """Another endpoint is at hand: it has its part of the time that is left."""
+        if self._hops.watch is not None and not connection.reused:
+            self._hops.watch.made(connection)
         left = self.deadline - now
         self.patience = now + (half_of(left) if self.has_next(connection.link.endpoint) else left)
 
@@ -238,6 +243,8 @@ class Attempts:
             if answer is not None and failure.kind not in _NOT_AUTHENTICATED and self._hops.settings.quotes_failures:
                 host = endpoint.settings.mx or endpoint.settings.label
                 self._failure = Reply(reply.code, reply.enhanced, f"{host} said: {answer}".replace("\n", " "))
+        if self._hops.watch is not None:
+            self._hops.watch.failed(endpoint, failure)
         self._select().failed(endpoint, failure.kind)
         self.record(endpoint, failure.stage, failure.facts, answer, failure.reason)
 

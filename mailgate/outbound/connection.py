@@ -160,6 +160,10 @@ class Connection(Protocol):
                 self._expect(session.pending[0], now)
                 self.flush()
 
+    def seen(self) -> ConnectionFacts:
+        """What is known of it, without timings."""
+        return ConnectionFacts(self.local, self.remote, self.session.hostname, self.reused, self.tls, self.tls_error)
+
     def facts(self) -> ConnectionFacts:
         """For the record of an attempt, with the timings since the last one."""
         timings = tuple(self.timings)

@@ -134,11 +134,12 @@ def apply(dane: Dane, policy: DanePolicy, decision: Decision, host: str, domain:
         names = tuple(dict.fromkeys(name for name in (policy.base, host, domain) if name)) if by_name else ()
         start = Start.IMPLICIT if decision.start is Start.IMPLICIT else Start.ALWAYS
         sni, records = policy.base, policy.records
-        return Decision(start, False, OnFailure.NEXT, OnFailure.NEXT, names, sni, decision.min_version, records, Policy.DANE)
+        next_host = OnFailure.NEXT
+        return Decision(start, False, next_host, next_host, names, sni, decision.min_version, records, Policy.DANE, policy)
     if dane is Dane.REQUIRE:
         raise DaneFailed(f"{host}: {policy.published.value} by TLSA, and `tls dane_require` wants it", policy)
     if policy.published is Published.UNUSABLE and decision.allow_clear:
-        bound = replace(decision, start=Start.ALWAYS, allow_clear=False, policy=Policy.DANE)
+        bound = replace(decision, start=Start.ALWAYS, allow_clear=False, policy=Policy.DANE, published=policy)
         return replace(bound, on_handshake=OnFailure.NEXT, on_bad_peer=OnFailure.IGNORE)
     return decision
 

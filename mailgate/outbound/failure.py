@@ -8,6 +8,7 @@ sender, a recipient or a message are no failures and never come here.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from mailgate.outbound.record import NOT_CONNECTED
 from mailgate.smtp.reply import Reply
@@ -63,6 +64,8 @@ class AttemptFailed(Exception):
         self.answer = answer
         self.facts = NOT_CONNECTED
         """The connection it happened on, for the record."""
+        self.decision: Any = None
+        """What was decided on TLS there, a `tls_policy.Decision`."""
 
 
 class Moved(Exception):

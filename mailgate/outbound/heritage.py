@@ -15,7 +15,7 @@ from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.health import Circuit, HealthSettings
 from mailgate.outbound.pool import Pool
 
-PER_DELIVERY = frozenset({"hold_timeout", "fallback_delay", "chunking", "failover", "limits"})
+PER_DELIVERY = frozenset({"hold_timeout", "fallback_delay", "chunking", "failover", "limits", "tls_report"})
 """Directives of a target that say nothing about its connections."""
 
 

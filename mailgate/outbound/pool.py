@@ -284,11 +284,11 @@ class Pool:
             await make_ready(connection)
         except TlsFailed as failure:
             failure.host = host
-            failure.facts = connection.facts()
+            failure.facts, failure.decision = connection.facts(), link.decision
             connection.abort(failure.reason)
             raise
         except AttemptFailed as failure:
-            failure.facts = connection.facts()
+            failure.facts, failure.decision = connection.facts(), link.decision
             connection.quit()
             raise
         except BaseException:

@@ -33,6 +33,7 @@ from mailgate.outbound.failure import ABORTED, Kind
 from mailgate.outbound.health import Circuit
 from mailgate.outbound.pool import Pool
 from mailgate.outbound.routes import Route, Stop
+from mailgate.outbound.session_watch import SessionWatch
 from mailgate.outbound.tls_policy import Decision
 from mailgate.smtp.reply import MailError, Reply
 
@@ -138,10 +139,11 @@ class Office:
     log: Any
     route: Callable[[Envelope, Recipient], Any]
     ways: Callable[[Envelope, Recipient, Route], Any]
+    watch: Callable[[Envelope, Route], SessionWatch | None]
 
-    def hops(self, ways: Sequence[Way]) -> NextHops:
+    def hops(self, ways: Sequence[Way], watch: SessionWatch | None) -> NextHops:
         endpoints = [self.hosts.endpoint(way) for way in ways]
-        return NextHops(self.settings, endpoints, self.pool, self.clock, self.log, HostOrder(endpoints))
+        return NextHops(self.settings, endpoints, self.pool, self.clock, self.log, HostOrder(endpoints), watch)
 
 
 @implementer(IDelivery)
@@ -184,7 +186,8 @@ class RemoteDelivery:
         group = self._groups.get(route.key)
         if group is None:
             ways = await self._wait_for(self._office.ways(self._envelope, recipient, route))
-            group = self._groups[route.key] = Delivery(self._office.hops(ways), self._envelope)
+            hops = self._office.hops(ways, self._office.watch(self._envelope, route))
+            group = self._groups[route.key] = Delivery(hops, self._envelope)
         return group
 
     async def _wait_for(self, lookup: Any) -> Any:

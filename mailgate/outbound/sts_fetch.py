@@ -38,11 +38,11 @@ class PolicyHosts:
         except Exception as error:
             raise FetchFailed(reason_of(error), Trouble.WEBPKI if _is_of_tls(error) else Trouble.FETCH) from error
         if response.code != 200:
-            response.deliverBody(_Refuse())
+            refuse_body(response)
             raise FetchFailed(f"the answer is {response.code}")
         types = response.headers.getRawHeaders(b"content-type", [b""])
         if types[0].partition(b";")[0].strip().lower() != b"text/plain":
-            response.deliverBody(_Refuse())
+            refuse_body(response)
             raise FetchFailed("it is not text/plain")
         body = BoundedBody(MAX_POLICY)
         response.deliverBody(body)
@@ -50,6 +50,11 @@ class PolicyHosts:
             return await body.done
         except WebFailure as error:
             raise FetchFailed(str(error)) from error
+
+
+def refuse_body(response: Any) -> None:
+    """Nothing of it is read."""
+    response.deliverBody(_Refuse())
 
 
 class _Refuse(Protocol):

@@ -16,8 +16,9 @@ stands here, a pooled connection belongs to its decision, and REQUIRETLS (RFC 86
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from mailgate.tls.dane import Tlsa
 
@@ -71,6 +72,8 @@ class Decision:
     tlsa: tuple[Tlsa, ...] = ()
     """With records the peer is judged by them alone (tls/dane.py)."""
     policy: Policy = Policy.OURS
+    published: Any = field(default=None, compare=False, repr=False)
+    """Of a host under DANE, the `DanePolicy`: for reports."""
 
     @property
     def clear_retry(self) -> bool:

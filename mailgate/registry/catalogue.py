@@ -25,6 +25,7 @@ WORDS = {
     "tls_client": "mailgate.outbound.tls_client",
     "pki": "mailgate.outbound.pki",
     "mx_auth": "mailgate.outbound.mx_auth",
+    "tls_report": "mailgate.modules.tls_report",
     "source_address": "mailgate.outbound.source_address",
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -37,9 +38,10 @@ class Authority:
         self.path = str(directory / "ca.pem")
         self._authority.cert_pem.write_to_path(self.path)
 
-    def issue(self, *names: str, common_name: str | None = None) -> Leaf:
-        """A certificate for DNS names and IP addresses."""
-        issued = self._authority.issue_cert(*names, common_name=common_name)
+    def issue(self, *names: str, common_name: str | None = None, not_after: datetime | None = None) -> Leaf:
+        """A certificate for DNS names and IP addresses, good up to a time that may be over."""
+        not_before = None if not_after is None else not_after - timedelta(days=1)
+        issued = self._authority.issue_cert(*names, common_name=common_name, not_before=not_before, not_after=not_after)
         chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
         key = issued.private_key_pem.bytes()
         self._count += 1

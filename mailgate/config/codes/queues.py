@@ -1,4 +1,4 @@
-"""Codes of the durable queue: 076."""
+"""Codes of the durable queue, 076, and of reports of TLS, 077."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ def _queue(*lines: str) -> str:
         "target.smtp relay {\n    targets tcp://127.0.0.1:2526\n}\n"
         f"target.queue outbound {{\n    target &relay\n{block}}}\n"
         "lmtp unix://lmtp.sock {\n    tls off\n    deliver_to &outbound\n}\n"
+    )
+
+
+def _report(sender: str) -> str:
+    return (
+        "hostname mx.example.org\n"
+        f"tls_report reports {{\n    from {sender}\n}}\n"
+        "target.remote direct {\n    tls_report &reports\n}\n"
+        "lmtp unix://lmtp.sock {\n    tls off\n    deliver_to &direct\n}\n"
     )
 
 
@@ -42,5 +51,11 @@ CODES = {
             "        bounce {\n            discard\n        }\n    }\n}\n"
         ),
         good=_queue(*_BOUNCE),
+    ),
+    "E0770": Entry(
+        "no address for reports of TLS",
+        "`from` of a `tls_report` is who sends reports by mail, and its domain is the one that reports. It must be an address.",
+        bad=_report("tls-reports"),
+        good=_report("tls-reports@example.org"),
     ),
 }

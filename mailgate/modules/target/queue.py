@@ -20,12 +20,12 @@ from mailgate.config.schema import REQUIRED, Block, Directive, Refused
 from mailgate.events import EventLog
 from mailgate.interfaces import Finality, ITarget
 from mailgate.limits.limits import Kind, Scope
-from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
+from mailgate.message.envelope import Attempt, Envelope, Recipient
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.pipeline.compile import NamedPipeline
 from mailgate.pipeline.reach import enforces_requiretls
 from mailgate.pipeline.router import Deliver, DeliverTo, Router
-from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.pipeline.submission import Submission, submit
 from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
 from mailgate.queue.engine import Queue
@@ -41,7 +41,6 @@ from mailgate.smtp.address import NULL_ADDRESS, Address
 from mailgate.smtp.parameters import MailParameters
 from mailgate.smtp.reply import Reply
 
-MAX_RECEIVED = 50
 REPORT_KINDS = ("failed", "delayed", "success")
 UNPROTECTED = Reply(550, "5.7.30", "The way for reports does not do REQUIRETLS, which the message asked for")
 _SCHEDULE = outbound(Stage.RECIPIENT)
@@ -278,34 +277,7 @@ class QueueTarget(Module):
         if parameters.requiretls and not enforces_requiretls(router):
             return UNPROTECTED
         self._reports += 1
-        session_id = f"{adapters.random.getrandbits(48):012x}"
-        session = Session(
-            session_id, f"queue {self.context.name}", self.context.hostname, helo=self.context.hostname, protocol="ESMTP"
-        )
-        settings = TransactionSettings(
-            spool=self.context.spool,
-            adapters=adapters,
-            hostname=self.context.hostname,
-            max_received=MAX_RECEIVED,
-            attempt=Attempt(source="dsn"),
-        )
-        transaction = Transaction(router, session, settings, f"{session_id}.1")
-        try:
-            for step in (
-                lambda: transaction.mail(NULL_ADDRESS, parameters),
-                lambda: transaction.rcpt(to),
-                transaction.data,
-            ):
-                answer = step()
-                reply = answer if answer is None or isinstance(answer, Reply) else await answer
-                if reply is not None and not reply.is_success:
-                    transaction.abort("refused")
-                    return reply
-            waiting = transaction.append(content)
-            if waiting is not None:
-                await waiting
-            answers = transaction.end()
-            return (answers if isinstance(answers, list) else await answers)[0]
-        except BaseException:
-            transaction.abort("failed")
-            raise
+        submission = Submission(NULL_ADDRESS, to, content, "dsn", parameters)
+        hostname = self.context.hostname
+        listener = f"queue {self.context.name}"
+        return await submit(submission, router, adapters, spool=self.context.spool, hostname=hostname, listener=listener)

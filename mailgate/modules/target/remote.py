@@ -7,7 +7,7 @@ they are put together. Expressions see the host (``mx``) where it is known, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -41,6 +41,7 @@ from mailgate.outbound.pool import Pool
 from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_settings
 from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
 from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, Stop, settled
+from mailgate.outbound.session_watch import REPORT_SOURCE, SessionWatch
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.sts_fetch import PolicyHosts
 from mailgate.outbound.survey import Surveyor
@@ -201,7 +202,12 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         doc="How the hosts of a domain are authenticated: DANE, MTA-STS, DNSSEC, and what is asked of all.",
         origin="maddy",
     )
-    tls_report = Refused("tls_report", "reports by TLS-RPT are not there yet")
+    tls_report = Directive(
+        "tls_report",
+        v.ReferenceTo("tls_report"),
+        doc="Count how TLS fares, and report it to the domains that want to hear of it (TLS-RPT): &NAME.",
+        origin="stalwart",
+    )
     route = Refused("route", "the pipeline says where mail goes: another target for those recipients")
     auth = Refused("auth", "hosts of others are not logged in to")
 
@@ -337,7 +343,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
                 self._log,
                 patience=self.timeouts.mta_sts if self.timeouts is not None else RemoteTimeouts.mta_sts.default,
             )
-        self._office = Office(settings, hosts, pool, adapters.reactor, self._log, self._route, self._ways)
+        self._office = Office(settings, hosts, pool, adapters.reactor, self._log, self._route, self._ways, self._watch)
 
     def superseded(self) -> None:
         if self._share is not None:
@@ -427,12 +433,35 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             limit,
             lambda host: self._strategy(seen(host)),
             lambda host: valued(self.multihomed_limit, seen(host)),
-            security.allowed(route.policy),
+            self._allowed(envelope, route),
         )
         stops = await self._directory.stops(route, choices)
         for host in {stop.host for stop in stops if security.untested(route.policy, stop.host)}:
             self._log.info(Event.MTA_STS, domain=route.domain, result="testing", reason=f"{host} is not named by the policy")
         return [await self._way(stop, route, seen(stop.host)) for stop in stops]
+
+    def _allowed(self, envelope: Envelope, route: Route) -> Callable[[str], bool] | None:
+        """Which hosts may be used; those that may not count as failures of the policy."""
+        assert self._security is not None
+        allowed = self._security.allowed(route.policy)
+        watch = self._watch(envelope, route)
+        if allowed is None or watch is None:
+            return allowed
+
+        def judged(host: str) -> bool:
+            if not allowed(host):
+                watch.left_out(host)
+                return False
+            return True
+
+        return judged
+
+    def _watch(self, envelope: Envelope, route: Route) -> SessionWatch | None:
+        """Who counts the sessions of a message; those of reports are not reported on (RFC 8460 5.3)."""
+        if self.tls_report is None or self._share is None or route.literal or envelope.attempt.source == REPORT_SOURCE:
+            return None
+        missing = self._policies.missing(route.domain) if self._policies is not None else None
+        return SessionWatch(self.tls_report.counts, route.domain, route.policy, missing)
 
     async def _way(self, stop: Stop, route: Route, seen: DeliveryVariables) -> Way:
         assert self._security is not None
