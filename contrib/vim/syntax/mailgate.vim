@@ -7,21 +7,22 @@ syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
 syntax keyword mailgateDirective accept_sender_field addr address address_literals all allow allow_loopback
-syntax keyword mailgateDirective announce_size ask attempt_starttls attempts attribute auth auth_insecure
-syntax keyword mailgateDirective auth_mechanisms auth_required auth_required_message authserv_id backoff
-syntax keyword mailgateDirective balance banner base_dn bind body_spool_limit bounce ca cache cache_size
-syntax keyword mailgateDirective canonicalization case_insensitive cert certificate check check_header
-syntax keyword mailgateDirective chunking ciphers client_auth client_ca command_timeout compare concurrency
-syntax keyword mailgateDirective connect connect_timeout connections control copy_to create curves dane data
-syntax keyword mailgateDirective data_block data_timeout database debug default_destination default_source
-syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
-syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early
-syntax keyword mailgateDirective early_talker ehlo endpoint entry expand_placeholders expect expire failover
-syntax keyword mailgateDirective failures fallback_delay file filter final_dot find from full_match given
-syntax keyword mailgateDirective greeting greeting_delay handshake_timeout header health helo helo_response
-syntax keyword mailgateDirective hide hide_client hold_timeout hostname ident identity idle_timeout import
-syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease_timeout level limits list listener
-syntax keyword mailgateDirective local_domains local_policy log log_name login mail_from match max_age
+syntax keyword mailgateDirective allow_private announce_size ask attempt_starttls attempts attribute auth
+syntax keyword mailgateDirective auth_insecure auth_mechanisms auth_required auth_required_message authserv_id
+syntax keyword mailgateDirective backoff balance banner base_dn bind body_spool_limit bounce ca cache
+syntax keyword mailgateDirective cache_size canonicalization case_insensitive cert certificate check
+syntax keyword mailgateDirective check_header chunking ciphers client_auth client_ca command_timeout compare
+syntax keyword mailgateDirective concurrency connect connect_timeout connections contact control copy_to
+syntax keyword mailgateDirective create curves dane data data_block data_timeout database debug
+syntax keyword mailgateDirective default_destination default_source defer_sender_reject delimiter deliver_to
+syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
+syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
+syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
+syntax keyword mailgateDirective filter final_dot find from full_match given greeting greeting_delay
+syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
+syntax keyword mailgateDirective hold_timeout hostname ident identity idle_timeout import insecure_auth ip
+syntax keyword mailgateDirective ip_strategy key lease_timeout level limits list listener local_domains
+syntax keyword mailgateDirective local_policy log log_name login mail mail_from match max_age
 syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
@@ -31,22 +32,22 @@ syntax keyword mailgateDirective min_mx_level min_tls_level modify mta_sts mtast
 syntax keyword mailgateDirective multihomed_limit mx_auth mx_limit name negative negative_cache network
 syntax keyword mailgateDirective nonlocal_source notify nul on_error on_fail on_missing on_neutral on_none
 syntax keyword mailgateDirective on_permerror on_quarantine on_reject on_softfail on_split optional_step
-syntax keyword mailgateDirective oversign_headers port positive prepare_email private_key probe proto protocol
-syntax keyword mailgateDirective protocols proxy_protocol quarantine_threshold query quiet_hosts quit rcpt
-syntax keyword mailgateDirective rcpt_to read_timeout refuse_clients reject reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval reports require_tls required required_fields required_for
-syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
-syntax keyword mailgateDirective reverse_lookup_timeout root_ca rset runtime_dir schemes scope score sender
-syntax keyword mailgateDirective server servers session_timeout shutdown_timeout sign_headers size slow_start
-syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
-syntax keyword mailgateDirective source source_in source_ip source_ip_fallback source_selection starttls
-syntax keyword mailgateDirective state_dir step store strict_addresses strict_line_endings subdomains subject
-syntax keyword mailgateDirective submission_timeout tag_threshold target targets tarpit tempfail text timeout
-syntax keyword mailgateDirective timeouts tls tls_capture_peer_cert tls_ciphers tls_client tls_client_cert
-syntax keyword mailgateDirective tls_default_ca tls_protocols tls_sni tls_start tls_verify_host
-syntax keyword mailgateDirective tls_verify_name token total trust trusted type urls user user_attribute
-syntax keyword mailgateDirective user_to_email users verify verify_failure weight xclient xclient_required
-syntax keyword mailgateDirective xforward
+syntax keyword mailgateDirective organization oversign_headers port positive prepare_email private_key probe
+syntax keyword mailgateDirective proto protocol protocols proxy_protocol quarantine_threshold query
+syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients reject
+syntax keyword mailgateDirective reject_threshold relay_from reload_interval reports require_tls required
+syntax keyword mailgateDirective required_fields required_for reroute reserved_connections resolver responses
+syntax keyword mailgateDirective retry reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir schemes
+syntax keyword mailgateDirective scope score sender server servers session_timeout shutdown_timeout
+syntax keyword mailgateDirective sign_headers size slow_start smtp_max_line_length sni sni_lookup socket_group
+syntax keyword mailgateDirective socket_mode socket_owner source source_in source_ip source_ip_fallback
+syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
+syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag_threshold
+syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
+syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
+syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
+syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_to_email users
+syntax keyword mailgateDirective verify verify_failure weight xclient xclient_required xforward
 syntax keyword mailgateModule add_header admin auth.external auth.file auth.ldap auth.smtp auth.sql
 syntax keyword mailgateModule auth.static authorize_sender chain check.authorize_sender check.dkim check.dmarc
 syntax keyword mailgateModule check.dnsbl check.matching_helo check.require_auth check.require_mx
@@ -68,9 +69,9 @@ syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SM
 syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear client_ip cram-md5
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
 syntax keyword mailgateValue failed false field fingerprint forward happy_eyeballs ignore info ipv4_only
-syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy mail next no none
-syntax keyword mailgateValue normalize oauthbearer off on one operate optional optional_verify ordered plain
-syntax keyword mailgateValue postgres quarantine random relaxed/relaxed relaxed/simple require require_verify
+syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no none normalize
+syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain postgres
+syntax keyword mailgateValue quarantine random relaxed/relaxed relaxed/simple require require_verify
 syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain set sha256-crypt sha512-crypt
 syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout string strip sub success syslog
 syntax keyword mailgateValue tag true txt v1 v2 view warn xoauth2 yes yescrypt
