@@ -163,13 +163,14 @@ class KillTests(CrashCase):
             self.assertLess(tracer.calls[name], number, f"{name} number {number} did not kill the {role}")
         return killed
 
-    async def killed_at_each_call(self, role: str, body: bytes, names: Collection[str] | None) -> None:
+    async def killed_at_each_call(self, role: str, body: bytes, names: Collection[str] | None, step: int = 1) -> None:
+        """``step`` 2 is every second call of each kind."""
         reached: Counter[str] = Counter()
         kinds = await self.kinds(role, body) + await self.kinds(role, body)
         for name in sorted(kinds if names is None else kinds.keys() & names):
             misses = 0
             while misses < MISSES:
-                killed = await self.killed_at(role, name, reached[name] + 1, body)
+                killed = await self.killed_at(role, name, reached[name] * step + 1, body)
                 reached[name] += killed
                 misses = 0 if killed else misses + 1
                 await self.start()
@@ -185,8 +186,9 @@ class KillTests(CrashCase):
         for role in (LOOP, FILES):
             await self.killed_at_each_call(role, SMALL, names)
 
-    async def test_large_message_at_each_write(self) -> None:
-        await self.killed_at_each_call(FILES, LARGE, {*SYNCS, "pwrite64"})
+    async def test_large_message_at_each_sync_and_some_writes(self) -> None:
+        await self.killed_at_each_call(FILES, LARGE, SYNCS)
+        await self.killed_at_each_call(FILES, LARGE, ["pwrite64"], step=31)
 
 
 class DiskTests(CrashCase):

@@ -53,6 +53,7 @@ from mailgate.outbound.variables import DeliveryVariables
 from mailgate.outbound.written import Written
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.fingerprint import fingerprint
+from mailgate.smtp.address import Address
 from mailgate.smtp.reply import MailError
 from mailgate.tls.options import TlsError
 
@@ -242,6 +243,10 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         """See `IGroupingTarget`."""
         route = await self._route(envelope, recipient)
         return route.key
+
+    def queue_destination(self, address: Address) -> str:
+        """What messages of a queue share on this way: the domain, with its hosts, its back-off and its place in the line."""
+        return address.domain.lower()
 
     # Life
 
