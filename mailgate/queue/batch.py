@@ -137,8 +137,7 @@ def run(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[Any]:
         _insert(connection, insertions)
     for opened in (False, True):
         keys = [key for one in writes if isinstance(one, Intent) and one.open is opened for key in one.keys]
-        statement = f"UPDATE recipient SET intent = {opened:d} WHERE (entry, number) IN (VALUES {{}})"
-        _each(connection, statement, 2, keys)
+        _each_recipient(connection, f"UPDATE recipient SET intent = {opened:d}", keys)
     if settlements:
         _settle(connection, settlements)
     known = (Insertion, Intent, Settlement)
@@ -159,7 +158,7 @@ def _insert(connection: sqlite3.Connection, insertions: Sequence[Insertion]) -> 
 
 def _settle(connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
     gone = [(one.entry, result.number) for one in settlements for result in one.results if result.row is None]
-    _each(connection, "DELETE FROM recipient WHERE (entry, number) IN (VALUES {})", 2, gone)
+    _each_recipient(connection, "DELETE FROM recipient", gone)
     for one in settlements:
         for result in one.results:
             if result.row is not None:
@@ -184,6 +183,16 @@ def _settle(connection: sqlite3.Connection, settlements: Sequence[Settlement]) -
 def _stays(settlement: Settlement) -> bool:
     """Whether the entry may still be there: nothing is noted about one that was delivered whole."""
     return settlement.others or any(result.row is not None for result in settlement.results)
+
+
+def _each_recipient(connection: sqlite3.Connection, statement: str, keys: Sequence[Values]) -> None:
+    """Run a statement for recipients, as (entry, number). The entries are named once more: in pairs alone sqlite does not see the
+    primary key, and walks through the whole table."""
+    for start in range(0, len(keys), ROWS):
+        some = keys[start : start + ROWS]
+        places, pairs = ",".join("?" * len(some)), ",".join(["(?,?)"] * len(some))
+        values = (*(entry for entry, _ in some), *chain.from_iterable(some))
+        connection.execute(f"{statement} WHERE entry IN ({places}) AND (entry, number) IN (VALUES {pairs})", values)
 
 
 def _each(connection: sqlite3.Connection, statement: str, width: int, rows: Sequence[Values]) -> int:
