@@ -87,6 +87,8 @@ class Judged:
     dkim_aligned: bool = False
     sampled_out: bool = False
     """Its domain wants more, but not for every message (``pct``)."""
+    vouched_by: str = ""
+    """Its domain wants more, but this trusted sealer (ARC) has seen it pass."""
 
 
 _WISHES = {wish.value: wish for wish in Wish}
@@ -142,6 +144,11 @@ def evaluate(policy: Policy, spf: Evidence | None, dkim: Sequence[Evidence], org
     if any(one.unanswered for one in (*by_spf, *by_dkim)):
         return Judged(Outcome.TEMPERROR)
     return Judged(Outcome.FAIL, policy.wish)
+
+
+def vouched(judged: Judged, sealer: str) -> Judged:
+    """It has failed here, since it was changed on its way, and passed where a trusted sealer saw it (RFC 8617 7.2.1)."""
+    return judged if judged.wish is Wish.NONE else replace(judged, wish=Wish.NONE, vouched_by=sealer)
 
 
 _MILDER = {Wish.REJECT: Wish.QUARANTINE, Wish.QUARANTINE: Wish.NONE, Wish.NONE: Wish.NONE}

@@ -120,6 +120,22 @@ def authserv_id(value: bytes) -> bytes | None:
     return token[0] if token else None
 
 
+def own_results(section: bytes, name: str) -> str:
+    """What our own Authentication-Results fields say behind our name, as one value, "" if nothing. Others with our name must have
+    been taken out, as `without_forgeries` does."""
+    if _SUSPECT[0] not in b"\n" + section.lower():
+        return ""
+    header = Header(section)
+    ours = name.lower().rstrip(".").encode()
+    said = []
+    for field in header.fields:
+        claimed = authserv_id(header.value(field)) if field.name == "authentication-results" else None
+        if claimed is not None and claimed.lower().rstrip(b".") == ours:
+            value = section[field.value_start : field.end].partition(b";")[2].strip(b" \t\r\n").decode("ascii", "replace")
+            said += [value] if value != "none" else []
+    return ";\r\n\t".join(said)
+
+
 def _skip_comments(value: bytes) -> int | None:
     """Where the first word stands: behind white space and nested comments; None if a comment never ends."""
     place = depth = 0

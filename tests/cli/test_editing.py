@@ -52,7 +52,17 @@ class EditingTests(SynchronousTestCase):
         offered = {found.label for found in Document(text, "editor.conf").complete(text.index("        \n") + 8)}
         self.assertEqual(
             offered,
-            {"import", "add_header", "dkim", "remove_header", "replace_header", "replace_rcpt", "replace_sender", "subject_tag"},
+            {
+                "import",
+                "add_header",
+                "arc",
+                "dkim",
+                "remove_header",
+                "replace_header",
+                "replace_rcpt",
+                "replace_sender",
+                "subject_tag",
+            },
         )
 
     def test_what_a_dynamic_setting_may_say(self) -> None:

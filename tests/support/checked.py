@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from mailgate.testing.client import RawClient, connect
@@ -20,13 +21,23 @@ class CheckedCase(SimulatedCase):
         super().setUp()
         self.names = MemoryNames(self.reactor)
 
-    def checked(self, check: str, *lines: str, listener: str = "", top: str = "", relay: bool = False) -> WholeGateway:
+    def checked(
+        self,
+        check: str,
+        *lines: str,
+        listener: str = "",
+        top: str = "",
+        relay: bool = False,
+        before: Callable[[], None] | None = None,
+    ) -> WholeGateway:
         """A gateway with this check, names and a listener of its own; what came before is taken down. What passes is thrown away,
-        or with ``relay`` delivered to `next_hop`."""
+        or with ``relay`` delivered to `next_hop`. ``before`` is called before it is built, to put files beside the rules."""
         self._strike()
         self._raise()
         names, self.names = self.names, MemoryNames(self.reactor)
         self.names._records, self.names._names, self.names._scripts = names._records, names._names, names._scripts
+        if before is not None:
+            before()
         if relay:
             self.next_hop = self.hop()
         rest = f"deliver_to smtp {self.next_hop.endpoint}" if relay else "discard"

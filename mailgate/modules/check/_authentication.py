@@ -10,14 +10,13 @@ strangers, and these are not judged.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from mailgate.adapters import Adapters
 from mailgate.dns.answer import Status
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import AAAA, MX, PTR, A, Resolver, texts
-from mailgate.mailauth import dkim, spf
+from mailgate.mailauth import arc, dkim, spf
 from mailgate.mailauth.dmarc import Policy
 from mailgate.mailauth.spf_record import IPAddress
 from mailgate.message.authors import author_domains
@@ -36,6 +35,7 @@ MOST_SIGNATURES = 5
 SPF_TIME = 20.0
 """Seconds for all lookups of one evaluation (RFC 7208 4.6.4)."""
 _KEY = "authentication"
+_Texts: TypeAlias = "tuple[bytes, ...] | dkim.Unreachable"
 
 
 def is_stranger(session: Session) -> bool:
@@ -66,6 +66,11 @@ class Authentication:
         """DKIM, once `content` was called."""
         self.policies: Shared[tuple[Policy, ...]] | None = None
         """DMARC's policies of the authors' domains, where a check asks for them (`check.dmarc`)."""
+        self.trusted_sealers: frozenset[str] = frozenset()
+        """Whose word on DMARC counts, if a chain of ARC brings it (`check.arc`)."""
+        self.most_sets = arc.MOST_SETS
+        self.chain = Shared(self._arc)
+        """ARC, once `content` was called."""
         self._message: Message | None = None
 
     def content(self, message: Message) -> None:
@@ -102,23 +107,26 @@ class Authentication:
     async def _dkim(self) -> tuple[dkim.Result, ...]:
         assert self._message is not None
         judging = dkim.Verification(self.section, self.most_signatures)
-        asked = start(self.keys(judging.key_names))
-        try:
-            if judging.key_names:
-                await feed(judging.update, self._message, self._adapters)
-            keys = await asked if isinstance(asked, Wait) else asked
-        finally:
-            if isinstance(asked, Wait):
-                asked.cancel()
+        keys = await hashed(judging, self._message, self.resolver, self._adapters)
         return judging.results(keys, self._adapters.wall_time())
 
-    async def keys(self, names: Sequence[str]) -> dict[str, tuple[bytes, ...] | dkim.Unreachable]:
-        """Key records by name, all asked for at the same time."""
-        answers = await at_once([self.resolver.txt(name) for name in names])
-        return {
-            name: dkim.Unreachable.UNREACHABLE if isinstance(answer, DnsFailure) else texts(answer)
-            for name, answer in zip(names, answers, strict=True)
-        }
+    async def _arc(self) -> arc.Verdict:
+        assert self._message is not None
+        chain = arc.Chain(self.section, self.most_sets)
+        return await verified(chain, self._message, self.resolver, self._adapters)
+
+    async def vouched_for(self) -> str:
+        """The trusted sealer who has found that DMARC passes, while all who came after are trusted too; "" if there is none."""
+        if not self.trusted_sealers:
+            return ""
+        verdict = await self.chain.get()
+        if verdict.outcome is arc.Outcome.PASS:
+            for hand in reversed(verdict.hands):
+                if hand.sealer not in self.trusted_sealers:
+                    break
+                if hand.says("dmarc", "pass"):
+                    return hand.sealer
+        return ""
 
     async def _spf(self, domain: str, sender: str) -> spf.Verdict:
         session = self.envelope.session
@@ -134,6 +142,38 @@ class Authentication:
             return await within(under_way, SPF_TIME, self._adapters.reactor)
         except DeadlineExceeded:
             return spf.Verdict(spf.Outcome.TEMPERROR, f"not evaluated within {SPF_TIME:g} seconds")
+
+
+class Hashing(Protocol):
+    """A machine that verifies signatures: `dkim.Verification` or `arc.Chain`."""
+
+    @property
+    def key_names(self) -> tuple[str, ...]: ...
+
+    def update(self, piece: bytes) -> None: ...
+
+
+async def hashed(machine: Hashing, message: Message, resolver: Resolver, adapters: Adapters) -> dict[str, _Texts]:
+    """Give it the body, and return its keys, which are asked for meanwhile."""
+    names = machine.key_names
+    if not names:
+        return {}
+    asked = start(at_once([resolver.txt(name) for name in names]))
+    try:
+        await feed(machine.update, message, adapters)
+        answers = await asked if isinstance(asked, Wait) else asked
+    finally:
+        if isinstance(asked, Wait):
+            asked.cancel()
+    return {
+        name: dkim.Unreachable.UNREACHABLE if isinstance(answer, DnsFailure) else texts(answer)
+        for name, answer in zip(names, answers, strict=True)
+    }
+
+
+async def verified(chain: arc.Chain, message: Message, resolver: Resolver, adapters: Adapters) -> arc.Verdict:
+    keys = await hashed(chain, message, resolver, adapters)
+    return chain.verdict(keys, adapters.wall_time())
 
 
 def as_domain(name: str) -> str:

@@ -4,6 +4,7 @@ It asks both itself, so it needs no `spf` and `dkim` beside it; with them, nothi
 thing, what is done another: `on_reject` and `on_quarantine` say it, by default just that. `none` changes nothing ever.
 
 - A message with several domains in From is judged for each, and what the strictest wants counts. None at all is `permerror`.
+- A message that fails, and whose chain of ARC is by sealers that `check.arc` trusts, meets nothing if one of them found a pass.
 - `pct` is drawn for each message: one that is left out meets the next milder wish.
 - A name server that does not answer makes it `temperror`, and 451, unless what is known is enough.
 - Clients that are ours (`_authentication.py`) are not judged.
@@ -20,7 +21,7 @@ from mailgate.config.schema import Directive
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import texts
 from mailgate.mailauth import dkim, spf
-from mailgate.mailauth.dmarc import Evidence, Judged, Outcome, Policy, Wish, choose, evaluate, sampled
+from mailgate.mailauth.dmarc import Evidence, Judged, Outcome, Policy, Wish, choose, evaluate, sampled, vouched
 from mailgate.message.envelope import Envelope
 from mailgate.message.findings import MethodResult
 from mailgate.message.message import Message
@@ -115,6 +116,8 @@ class Dmarc(Check):
             return
         evidence = await _spf_evidence(known), [_dkim_evidence(one) for one in await known.signatures.get()]
         judged = [(policy, self._judged(policy, *evidence)) for policy in policies]
+        if any(one.wish is not Wish.NONE for _, one in judged) and (sealer := await known.vouched_for()):
+            judged = [(policy, vouched(one, sealer)) for policy, one in judged]
         findings.results += [_result(policy.author, one, _reason(policy, one)) for policy, one in judged]
         self._act(envelope, judged)
 
@@ -150,6 +153,8 @@ def _dkim_evidence(one: dkim.Result) -> Evidence:
 
 def _reason(policy: Policy, judged: Judged) -> str:
     text = f"policy {policy.wish.value} of {policy.domain}"
+    if judged.vouched_by:
+        return f"{text}, but {judged.vouched_by} has sealed a pass"
     return f"{text}, not for this one of {policy.record.percent}%" if judged.sampled_out else text
 
 

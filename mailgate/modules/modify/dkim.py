@@ -17,21 +17,20 @@ from typing import Any
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import REQUIRED, Argument, Directive
-from mailgate.dns.resolver import parse_name
 from mailgate.mailauth.canonical import Form
 from mailgate.mailauth.dkim import OVERSIGNED, SIGNED, Signer, Signing, SigningSettings
-from mailgate.mailauth.dkim_keys import RSA_SHA256, BadKey, PrivateKey, load_private_key
+from mailgate.mailauth.dkim_keys import RSA_SHA256, PrivateKey
 from mailgate.message.authors import author_domains
 from mailgate.message.header import Header
 from mailgate.message.message import Message
 from mailgate.modules._hashing import feed
+from mailgate.modules.modify._signing import check_names, read_key, signing_name
 from mailgate.net.waiting import begin
 from mailgate.pipeline.lookup import look_up
 from mailgate.pipeline.modifiers import Modifier
 from mailgate.pipeline.router import place
 from mailgate.smtp.address import domain_key
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
-from mailgate.tls.advice import advise_keys
 
 SEVERAL_FROM = Reply(554, "5.6.0", "The message has more than one From field")
 
@@ -96,28 +95,16 @@ class Dkim(Modifier):
         signed = tuple(name for name in self.sign_headers if name.lower() not in once)
         self._settings = SigningSettings(Form(header), Form(body), signed, oversigned, int(self.expire))
         self._key: PrivateKey | None = None
-        self._d = _ascii(self.domain)
+        self._d = signing_name(self.domain)
         self._domain_key = domain_key(self.domain)
 
     def configure(self, report: Report) -> None:
-        if not self._d or "." not in self._d:
-            report.error(self.span, f"`{self.domain}` is no domain that can sign", code="E0793")
-        if not _ascii(self.selector):
-            report.error(self.span, f"`{self.selector}` is no selector", code="E0793")
+        check_names(self.domain, self.selector, self.span, report)
         for name, listed in (("oversign_headers", self.oversign_headers), ("sign_headers", self.sign_headers)):
             for field in listed:
                 if not _FIELD_NAME.match(field) or field.lower() == "dkim-signature":
                     report.error(self.span_of(name), f"`{field}` is no field that can be signed", code="E0793")
-        place_of_key = self.span_of("key")
-        try:
-            with open(self.key, "rb") as file:
-                self._key = load_private_key(file.read(1 << 16))
-        except OSError as error:
-            report.error(place_of_key, f"the key in `{self.key}` can't be read: {error.strerror}", code="E0793")
-        except BadKey as error:
-            report.error(place_of_key, f"the key in `{self.key}` can't be used: {error}", code="E0793")
-        else:
-            advise_keys((self.key,), place_of_key, report)
+        self._key = read_key(self.key, self.span_of("key"), report)
 
     def body(self, message: Message) -> Any:
         return begin(self._body(message))
@@ -139,7 +126,7 @@ class Dkim(Modifier):
                 return self._d
             values = await look_up(self.domains, domain) if self.domains is not None else ()
             if values:
-                name = _ascii(values[0] or domain)
+                name = signing_name(values[0] or domain)
                 if not name:
                     reason = f"the table of domains has {values[0]!r} for {domain}, which is no domain"
                     raise TemporaryError("Bad entry for this domain", enhanced="4.3.5", reason=reason, where=place(self.span))
@@ -157,9 +144,3 @@ class Dkim(Modifier):
             return signer.sign(unsigned)
         field: bytes = await adapters.run_in_thread(signer.sign, unsigned)
         return field
-
-
-def _ascii(name: str) -> str:
-    """A domain as it stands in a signature: A-labels, lower case; "" if it can't be one."""
-    parsed = parse_name(name.rstrip("."))
-    return parsed.to_text(omit_final_dot=True).lower() if parsed is not None else ""
