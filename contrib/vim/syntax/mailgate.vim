@@ -27,8 +27,8 @@ syntax keyword mailgateDirective max_auth_failures max_command_length max_connec
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_signatures max_unauthenticated_commands member
-syntax keyword mailgateDirective min_mx_level min_tls_level modify mta_sts mtasts mtasts_root_ca
+syntax keyword mailgateDirective max_rejected_recipients max_sets max_signatures max_unauthenticated_commands
+syntax keyword mailgateDirective member min_mx_level min_tls_level modify mta_sts mtasts mtasts_root_ca
 syntax keyword mailgateDirective multihomed_limit mx_auth mx_limit name negative negative_cache network
 syntax keyword mailgateDirective nonlocal_source notify nul on_error on_fail on_missing on_neutral on_none
 syntax keyword mailgateDirective on_permerror on_quarantine on_reject on_softfail on_split optional_step
@@ -48,21 +48,21 @@ syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tl
 syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
 syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_to_email users
 syntax keyword mailgateDirective verify verify_failure weight xclient xclient_required xforward
-syntax keyword mailgateModule add_header admin auth.external auth.file auth.ldap auth.smtp auth.sql
-syntax keyword mailgateModule auth.static authorize_sender chain check.authorize_sender check.dkim check.dmarc
-syntax keyword mailgateModule check.dnsbl check.matching_helo check.require_auth check.require_mx
+syntax keyword mailgateModule add_header admin arc auth.external auth.file auth.ldap auth.smtp auth.sql
+syntax keyword mailgateModule auth.static authorize_sender chain check.arc check.authorize_sender check.dkim
+syntax keyword mailgateModule check.dmarc check.dnsbl check.matching_helo check.require_auth check.require_mx
 syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.score check.spf
 syntax keyword mailgateModule check.verify_recipient checks dkim dmarc dns dnsbl email_localpart
 syntax keyword mailgateModule email_with_domain external http ldap lmtp maildir matching_helo modifiers
-syntax keyword mailgateModule modify.add_header modify.dkim modify.remove_header modify.replace_header
-syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.subject_tag msgpipeline pki
-syntax keyword mailgateModule queue redis regexp remote remove_header replace_header replace_rcpt
-syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns smtp source_address
-syntax keyword mailgateModule spf sql static subject_tag submission table.chain table.dns
-syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.http
-syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
-syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
-syntax keyword mailgateModule verify_recipient
+syntax keyword mailgateModule modify.add_header modify.arc modify.dkim modify.remove_header
+syntax keyword mailgateModule modify.replace_header modify.replace_rcpt modify.replace_sender
+syntax keyword mailgateModule modify.subject_tag msgpipeline pki queue redis regexp remote remove_header
+syntax keyword mailgateModule replace_header replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static subject_tag submission
+syntax keyword mailgateModule table.chain table.dns table.email_localpart table.email_with_domain table.file
+syntax keyword mailgateModule table.http table.identity table.ldap table.redis table.regexp table.sql
+syntax keyword mailgateModule table.static target.lmtp target.maildir target.queue target.remote target.smtp
+syntax keyword mailgateModule test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
