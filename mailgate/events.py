@@ -79,7 +79,8 @@ class Event(Enum):
     TLS_REPORT = "tls_report"  # domain, day, to, result (sent, later, given up, not kept), reason: reports of TLS-RPT
     ENDPOINT_UP = "endpoint.up"  # target, endpoint
     ENDPOINT_CHANGED = "endpoint.changed"  # target, endpoint, action: an operator's: drain, undrain, weight
-    WIRE = "wire"  # target, endpoint, connection, dir, line (only with `debug yes`)
+    WIRE = "wire"  # target, endpoint, connection, dir, line (only with `debug yes`, or while `mailgate log watch` wants it); of
+    # a watched client: session, listener, client, dir (< is what it says), line
     TLS_RELOADED = "tls.reloaded"  # files: certificates and keys that handshakes use from now on
     TLS_NOT_RELOADED = "tls.not_reloaded"  # files, reason: they have changed, but can't be used; those before them stay
     TLS_LOOKUP_FAILED = "tls.lookup_failed"  # name, reason: sni_lookup can't say which certificate belongs to a name
@@ -99,6 +100,7 @@ class Event(Enum):
     QUEUE_PURGED = "queue.purged"  # recipients: removed by operators a day ago, gone for good now
     QUEUE_DAMAGED = "queue.damaged"  # file, entry, error: set aside, with its bytes
     LOG_LOST = "log.lost"  # events: a destination of the log had no room for so many before this line
+    LOG_DETAIL = "log.detail"  # what (level debug, target next, reset), seconds (0: it is over), by: more or less is logged
     LOG_NOT_REOPENED = "log.not_reopened"  # reason: SIGUSR1 could not open a file anew; the old one is written on to
     INCIDENT = "incident"  # incident, where: our own bug; the traceback follows
 
@@ -116,7 +118,7 @@ class EventLog:
     __slots__ = ("_logger", "_namespace", "_observer")
 
     debugging: ClassVar[bool] = False
-    """Whether debug events are made at all: one switch for the process, set once at start (`twistd mailgate --debug`)."""
+    """Whether debug events are made at all: one switch for the process (logs/detail.py sets it)."""
 
     def __init__(self, namespace: str, observer: Any = None) -> None:
         self._namespace = namespace

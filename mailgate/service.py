@@ -28,6 +28,7 @@ from twisted.python.threadpool import ThreadPool
 
 from mailgate.adapters import Adapters
 from mailgate.admin.doors import Doors
+from mailgate.admin.log_detail import LogDetail
 from mailgate.admin.metrics import Metrics
 from mailgate.admin.notify import ServiceManager
 from mailgate.admin.orphans import Orphans
@@ -38,6 +39,7 @@ from mailgate.admin.whole import Whole
 from mailgate.config.diagnostics import render
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
 from mailgate.logs import reopen
+from mailgate.logs.detail import detail
 from mailgate.logs.outputs import outputs, standard_output
 from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration
@@ -231,9 +233,10 @@ def _gateway(options: Any, outside: Outside) -> GatewayService:
     pulse = Pulse(adapters.reactor)
     views = Views(gateway, assembler.path, adapters, Metrics(gateway, assembler.spool, pulse, time.time))
     queues = QueueViews(gateway, adapters)
-    doors = Doors(adapters.reactor, lambda: [*views.routes(), *queues.routes()])
+    log_detail = LogDetail(gateway, detail, adapters.reactor)
+    doors = Doors(adapters.reactor, lambda: [*views.routes(), *queues.routes(), *log_detail.routes()])
     orphans = Orphans(hold=options.get("orphans") == "hold")
-    gateway.companions += [orphans, pulse, doors, ServiceManager(gateway, adapters.reactor)]
+    gateway.companions += [orphans, pulse, log_detail, doors, ServiceManager(gateway, adapters.reactor)]
     return GatewayService(gateway, outside.pools, adapters.reactor)
 
 
@@ -250,7 +253,8 @@ def _supervisor(options: Any, outside: Outside) -> GatewayService:
     metrics = Metrics(gateway, assembler.spool, pulse, time.time, carries_mail=False)
     views = Views(gateway, assembler.path, adapters, metrics)
     whole = Whole(gateway, staff, adapters, views)
-    doors = Doors(adapters.reactor, lambda: whole.routes([*views.routes(), *QueueViews(gateway, adapters).routes()]))
+    queues, log_detail = QueueViews(gateway, adapters), LogDetail(gateway, detail, adapters.reactor)
+    doors = Doors(adapters.reactor, lambda: whole.routes([*views.routes(), *queues.routes(), *log_detail.routes()]))
     orphans = Orphans(hold=options.get("orphans") == "hold")
     gateway.companions += [orphans, doors, ServiceManager(gateway, adapters.reactor)]
     service = GatewayService(gateway, outside.pools, adapters.reactor)

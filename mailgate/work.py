@@ -21,6 +21,7 @@ from typing import Any
 
 from twisted.logger import globalLogBeginner, globalLogPublisher
 
+from mailgate.admin.log_detail import LogDetail
 from mailgate.admin.metrics import Metrics
 from mailgate.admin.pulse import Pulse
 from mailgate.admin.queues import QueueViews
@@ -30,6 +31,7 @@ from mailgate.config.diagnostics import render
 from mailgate.config.files import Recorded
 from mailgate.logs import reopen
 from mailgate.logs.destinations import Descriptor
+from mailgate.logs.detail import detail
 from mailgate.logs.lines import RelayFormat
 from mailgate.logs.outputs import Output, outputs, standard_output
 from mailgate.runtime import Assembler, LiveGateway
@@ -87,9 +89,10 @@ class Process:
         live = LiveGateway(assembler, built.configuration, adapters)
         live.released = self._collect_later
         pulse = Pulse(self._reactor)
-        live.companions += [log, pulse]
+        log_detail = LogDetail(live, detail, self._reactor)
+        live.companions += [log, pulse, log_detail]
         views = Views(live, assembler.path, adapters, Metrics(live, assembler.spool, pulse, time.time))
-        return assembler, live, answers([*views.routes(), *QueueViews(live, adapters).routes()])
+        return assembler, live, answers([*views.routes(), *QueueViews(live, adapters).routes(), *log_detail.routes()])
 
     def _otherwise(self) -> Any:
         """Where the log goes without `log` lines."""

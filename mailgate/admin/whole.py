@@ -40,6 +40,8 @@ MERGED: Mapping[tuple[str, str], Merge] = {
     ("GET", "/v1/limits"): merging.limits,
     ("GET", "/v1/certificates"): merging.first,
     ("POST", "/v1/pools"): merging.pool_act,
+    ("GET", "/v1/log"): merging.first,
+    ("POST", "/v1/log"): merging.first,
     ("GET", "/v1/queue"): merging.queue_stats,
     ("GET", "/v1/queue/survey"): merging.queue_survey,
     ("GET", "/v1/queue/message"): merging.queue_entries,

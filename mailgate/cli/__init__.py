@@ -19,6 +19,7 @@ from mailgate.cli.fmt import fmt
 from mailgate.cli.health import health, status
 from mailgate.cli.help import help_command
 from mailgate.cli.init import init
+from mailgate.cli.log import log
 from mailgate.cli.lsp import lsp
 from mailgate.cli.pool import pool
 from mailgate.cli.queue import queue
@@ -49,6 +50,7 @@ main.add_command(fmt)
 main.add_command(health)
 main.add_command(help_command)
 main.add_command(init)
+main.add_command(log)
 main.add_command(lsp)
 main.add_command(pool)
 main.add_command(queue)

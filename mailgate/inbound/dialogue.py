@@ -27,6 +27,7 @@ from mailgate.events import Event as Log
 from mailgate.inbound.identity import become, client_address, log_fields, own_facts
 from mailgate.inbound.sessions import Sessions
 from mailgate.inbound.welcome import Step, Welcome, give_back
+from mailgate.logs.detail import detail
 from mailgate.message.envelope import Session
 from mailgate.net.waiting import Wait, start
 from mailgate.smtp import replies
@@ -50,6 +51,7 @@ from mailgate.smtp.events import (
 from mailgate.smtp.extensions import NEEDS_BINDING, NEEDS_CERTIFICATE, NEEDS_TLS
 from mailgate.smtp.reply import MailError, Reply, reply_for
 from mailgate.smtp.server import ServerSession
+from mailgate.smtp.traced import TracedSession
 
 _PENDING: Any = object()
 _AT_ONCE = (type(None), Reply, list)
@@ -141,7 +143,18 @@ class Dialogue:
         self._rest: list[Event] = []
         settings = sessions.server_for(session.client_ip)
         tls = session.tls is not None
-        self._engine = ServerSession(settings, tls=tls, lacking=self._lacking(), greeted=True)  # by `Sessions.greeting`
+        lacking = self._lacking()
+        self._engine = (
+            ServerSession(settings, tls=tls, lacking=lacking, greeted=True)  # by `Sessions.greeting`
+            if not detail.active or not detail.watches_session(session.listener, session.client_ip)
+            else TracedSession(settings, self._trace, tls=tls, lacking=lacking, greeted=True)
+        )
+
+    def _trace(self, direction: str, line: str) -> None:
+        session = self.session
+        self._sessions.events.info(
+            Log.WIRE, session=session.id, listener=session.listener, client=session.client_ip, dir=direction, line=line
+        )
 
     # called by the connection
 

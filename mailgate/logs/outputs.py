@@ -15,9 +15,8 @@ from zope.interface import implementer
 
 from mailgate.events import Event, EventLog
 from mailgate.logs.destinations import CannotLog, Descriptor, Destination
+from mailgate.logs.detail import LEVELS, detail
 from mailgate.logs.lines import Format, TextFormat
-
-LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3, "critical": 4}
 
 _events = EventLog("mailgate.logs")
 
@@ -36,7 +35,7 @@ class Output:
 
     def __call__(self, event: dict[str, Any]) -> None:
         level = event["log_level"].name if "log_level" in event else "info"
-        if LEVELS[level] < self._rank:
+        if LEVELS[level] < (self._rank if detail.rank < 0 else detail.rank):
             return
         lines = self._format(event)
         if not lines:

@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.events import Event, EventLog
+from mailgate.logs.detail import detail
 from mailgate.net.transport import send
 from mailgate.net.waiting import Wait
 from mailgate.outbound.endpoint import Link
@@ -64,6 +65,8 @@ class Connection(Protocol):
         """Why opportunistic TLS failed at this address: this connection is made without it."""
         self.messages = 0
         self.reused = False
+        self.watched = False
+        """Somebody wants to see this dialogue for a while."""
         self.idle_since = 0.0
         self.ready_at = 0.0
         """When it was ready for mail; 0: not yet."""
@@ -89,6 +92,8 @@ class Connection(Protocol):
         """The time by which the attempt at hand is to be over, from connecting to the last answer: `total` of `timeouts`."""
         self._action: Callable[[], None] | None = None
         self.session = ClientSession(link.key.hostname, lmtp=settings.lmtp, trace=self._trace if settings.debug else None)
+        if detail.active:
+            self.watch(detail.watches_delivery(target))
 
     # Commands and answers
 
@@ -199,6 +204,11 @@ class Connection(Protocol):
         """The attempt goes on after a pause that was our client's."""
         if self.over_by != inf:
             self.over_by += now - self.heard_at
+
+    def watch(self, wanted: bool) -> None:
+        """Log the dialogue from here on, or no more."""
+        self.watched = wanted
+        self.session.trace = self._trace if wanted or self.settings.debug else None
 
     # Content
 

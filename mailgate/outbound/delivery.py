@@ -29,6 +29,7 @@ from twisted.internet.defer import CancelledError
 from zope.interface import implementer
 
 from mailgate.interfaces import IDelivery
+from mailgate.logs.detail import detail
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
 from mailgate.net.waiting import Wait, spawn
@@ -226,6 +227,8 @@ class Delivery:
             if connection is not self._connection:
                 connection.begin_attempt()
         self._connection = connection
+        if detail.active or connection.watched:
+            self._watch(connection, recipients)
         sender = self._envelope.sender
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
@@ -247,6 +250,9 @@ class Delivery:
             session.unsay()
             self._give_back()
             raise Refused(NO_ADDRESS) from error
+
+    def _watch(self, connection: Connection, recipients: Sequence[Recipient]) -> None:
+        connection.watch(detail.watches_delivery(self._hops.settings.label, [str(one.address) for one in recipients]))
 
     def _origin(self, identity: Callable[[Envelope], Identity]) -> Identity:
         """Where the message comes from; what the client itself passes on goes before what we know of the client."""
@@ -277,6 +283,8 @@ class Delivery:
 
     async def _say_recipient(self, connection: Connection, recipient: Recipient) -> Reply:
         """One more RCPT in the open transaction."""
+        if detail.active and not connection.watched:
+            self._watch(connection, [recipient])
         try:
             self._say_rcpt(connection.session, recipient)
         except CommandError:

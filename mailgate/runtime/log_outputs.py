@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailgate.events import EventLog
 from mailgate.inbound.ports import CannotBind
 from mailgate.logs.destinations import CannotLog
+from mailgate.logs.detail import detail
 from mailgate.logs.outputs import Output, Outputs
 from mailgate.logs.settings import open_logs
 from mailgate.registry import Configuration
@@ -40,4 +40,5 @@ class LogOutputs(Companion):
 
     def adopt(self) -> None:
         self._outputs.use(self._next)
-        EventLog.debugging = self._debug or any(output.level == "debug" and output.plan is not None for output in self._next)
+        debugging = self._debug or any(output.level == "debug" and output.plan is not None for output in self._next)
+        detail.begin(debugging=debugging)

@@ -149,7 +149,6 @@ class ClientSession:
         "_out",
         "_parser",
         "_sasl",
-        "_trace",
         "capabilities",
         "content_open",
         "fault",
@@ -157,6 +156,7 @@ class ClientSession:
         "in_transaction",
         "lmtp",
         "pending",
+        "trace",
     )
 
     def __init__(self, hostname: str, *, lmtp: bool = False, trace: Callable[[str, str], None] | None = None) -> None:
@@ -167,7 +167,7 @@ class ClientSession:
         self.hostname = _argument(hostname)
         """What we say behind EHLO, LHLO or HELO."""
         self.lmtp = lmtp
-        self._trace = trace
+        self.trace = trace
         self._parser = ReplyParser()
         self.pending: deque[Step] = deque((Step.GREETING,))
         """What was said and has no answer yet."""
@@ -248,8 +248,8 @@ class ClientSession:
             raise RuntimeError("content outside of DATA")
         self._out += (content, ending)
         self._expect_result()
-        if self._trace:
-            self._trace(">", "(content and final dot)")
+        if self.trace:
+            self.trace(">", "(content and final dot)")
 
     def chunk(self, data: bytes, *, last: bool) -> None:
         """BDAT (RFC 3030). The LAST one ends the content as `end_content` does."""
@@ -264,8 +264,8 @@ class ClientSession:
             self._expect_result()
         else:
             self.pending.append(Step.CHUNK)
-        if self._trace:
-            self._trace(">", f"{line} (content)")
+        if self.trace:
+            self.trace(">", f"{line} (content)")
 
     def rset(self) -> None:
         self._say(Step.RSET, "RSET")
@@ -291,8 +291,8 @@ class ClientSession:
             line = text.encode() + b"\r\n"
         except UnicodeEncodeError as error:  # a lone surrogate
             raise CommandError("a command can't be encoded") from error
-        if self._trace:
-            self._trace(">", shown or text)
+        if self.trace:
+            self.trace(">", shown or text)
         if self._held or (pending and not self._may_follow()):
             self._held.append((step, line))
         else:
@@ -317,8 +317,8 @@ class ClientSession:
         parser = self._parser
         replies = parser.feed(data)
         for reply in replies:
-            if self._trace:
-                self._trace("<", str(reply))
+            if self.trace:
+                self.trace("<", str(reply))
             if not pending:
                 if self.content_open:
                     answers.append(Answer(Step.BODY, reply))

@@ -103,7 +103,7 @@ class OnTheWire(SimulatedCase):
         elsewhere = {
             "read_timeout", "data_timeout", "handshake_timeout", "session_timeout", "shutdown_timeout", "max_connections",
             "max_connections_per_ip", "early_talker", "greeting_delay", "defer_sender_reject", "tls_start",
-            "socket_mode", "socket_owner", "socket_group",
+            "socket_mode", "socket_owner", "socket_group", "max_lag",
         }  # fmt: skip
         own = {name for name in EsmtpListener.directives if name in vars_of_listener()}
         self.assertEqual(set(), own - elsewhere - {directive.split(" ")[0] for directive, _, _ in ON_THE_WIRE})
