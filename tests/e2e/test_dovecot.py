@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.invariants import check_log
 from tests.support.ports import free_ports
 from tests.support.process import GatewayProcess
-from tests.support.servers import Dovecot
+from tests.support.servers import DOVECOT_PASSWORD, Dovecot
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -25,6 +25,11 @@ target.lmtp store {{
     targets tcp://127.0.0.1:{dead} unix://{socket}
 }}
 smtp tcp://127.0.0.1:{smtp} {{
+    deliver_to &store
+}}
+submission tcp://127.0.0.1:{submission} {{
+    insecure_auth yes
+    auth dovecot unix://{logins}
     deliver_to &store
 }}
 lmtp tcp://127.0.0.1:{lmtp} {{
@@ -43,10 +48,18 @@ class DovecotTests(SynchronousTestCase):
         self.addCleanup(self.dovecot.stop)
         directory = tempfile.TemporaryDirectory(prefix="mailgate-e2e-")
         self.addCleanup(directory.cleanup)
-        dead, self.smtp, self.lmtp = free_ports(3)
+        dead, self.smtp, self.lmtp, self.submission = free_ports(4)
         config = Path(directory.name) / "mailgate.conf"
         config.write_text(
-            CONFIG.format(home=directory.name, dead=dead, socket=self.dovecot.socket, smtp=self.smtp, lmtp=self.lmtp)
+            CONFIG.format(
+                home=directory.name,
+                dead=dead,
+                socket=self.dovecot.socket,
+                logins=self.dovecot.logins,
+                smtp=self.smtp,
+                lmtp=self.lmtp,
+                submission=self.submission,
+            )
         )
         self.gateway = GatewayProcess(config).wait_until_ready()
         self.addCleanup(lambda: check_log(self.gateway.stop()))
@@ -86,3 +99,24 @@ class DovecotTests(SynchronousTestCase):
                 client.sendmail("a@x.test", ["bob@y.test"], MESSAGE, mail_options=["BODY=8BITMIME"])
         self.assert_delivered("bob", *[MESSAGE] * 5)
         self.assertEqual(self.gateway.log.count("endpoint.down"), 1)
+
+    def test_logins_are_judged_by_dovecot(self) -> None:
+        for user, password, code in (
+            ("alice", DOVECOT_PASSWORD, 235),
+            ("alice@y.test", DOVECOT_PASSWORD, 235),
+            ("alice", "wrong", 535),
+            ("mallory", DOVECOT_PASSWORD, 535),
+        ):
+            with smtplib.SMTP("127.0.0.1", self.submission, timeout=20) as client:
+                client.ehlo()
+                client.user, client.password = user, password
+                try:
+                    said = client.auth("PLAIN", client.auth_plain)[0]
+                except smtplib.SMTPAuthenticationError as error:
+                    said = error.smtp_code
+                self.assertEqual(said, code, (user, password, self.dovecot.log))
+                if said == 235:
+                    client.sendmail("alice@y.test", ["bob@y.test"], MESSAGE, mail_options=["BODY=8BITMIME"])
+        self.assertEqual(len(self.dovecot.delivered("bob")), 2)
+        accepted = [line for line in self.gateway.log.splitlines() if "auth.ok" in line]
+        self.assertEqual([" user=alice " in line for line in accepted], [True, True])  # the name is Dovecot's

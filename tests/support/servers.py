@@ -121,7 +121,8 @@ class SmtpSink:
 
 
 class Dovecot:
-    """Dovecot with nothing but LMTP on a unix socket; users alice and bob at any domain, Maildirs, everybody else unknown."""
+    """Dovecot with nothing but LMTP on a unix socket, and one for logins; users alice and bob at any domain, Maildirs,
+    everybody else unknown; their password is `DOVECOT_PASSWORD`."""
 
     def __init__(self) -> None:
         needs_root("Dovecot")
@@ -137,7 +138,9 @@ class Dovecot:
         os.chown(self.mail, nobody.pw_uid, nobody.pw_gid)
         users = "".join(f"{name}::{nobody.pw_uid}:{nobody.pw_gid}::{self.mail}/{name}::\n" for name in ("alice", "bob"))
         (home / "users").write_text(users)
+        (home / "passwords").write_text("".join(f"{name}:{{PLAIN}}{DOVECOT_PASSWORD}\n" for name in ("alice", "bob")))
         self.socket = str(home / "lmtp.sock")
+        self.logins = str(home / "logins.sock")
         config = home / "dovecot.conf"
         config.write_text(DOVECOT_CONF.format(home=home, uid=nobody.pw_uid))
         self._server = Server([program, "-F", "-c", str(config)], self.socket, home / "log")
@@ -156,6 +159,7 @@ class Dovecot:
         self._directory.cleanup()
 
 
+DOVECOT_PASSWORD = "of a dovecot"
 DOVECOT_CONF = """\
 base_dir = {home}/run
 state_dir = {home}/state
@@ -167,8 +171,13 @@ first_valid_uid = {uid}
 mail_save_crlf = yes
 auth_username_format = %n
 passdb {{
-  driver = static
-  args = nopassword=y
+  driver = passwd-file
+  args = username_format=%n {home}/passwords
+}}
+service auth {{
+  unix_listener {home}/logins.sock {{
+    mode = 0666
+  }}
 }}
 userdb {{
   driver = passwd-file

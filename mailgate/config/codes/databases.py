@@ -13,6 +13,11 @@ def _table(kind: str, *lines: str) -> str:
     return lmtp(_ROUTES, f"table.{kind} people {{\n{block}}}\n")
 
 
+def _logins(line: str, top: str = "") -> str:
+    """A file with clients that log in."""
+    return lmtp(f"insecure_auth yes\n{line}\ndiscard", top)
+
+
 _SERVER = 'database postgres "host=db.example.org dbname=mail"'
 
 CODES = {
@@ -48,6 +53,22 @@ CODES = {
         " tls:// server.",
         bad=_table("redis", 'find string "alias"'),
         good=_table("redis", 'find string "alias:{key}"'),
+    ),
+    "E0845": Entry(
+        "a Dovecot that can't be asked like this",
+        "Its authentication socket is a unix socket, or a port of this machine: passwords go there in clear. A service's name is"
+        " a word.",
+        bad=_logins("auth dovecot tcp://192.0.2.1:12345"),
+        good=_logins("auth dovecot unix:///run/dovecot/mailgate-auth"),
+    ),
+    "E0846": Entry(
+        "an authorization server that can't be asked like this",
+        "Tokens are sent to the introspection endpoint, so its URL begins with https://, but for http:// on this machine;"
+        " `root_ca` names files with certificates.",
+        bad=_logins("auth &tokens", 'auth.oauth2 tokens "http://login.example.org/introspect" {\n    client gateway secret\n}\n'),
+        good=_logins(
+            "auth &tokens", 'auth.oauth2 tokens "https://login.example.org/introspect" {\n    client gateway secret\n}\n'
+        ),
     ),
     "W0840": Entry(
         "a secret goes over the network in clear",
