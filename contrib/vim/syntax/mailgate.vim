@@ -7,13 +7,13 @@ syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
 syntax keyword mailgateDirective accept_sender_field addr address address_literals all allow allow_loopback
-syntax keyword mailgateDirective allow_private announce_size ask attempt_starttls attempts attribute auth
-syntax keyword mailgateDirective auth_insecure auth_mechanisms auth_required auth_required_message authserv_id
-syntax keyword mailgateDirective backoff balance banner base_dn bind body_spool_limit bounce ca cache
-syntax keyword mailgateDirective cache_size canonicalization case_insensitive cert certificate check
-syntax keyword mailgateDirective check_header chunking ciphers client_auth client_ca command_timeout compare
-syntax keyword mailgateDirective concurrency connect connect_timeout connections contact control copy_to
-syntax keyword mailgateDirective create curves dane data data_block data_timeout database debug
+syntax keyword mailgateDirective allow_private announce_size ask attempt_starttls attempts attribute audience
+syntax keyword mailgateDirective auth auth_insecure auth_mechanisms auth_required auth_required_message
+syntax keyword mailgateDirective authserv_id backoff balance banner base_dn bind body_spool_limit bounce ca
+syntax keyword mailgateDirective cache cache_size canonicalization case_insensitive cert certificate check
+syntax keyword mailgateDirective check_header chunking ciphers client client_auth client_ca command_timeout
+syntax keyword mailgateDirective compare concurrency connect connect_timeout connections contact control
+syntax keyword mailgateDirective copy_to create curves dane data data_block data_timeout database debug
 syntax keyword mailgateDirective default_destination default_source defer_sender_reject delimiter deliver_to
 syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
 syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
@@ -38,7 +38,7 @@ syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refu
 syntax keyword mailgateDirective reject_threshold relay_from reload_interval reports require_tls required
 syntax keyword mailgateDirective required_fields required_for reroute reserved_connections resolver responses
 syntax keyword mailgateDirective retry reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir schemes
-syntax keyword mailgateDirective scope score sender server servers session_timeout shutdown_timeout
+syntax keyword mailgateDirective scope score sender server servers service session_timeout shutdown_timeout
 syntax keyword mailgateDirective sign_headers size slow_start smtp_max_line_length sni sni_lookup socket_group
 syntax keyword mailgateDirective socket_mode socket_owner source source_in source_ip source_ip_fallback
 syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
@@ -46,18 +46,19 @@ syntax keyword mailgateDirective strict_line_endings subdomains subject submissi
 syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
 syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
 syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
-syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_to_email users
-syntax keyword mailgateDirective verify verify_failure weight xclient xclient_required xforward
-syntax keyword mailgateModule add_header admin arc auth.external auth.file auth.ldap auth.smtp auth.sql
-syntax keyword mailgateModule auth.static authorize_sender chain check.arc check.authorize_sender check.dkim
-syntax keyword mailgateModule check.dmarc check.dnsbl check.matching_helo check.require_auth check.require_mx
-syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.score check.spf
-syntax keyword mailgateModule check.verify_recipient checks dkim dmarc dns dnsbl email_localpart
-syntax keyword mailgateModule email_with_domain external http ldap lmtp maildir matching_helo modifiers
-syntax keyword mailgateModule modify.add_header modify.arc modify.dkim modify.remove_header
+syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_claim
+syntax keyword mailgateDirective user_to_email users verify verify_failure weight xclient xclient_required
+syntax keyword mailgateDirective xforward
+syntax keyword mailgateModule add_header admin arc auth.dovecot auth.external auth.file auth.ldap auth.oauth2
+syntax keyword mailgateModule auth.smtp auth.sql auth.static authorize_sender chain check.arc
+syntax keyword mailgateModule check.authorize_sender check.dkim check.dmarc check.dnsbl check.matching_helo
+syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
+syntax keyword mailgateModule check.score check.spf check.verify_recipient checks dkim dmarc dns dnsbl dovecot
+syntax keyword mailgateModule email_localpart email_with_domain external http ldap lmtp maildir matching_helo
+syntax keyword mailgateModule modifiers modify.add_header modify.arc modify.dkim modify.remove_header
 syntax keyword mailgateModule modify.replace_header modify.replace_rcpt modify.replace_sender
-syntax keyword mailgateModule modify.subject_tag msgpipeline pki queue redis regexp remote remove_header
-syntax keyword mailgateModule replace_header replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule modify.subject_tag msgpipeline oauth2 pki queue redis regexp remote
+syntax keyword mailgateModule remove_header replace_header replace_rcpt replace_sender require_auth require_mx
 syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static subject_tag submission
 syntax keyword mailgateModule table.chain table.dns table.email_localpart table.email_with_domain table.file
 syntax keyword mailgateModule table.http table.identity table.ldap table.redis table.regexp table.sql
