@@ -123,6 +123,8 @@ class Envelope:
     """Values that checks leave for each other."""
     findings: dict[Any, Findings] = field(default_factory=dict)
     """What checks have found, by check; see `findings_of`. The same for all variants of the sender."""
+    tls_required_no: bool = False
+    """The message says `TLS-Required: No` (RFC 8689 4.1), as far as its content is known when it is delivered."""
     on_attempt: Callable[[Any], None] | None = None
     """Hears of every try to deliver it: an `outbound.record.AttemptRecord`."""
 
@@ -132,3 +134,9 @@ class Envelope:
         if found is None:
             found = self.findings[check] = Findings()
         return found
+
+    @property
+    def is_free_of_policies(self) -> bool:
+        """What domains publish of their TLS (DANE, MTA-STS) does not bind it: its sender asks for that, and not for REQUIRETLS;
+        or it is a report of TLS, which must arrive where TLS is broken (RFC 8460 5.3.1)."""
+        return (self.tls_required_no or self.attempt.source == "report") and not self.parameters.requiretls

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_TLS_REQUIRED = re.compile(rb"^tls-required[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 
 
@@ -159,3 +160,11 @@ _RECEIVED = re.compile(rb"^received[ \t]*:", re.MULTILINE)
 def received_count(section: bytes) -> int:
     """How many Received fields there are: what a loop grows."""
     return len(_RECEIVED.findall(section.lower()))
+
+
+def tls_not_required(section: bytes) -> bool:
+    """Whether it says `TLS-Required: No`, once and nothing else (RFC 8689 4.1)."""
+    if _TLS_REQUIRED.search(section) is None:
+        return False
+    values = Header(section).values("tls-required")
+    return len(values) == 1 and values[0].strip().lower() == b"no"

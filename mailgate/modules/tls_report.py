@@ -14,7 +14,6 @@ from mailgate.clients.web import NoAuthority, authorities
 from mailgate.config import values as v
 from mailgate.config.schema import Directive
 from mailgate.events import EventLog
-from mailgate.outbound.session_watch import REPORT_SOURCE
 from mailgate.outbound.tls_counts import CountFile, TlsCounts
 from mailgate.outbound.tls_report import Author
 from mailgate.outbound.tls_report_post import Poster
@@ -141,7 +140,7 @@ class TlsReport(Module):
         adapters = self.context.adapters
         assert adapters is not None
         parameters, nobody = MailParameters(size=len(content)), RcptParameters(frozenset({"NEVER"}))
-        submission = Submission(self.sender, to, content, REPORT_SOURCE, parameters, nobody)
+        submission = Submission(self.sender, to, content, "report", parameters, nobody)
         hostname, listener = self.context.hostname, f"tls_report {self.context.name}"
         reply = await submit(submission, self._router, adapters, spool=self.context.spool, hostname=hostname, listener=listener)
         return "" if reply.is_success else str(reply)

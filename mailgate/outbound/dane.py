@@ -12,6 +12,8 @@ without one every answer is insecure and nothing is ever published.
     not published    as `optional`    host is left      as `require_verify`
     none usable      as `require`     host is left      as `require_verify`
     usable           TLS, and the peer must be whom a record names (tls/dane.py), in all three
+
+A message that says `TLS-Required: No` is not bound by what others publish: under `dane` it goes as `optional`.
 """
 
 from __future__ import annotations
@@ -155,6 +157,8 @@ class DaneVary:
         self._by_domain = by_domain
 
     async def __call__(self, key: Any, variables: Any) -> Any:
+        if self._dane is Dane.TRY and variables.envelope.is_free_of_policies:
+            return key
         host = variables.mx or ""
         policy = NOTHING
         if self._lookup is not None and not _is_address(host):

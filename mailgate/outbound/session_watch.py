@@ -21,9 +21,6 @@ from mailgate.outbound.tls_report import (
     policy_of_session,
 )
 
-REPORT_SOURCE = "report"
-"""The `source` of reports that are mailed."""
-
 
 @dataclass(frozen=True, slots=True)
 class SessionWatch:

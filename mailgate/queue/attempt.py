@@ -17,6 +17,7 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality
 from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
+from mailgate.message.header import tls_not_required
 from mailgate.message.message import Message
 from mailgate.outbound.failure import UNKNOWN_OUTCOME, Kind
 from mailgate.outbound.record import AttemptRecord
@@ -125,7 +126,9 @@ def _envelope(entry: Entry, rows: Sequence[Waiting], message: Message, expire: f
     row = rows[0] if len(rows) == 1 else min(rows, key=lambda one: one.retries)
     parameters = entry.parameters if entry.parameters.size == message.size else replace(entry.parameters, size=message.size)
     attempt = attempt_of(entry, row, now, expire)
-    return Envelope(entry.message_id, entry.sender, session_of(entry.origin), parameters, attempt=attempt)
+    free = tls_not_required(message.header)
+    session = session_of(entry.origin)
+    return Envelope(entry.message_id, entry.sender, session, parameters, attempt=attempt, tls_required_no=free)
 
 
 def attempt_of(entry: Entry, row: Waiting, now: float, expire: float | None) -> Attempt:

@@ -457,8 +457,8 @@ class SettingsTests(RemoteCase):
         self.assertTrue(host.transactions[0].content.endswith(content))
 
 
-class QueuedTests(RemoteCase):
-    """Behind a durable queue, with the example that the strategy by `retry_num` was asked for with."""
+class QueuedCase(RemoteCase):
+    """Behind a durable queue."""
 
     def queued(self, *lines: str) -> WholeGateway:
         inner = "\n".join(lines)
@@ -472,7 +472,10 @@ class QueuedTests(RemoteCase):
         self.reactor.run(self.running.start())
         return self.running
 
+
+class QueuedTests(QueuedCase):
     def test_strategy_by_retry_num(self) -> None:
+        """The example of the strategy, as it was asked for."""
         self.mx("d.test", "10 mx.d.test.")
         host = self.host("mx.d.test", "192.0.2.1")
         self.names.add("mx.d.test", "AAAA", "2001:db8::1")

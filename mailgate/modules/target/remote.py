@@ -41,7 +41,7 @@ from mailgate.outbound.pool import Pool
 from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_settings
 from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
 from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, Stop, settled
-from mailgate.outbound.session_watch import REPORT_SOURCE, SessionWatch
+from mailgate.outbound.session_watch import SessionWatch
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.sts_fetch import PolicyHosts
 from mailgate.outbound.survey import Surveyor
@@ -407,7 +407,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         route = known.get(domain)
         if route is None:
             route = await self._directory.route(recipient.address)
-            if self._policies is not None and not route.literal:
+            if self._policies is not None and not route.literal and not envelope.is_free_of_policies:
                 policy = await self._policies.policy(route.domain)
                 route = replace(route, key=(route.key, enforced(policy)), policy=policy)
             if self._sees_domain:
@@ -462,8 +462,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         return judged
 
     def _watch(self, envelope: Envelope, route: Route) -> SessionWatch | None:
-        """Who counts the sessions of a message; those of reports are not reported on (RFC 8460 5.3)."""
-        if self.tls_report is None or self._share is None or route.literal or envelope.attempt.source == REPORT_SOURCE:
+        """Who counts the sessions of a message. Those that no policy binds say nothing of one; so reports are not reported on."""
+        if self.tls_report is None or self._share is None or route.literal or envelope.is_free_of_policies:
             return None
         missing = self._policies.missing(route.domain) if self._policies is not None else None
         return SessionWatch(self.tls_report.counts, route.domain, route.policy, missing)

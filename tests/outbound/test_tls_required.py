@@ -1,0 +1,73 @@
+"""`TLS-Required: No` (RFC 8689 4.1) behind a queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mailgate.modules.target import remote
+from tests.outbound.test_remote import QueuedCase
+from tests.support.scenario import codes
+
+
+class TlsRequiredNoTests(QueuedCase):
+    """`TLS-Required: No` (RFC 8689 4.1): what others publish is set aside, what our operator asks for is not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mx("d.test", "10 mx.d.test.")
+        self.names.add("_25._tcp.mx.d.test", "TLSA", "3 1 1 " + "00" * 32)
+        self.hop_of_d = self.host("mx.d.test", "192.0.2.1")
+
+    def outcome(self, *lines: str, field: bytes = b"TLS-Required: No\r\n", mail: bytes = b"") -> bool:
+        """Whether the message goes."""
+        self.queued(*lines)
+        before = len(self.hop_of_d.transactions)
+        client = self.client()
+        content = field + b"From: a@x.test\r\n\r\nhello\r\n"
+        if mail:
+            self.say(client, b"MAIL FROM:<a@x.test> " + mail, b"RCPT TO:<u@d.test>", b"DATA", content + b".")
+        else:
+            self.assertEqual(codes(self.deliver(client, b"u@d.test", content=content))[-1], b"250")
+        self.reactor.settle(60)
+        assert self.running is not None
+        self.reactor.run(self.running.stop())
+        for path in Path(self.directory).glob("queue/*/*"):
+            path.unlink()
+        return len(self.hop_of_d.transactions) > before
+
+    def test_dane_is_set_aside(self) -> None:
+        self.assertFalse(self.outcome("tls dane", field=b""))
+        self.assertTrue(self.outcome("tls dane"))
+        self.assertIn(b"TLS-Required: No\r\n", self.hop_of_d.transactions[0].content)
+        self.assertTrue(self.outcome("mx_auth {\n dane\n}", field=b"tls-required :  no \r\n"))
+
+    def test_other_words_are_not_it(self) -> None:
+        for field in (b"TLS-Required: Yes\r\n", b"TLS-Required: No\r\nTLS-Required: No\r\n", b"X-TLS-Required: No\r\n"):
+            self.assertFalse(self.outcome("tls dane", field=field), field)
+
+    def test_what_the_operator_asks_for_holds(self) -> None:
+        for line in (
+            "tls require",
+            "tls require_verify",
+            "tls dane_require",
+            "tls dane_fallback_require_verify",
+            "require_tls yes",
+            "tls dane\n mx_auth {\n local_policy {\n min_tls_level encrypted\n}\n}",
+        ):
+            self.assertFalse(self.outcome(line), line)
+
+    def test_mta_sts_is_set_aside(self) -> None:
+        self.names.add("_mta-sts.d.test", "TXT", '"v=STSv1; id=1;"')
+
+        class Hosts:
+            def __init__(self, *_: object) -> None: ...
+
+            async def fetch(self, domain: str) -> bytes:
+                return b"version: STSv1\nmode: enforce\nmx: mx9.d.test\nmax_age: 604800\n"
+
+        self.patch(remote, "PolicyHosts", Hosts)
+        self.assertFalse(self.outcome("mx_auth {\n mtasts\n}", field=b""))
+        self.assertTrue(self.outcome("mx_auth {\n mtasts\n}"))
+
+    def test_requiretls_goes_before_it(self) -> None:
+        self.assertFalse(self.outcome("tls dane", mail=b"REQUIRETLS"))
