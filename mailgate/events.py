@@ -88,6 +88,7 @@ class Event(Enum):
     TABLE_FAILED = "table.failed"  # table, path, reason
     QUEUE_STORE = "queue.store"  # queue or file, error: results can't be recorded, deliveries pause; or recovered
     QUEUE_LEASE_LOST = "queue.lease_lost"  # queue, message, error: another node has it by now; what this one did is not recorded
+    QUEUE_TAKEN_OVER = "queue.taken_over"  # queue, recipients: a node is not heard of any more, and had them
     COPY_FAILED = "copy.failed"  # message, target, to, reply: copy_to could not keep its copy
     QUEUE_RETRY = "queue.retry"  # message, queue, to, reply, kind (class of failure), retry (attempts so far), retry_in
     QUEUE_HELD = "queue.held"  # queue, message, reason

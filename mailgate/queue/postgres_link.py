@@ -12,6 +12,7 @@ A `Lane` is a few threads, each with a connection for itself while it works. psy
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -172,12 +173,18 @@ class Lane:
                 connection = self._idle.pop()
             except IndexError:  # another thread was quicker
                 break
-            if not connection.closed:
+            if _is_quiet(connection):
                 return connection
+            connection.close()
         return connect(self.access, durable=self._durable)
 
     def give_back(self, connection: Connection) -> None:
         self._idle.append(connection)
+
+
+def _is_quiet(connection: Connection) -> bool:
+    """Nothing has come on an idle connection: a server that went away has said goodbye, or the socket is at its end."""
+    return not connection.closed and not select.select([connection.fileno()], [], [], 0)[0]
 
 
 class _Task:
