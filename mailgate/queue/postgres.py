@@ -37,14 +37,12 @@ from mailgate.queue.postgres_batch import Batches, Intent, Release, Settlement, 
 from mailgate.queue.postgres_life import Life, leave, renew
 from mailgate.queue.postgres_link import LOOK_PATIENCE, Access, Connection, Lane, as_store_error, connect, words
 from mailgate.queue.postgres_schema import BLOCK, Misfit, upgrade
-from mailgate.queue.store import Damaged, LeaseLost, Line, StoreError, Unavailable
+from mailgate.queue.store import LEASE, Damaged, LeaseLost, Line, StoreError, Unavailable
 from mailgate.queue.survey import Summary, Survey
 from mailgate.queue.writer import Broken, Writer
 
 READERS = 4
 """Connections that claim and read; there is one more that writes, one for the lease, and one that listens."""
-LEASE = 60.0
-"""Seconds after which others take over what a process had that is not heard of any more."""
 LOST_CLAIMS = 100
 """Claims whose answer never came: they are given back again and again, for they may come about later than one thinks."""
 

@@ -153,8 +153,9 @@ def overdue(
         "limit": limit,
     }
     claimed = connection.execute(
-        f"WITH old AS (SELECT id FROM entry WHERE id > %(after)s AND arrived <= %(before)s AND EXISTS (SELECT 1"
-        f" FROM recipient AS r WHERE r.entry = entry.id AND destination = %(destination)s AND {_FREE}) ORDER BY id LIMIT %(limit)s),"
+        "WITH old AS (SELECT id FROM entry WHERE id > %(after)s AND arrived <= %(before)s AND EXISTS (SELECT 1"
+        f" FROM recipient AS r WHERE r.entry = entry.id AND destination = %(destination)s AND {_FREE})"
+        " ORDER BY id LIMIT %(limit)s),"
         f" chosen AS (SELECT entry, number FROM recipient WHERE entry IN (SELECT id FROM old) AND {_FREE}"
         f" AND destination = %(destination)s FOR UPDATE SKIP LOCKED) {_CLAIM}",
         given,
@@ -274,7 +275,8 @@ _PARTS = (
 _SURVEY = (
     f"SELECT destination, {_COLUMN} AS age, (said #>> '{{last,1}}')::integer AS code, said #>> '{{last,2}}' AS status,"
     f" said #>> '{{last,3}}' AS text, count(*)"
-    f" FROM (SELECT destination, arrived, convert_from(recipient.facts, 'UTF8')::json AS said {_PARTS}) AS one GROUP BY destination, age, code, status, text"
+    f" FROM (SELECT destination, arrived, convert_from(recipient.facts, 'UTF8')::json AS said {_PARTS}) AS one"
+    " GROUP BY destination, age, code, status, text"
 )
 
 
