@@ -256,6 +256,13 @@ class Queue:
         self._serve()
         self._owed.make()
 
+    def hear_of(self, waiting: Sequence[tuple[str, float]] | None) -> None:
+        """Another node has left somebody for us; None: it may have."""
+        if waiting is None:
+            self.wake()
+        elif self._started:
+            self.hear(waiting)
+
     def try_now(self, names: Iterable[str]) -> None:
         """An operator wants these destinations tried, whatever their back-off says: one delivery, if they are down."""
         for name in names:

@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Waiting
 from mailgate.queue.survey import Summary, Survey
 
-
 LEASE = 60.0
 """Seconds after which others take over what a process had that is not heard of any more, in a store that several share."""
 

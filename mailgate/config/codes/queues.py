@@ -41,6 +41,26 @@ CODES = {
         bad=_queue(*_BOUNCE, "limits {", "    destination rate 10 1m", "}"),
         good=_queue(*_BOUNCE, "limits {", "    destination concurrency 10", "}"),
     ),
+    "E0762": Entry(
+        "a lease of files",
+        "`lease` says how long other gateways wait before they take over what one of them had. Files have one process, and no"
+        " other one looks into them: there is nothing to wait for.",
+        bad=_queue("store sqlite", "lease 30s", *_BOUNCE),
+        good=_queue("store sqlite", *_BOUNCE),
+    ),
+    "E0763": Entry(
+        "a DSN that can't be read",
+        "`store postgres` takes what libpq takes: words such as `host=db.example.net dbname=mail`, quoted as one, or"
+        " a URI, `postgresql://mailgate@db.example.net/mail`. What is wrong with it is not said here: it may hold a password.",
+        bad=_queue('store postgres "host=db.example.net secret"', *_BOUNCE),
+        good=_queue('store postgres "host=db.example.net dbname=mail"', *_BOUNCE),
+    ),
+    "E0764": Entry(
+        "a queue's name that is too long for PostgreSQL",
+        "The tables of a queue lie in a schema of its name, with `mailgate_` before it, and names in PostgreSQL have 63 octets.",
+        bad=_queue('store postgres "dbname=mail"', *_BOUNCE).replace("outbound", "outbound_" * 7),
+        good=_queue('store postgres "dbname=mail"', *_BOUNCE),
+    ),
     "E0761": Entry(
         "a queue without a name",
         "The files of a queue lie in a directory of its name, and are found again by it: a queue written in the line that uses it"

@@ -7,7 +7,6 @@ its reports take through the `bounce` pipeline, and its life over a reload, wher
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +15,12 @@ from zope.interface import implementer
 from mailgate.config import values as v
 from mailgate.config.dynamic import Dynamic
 from mailgate.config.dynamic_variables import Stage, outbound
-from mailgate.config.schema import REQUIRED, Block, Directive, Refused
+from mailgate.config.schema import REQUIRED, Block, Directive
 from mailgate.events import EventLog
 from mailgate.interfaces import Finality, ITarget
 from mailgate.limits.limits import Kind, Scope
 from mailgate.message.envelope import Attempt, Envelope, Recipient
+from mailgate.modules._queue_store import STORE, check, make, place_of
 from mailgate.outbound.variables import DeliveryVariables
 from mailgate.pipeline.compile import NamedPipeline
 from mailgate.pipeline.reach import enforces_requiretls
@@ -30,11 +30,9 @@ from mailgate.queue.attempt import attempt_of, session_of
 from mailgate.queue.delivery import QueueDelivery
 from mailgate.queue.engine import Queue
 from mailgate.queue.entry import Entry, Waiting
-from mailgate.queue.offline import files_for
 from mailgate.queue.reports import Reporter, ReportSettings
 from mailgate.queue.schedule import EXPIRE, NOTIFY, RETRY, Plan
-from mailgate.queue.shelves import Shelves
-from mailgate.queue.sqlite import SqliteStore
+from mailgate.queue.store import Unavailable
 from mailgate.queue.verdicts import QueueSettings
 from mailgate.registry import Module, ModuleContext, Report
 from mailgate.smtp.address import NULL_ADDRESS, Address
@@ -89,8 +87,14 @@ class QueueTarget(Module):
     )
     store = Directive(
         "store",
-        v.OneOf({"sqlite": v.Nothing(), "postgres": Refused("postgres", "this store is not there yet")}),
-        doc="Where it is kept: sqlite, files under state_dir, by default.",
+        STORE,
+        doc="Where it is kept: sqlite, files under state_dir, by default; or a PostgreSQL database, which several gateways may"
+        " share (docs/scaling.md). DSN is libpq's, `host=… dbname=…` or `postgresql://…`; a secret.",
+    )
+    lease = Directive(
+        "lease",
+        v.Duration(minimum=1, maximum=3600),
+        doc="With postgres: how long after the last sign of life of a gateway the others take over what it had; 60s by default.",
     )
     retry = Directive(
         "retry",
@@ -135,6 +139,7 @@ class QueueTarget(Module):
         super().__init__(context)
         self._router: Any = None
         self._queue: Queue | None = None
+        self._place = ""
         self._reports = 0
         self._log = context.log or EventLog("mailgate.queue")
 
@@ -168,6 +173,7 @@ class QueueTarget(Module):
     # Life
 
     def configure(self, report: Report) -> None:
+        check(self, report)
         if self.bounce is not None:
             self._router = self.bounce.router(report, self.context.local_domains)
         elif not self.damaged:
@@ -190,22 +196,25 @@ class QueueTarget(Module):
     def inherit_state(self, old: Module) -> None:
         if isinstance(old, QueueTarget):
             self._queue = old._queue
+            self._place = old._place
 
     async def start(self) -> None:
-        """:raises StoreError: the files can't be had."""
+        """:raises StoreError: the store can't be had."""
         adapters = self.context.adapters
         assert adapters is not None
         settings = QueueSettings(self.context.name, self.concurrency, self._each(), self._planner(), self._quiet())
         submit = self._submit if self._router is not None else None
         reporter = Reporter(self.report_settings, submit, adapters, itself=self._submit)
         if self._queue is not None:
+            if self._place != place_of(self):
+                raise Unavailable(f"target.queue {self.context.name}: another `store` needs a restart")
             self._queue.adopt(self, settings, self._find, reporter)
             return
-        directory = os.path.join(self.context.state_dir, "queue", self.context.name)
-        files = await adapters.run_in_thread(files_for, directory, adapters.worker, adapters.workers)
-        stores = [SqliteStore(path, adapters, self._log) for path in files]
-        store = stores[0] if len(stores) == 1 else Shelves(stores)
+        self._place = place_of(self)
+        store, shared = await make(self, adapters, self._log)
         self._queue = Queue(settings, store, self._find, reporter, adapters, self._log)
+        if shared is not None:
+            shared.on_waiting = self._queue.hear_of
         self._queue.adopt(self, settings, self._find, reporter)
         await self._queue.start()
 
