@@ -12,6 +12,7 @@ All times of leases are the server's own; the clocks of the nodes do not matter 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -217,7 +218,7 @@ class _Ear:
         self._reactor = reactor
         self._heard = heard
         self._on_end = on_end
-        self._fileno = connection.fileno()
+        self._fileno = os.dup(connection.fileno())  # libpq closes its own at the first error, and the reactor would lose its way
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -243,6 +244,7 @@ class _Ear:
     def close(self) -> None:
         if self._fileno >= 0:
             self._reactor.removeReader(self)
+            os.close(self._fileno)
             self._fileno = -1
             self._connection.close()
             self._on_end()
