@@ -21,7 +21,7 @@ syntax keyword mailgateDirective expand_placeholders expect expire failover fail
 syntax keyword mailgateDirective filter final_dot find from full_match given greeting greeting_delay
 syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
 syntax keyword mailgateDirective hold_timeout hostname ident identity idle_timeout import insecure_auth ip
-syntax keyword mailgateDirective ip_strategy key lease_timeout level limits list listener local_domains
+syntax keyword mailgateDirective ip_strategy key lease lease_timeout level limits list listener local_domains
 syntax keyword mailgateDirective local_policy log log_name login mail mail_from match max_age
 syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
