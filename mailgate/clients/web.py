@@ -75,10 +75,10 @@ class WebClient:
         self._under_way = 0
         self._limit = WAITING + connections
 
-    async def ask(
-        self, method: str, url: str, headers: Mapping[str, Sequence[str]] | None = None, body: bytes | None = None
-    ) -> WebAnswer:
-        """:raises WebFailure: nobody answered, or with 5yz."""
+    async def ask(self, method: str, url: str, headers: Mapping[str, Sequence[str]] | None = None, body: Any = None) -> WebAnswer:
+        """``body`` is octets, or an IBodyProducer.
+
+        :raises WebFailure: nobody answered, or with 5yz."""
         if self._under_way >= self._limit:
             raise WebFailure(f"{self.label}: too many questions wait for an answer")
         if not self._breaker.begin():
@@ -107,11 +107,11 @@ class WebClient:
     async def stop(self) -> None:
         await self._pool.closeCachedConnections()
 
-    async def _ask(self, method: str, url: str, headers: Mapping[str, Sequence[str]], body: bytes | None) -> WebAnswer:
+    async def _ask(self, method: str, url: str, headers: Mapping[str, Sequence[str]], body: Any) -> WebAnswer:
         fields = Headers({b"User-Agent": [b"mailgate"]})
         for name, values in headers.items():
             fields.setRawHeaders(name, list(values))
-        producer = None if body is None else FileBodyProducer(BytesIO(body))
+        producer = FileBodyProducer(BytesIO(body)) if isinstance(body, bytes) else body
         response = await self._agent.request(method.encode("ascii"), url.encode("ascii"), fields, producer)
         reading = BoundedBody(self._max_body)
         response.deliverBody(reading)

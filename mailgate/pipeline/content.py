@@ -149,7 +149,7 @@ class Sum:
 async def amend(
     content: Content,
     accepted: Iterable[Accepted],
-    deliveries: Iterable[Downstream],
+    deliveries: Callable[[], Iterable[Downstream]],
     withdraw: Callable[[Plan], None],
     offer: Callable[[Address], Awaitable[None]],
 ) -> dict[Accepted, MailError]:
@@ -167,16 +167,19 @@ async def amend(
             if plan.target is not None and (found.discarded or _is_among(plan, found.removed)):
                 withdraw(plan)
                 plan.target = None
-    failed: dict[Recipient, MailError] = {}
-    for delivery in deliveries:
-        sender = content.judgement(delivery.marks).sender
-        if sender is not None and sender != delivery.envelope.sender:
-            failed |= await delivery.begin_again(sender)
     present = {rule_keys(plan.recipient.address)[0] for one in accepted for plan in one.plans if plan.target is not None}
     for key, address in added.items():
         if key not in present:
             await offer(address)
-    return {one: failed[plan.recipient] for one in accepted for plan in one.plans if plan.recipient in failed}
+    failed: dict[Recipient, MailError] = {}
+    for delivery in deliveries():
+        sender = content.judgement(delivery.marks).sender
+        if sender is not None and sender != delivery.envelope.sender:
+            failed |= await delivery.begin_again(sender)
+    refused = {one: failed.pop(plan.recipient) for one in accepted for plan in one.plans if plan.recipient in failed}
+    for error in failed.values():  # of a recipient that was added
+        raise error
+    return refused
 
 
 def _is_among(plan: Plan, addresses: Sequence[Address]) -> bool:

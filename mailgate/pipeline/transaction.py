@@ -411,7 +411,7 @@ class Transaction:
         findings = self._envelope.findings
         if findings and change_envelopes(findings.values()):
             staying = [one for one in self._accepted if one not in refused]
-            failed = await amend(content, staying, list(self._deliveries.values()), self._withdraw, self._add)
+            failed = await amend(content, staying, lambda: list(self._deliveries.values()), self._withdraw, self._add)
             for one, error in failed.items():
                 if not per_recipient:
                     raise error

@@ -36,7 +36,7 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        "check.rspamd": "",
+        "check.arc": "",
     }.items()
 }
 """Names of the language that this version does not have."""

@@ -212,6 +212,13 @@ CODES = {
         bad=lmtp("check {\n    score\n}\ndiscard"),
         good=lmtp("check {\n    score {\n        quarantine_threshold 6\n    }\n}\ndiscard"),
     ),
+    "E0797": Entry(
+        "a filter that can't be asked",
+        "`rspamd` takes the URL of rspamd's normal worker, `http://HOST:PORT` or https; a file of authorities has a certificate"
+        " in PEM form.",
+        bad=lmtp("check {\n    rspamd 127.0.0.1:11333\n}\ndiscard"),
+        good=lmtp("check {\n    rspamd http://127.0.0.1:11333\n}\ndiscard"),
+    ),
     "W0795": Entry(
         "nobody would be an authorized sender",
         "Without a table, a user who logs in with a name and not with an address has that name in every one of local_domains; and"

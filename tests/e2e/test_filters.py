@@ -1,0 +1,76 @@
+"""Real filters behind the gateway: rspamd."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import pytest
+from twisted.trial.unittest import TestCase
+
+from mailgate.testing.client import connect
+from mailgate.testing.gateway import WholeGateway
+from mailgate.testing.nexthop import NextHop
+from tests.support.adapters import real_adapters
+from tests.support.ports import free_port
+from tests.support.rspamd import RspamdServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+CONTENT = b"From: ann@x.test\r\nTo: bob@y.test\r\nSubject: hello\r\nMessage-ID: <1@x.test>\r\nDate: Sun, 22 Nov 2026 08:00:00 +0000\r\n\r\n%s\r\n"
+GTUBE = b"%cJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+
+
+class FilterCase(TestCase):
+    timeout = 120
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        directory = tempfile.TemporaryDirectory(prefix="mailgate-e2e-")
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        self.relay = NextHop().listen(reactor)
+        self.addCleanup(self.relay.close)
+        self.port = free_port()
+
+    async def gateway(self, checks: str) -> WholeGateway:
+        text = f"hostname gateway.test\nsmtp tcp://127.0.0.1:{self.port} {{\ntls off\nreverse_lookup no\ncheck {{\n{checks}\n}}\n"
+        running = WholeGateway(f"{text}deliver_to smtp {self.relay.endpoint}\n}}\n", real_adapters(), self.directory)
+        await running.start()
+        self.addCleanup(running.stop)
+        return running
+
+    async def send(self, content: bytes, *recipients: bytes) -> bytes:
+        client = await connect(self.reactor, f"tcp://127.0.0.1:{self.port}")
+        try:
+            await client.reply()
+            replies = await client.deliver(b"ann@x.test", recipients or (b"bob@y.test",), content, hello=b"EHLO client.test")
+        finally:
+            await client.close()
+        return replies[-1]
+
+    def header(self) -> bytes:
+        """Of what the next hop got last."""
+        return bytes(self.relay.transactions[-1].content).partition(b"\r\n\r\n")[0]
+
+
+class RspamdTests(FilterCase):
+    async def test_gtube(self) -> None:
+        rspamd = RspamdServer()
+        self.addCleanup(rspamd.stop)
+        await self.gateway(f"rspamd http://127.0.0.1:{rspamd.port} {{\ntimeout 20s\n}}")
+        reply = await self.send(CONTENT % b"nothing of interest")
+        self.assertEqual(reply[:9], b"250 2.0.0", reply)
+        self.assertNotIn(b"X-Spam", self.header())
+        reply = await self.send(CONTENT % (GTUBE % ord("X")))
+        self.assertTrue(reply.startswith(b"554 5.7.1 Gtube pattern"), reply)
+        self.assertEqual(len(self.relay.transactions), 1)
+        reply = await self.send(CONTENT % (GTUBE % ord("Y")))
+        self.assertEqual(reply[:9], b"250 2.0.0", reply)
+        self.assertIn(b"\r\nX-Spam: Yes", self.header())
+        self.assertIn(b"X-Mailgate-Quarantine: yes\r\n", self.header())
+        reply = await self.send(CONTENT % (GTUBE % ord("Z")))
+        self.assertEqual(reply[:9], b"250 2.0.0", reply)
+        self.assertIn(b"\r\nSubject: *** SPAM *** hello", self.header())
