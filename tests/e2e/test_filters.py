@@ -17,7 +17,10 @@ from tests.support.rspamd import RspamdServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CONTENT = b"From: ann@x.test\r\nTo: bob@y.test\r\nSubject: hello\r\nMessage-ID: <1@x.test>\r\nDate: Sun, 22 Nov 2026 08:00:00 +0000\r\n\r\n%s\r\n"
+CONTENT = (
+    b"From: ann@x.test\r\nTo: bob@y.test\r\nSubject: hello\r\nMessage-ID: <1@x.test>\r\n"
+    b"Date: Sun, 22 Nov 2026 08:00:00 +0000\r\n\r\n%s\r\n"
+)
 GTUBE = b"%cJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 
 
