@@ -6,43 +6,45 @@ endif
 syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
-syntax keyword mailgateDirective accept_sender_field addr address address_literals all allow allow_loopback
-syntax keyword mailgateDirective allow_private announce_size ask attempt_starttls attempts attribute audience
-syntax keyword mailgateDirective auth auth_insecure auth_mechanisms auth_required auth_required_message
-syntax keyword mailgateDirective authserv_id backoff balance banner base_dn bind body_spool_limit bounce ca
-syntax keyword mailgateDirective cache cache_size canonicalization case_insensitive cert certificate check
-syntax keyword mailgateDirective check_header chunking ciphers client client_auth client_ca command_timeout
-syntax keyword mailgateDirective compare concurrency connect connect_timeout connections contact control
-syntax keyword mailgateDirective copy_to create curves dane data data_block data_timeout database debug
-syntax keyword mailgateDirective default_destination default_source defer_sender_reject delimiter deliver_to
-syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
-syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
-syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
-syntax keyword mailgateDirective filter final_dot find from full_match given greeting greeting_delay
-syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
-syntax keyword mailgateDirective hold_timeout hostname ident identity idle_timeout import insecure_auth ip
-syntax keyword mailgateDirective ip_strategy key lease lease_timeout level limits list listener local_domains
-syntax keyword mailgateDirective local_policy log log_name login mail mail_from match max_age
-syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
+syntax keyword mailgateDirective accept_sender_field add_header_action addr address address_literals all allow
+syntax keyword mailgateDirective allow_loopback allow_private announce_size ask attempt_starttls attempts
+syntax keyword mailgateDirective attribute audience auth auth_insecure auth_mechanisms auth_required
+syntax keyword mailgateDirective auth_required_message authserv_id backoff balance banner base_dn bind
+syntax keyword mailgateDirective body_spool_limit bounce ca cache cache_size canonicalization case_insensitive
+syntax keyword mailgateDirective cert certificate check check_header chunking ciphers client client_auth
+syntax keyword mailgateDirective client_ca command_timeout compare concurrency connect connect_timeout
+syntax keyword mailgateDirective connections contact control copy_to create curves dane data data_block
+syntax keyword mailgateDirective data_timeout database debug default_destination default_source
+syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
+syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early
+syntax keyword mailgateDirective early_talker ehlo endpoint entry expand_placeholders expect expire failover
+syntax keyword mailgateDirective failures fallback_delay file filter final_dot find from full_match given
+syntax keyword mailgateDirective greeting greeting_delay greylist_action handshake_timeout header health helo
+syntax keyword mailgateDirective helo_response hide hide_client hold_timeout hostname ident identity
+syntax keyword mailgateDirective idle_timeout import insecure_auth ip ip_strategy key lease lease_timeout
+syntax keyword mailgateDirective level limits list listener local_domains local_policy log log_name login mail
+syntax keyword mailgateDirective mail_from match max_age max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_sets max_signatures max_unauthenticated_commands
-syntax keyword mailgateDirective member min_mx_level min_tls_level modify mta_sts mtasts mtasts_root_ca
-syntax keyword mailgateDirective multihomed_limit mx_auth mx_limit name negative negative_cache network
-syntax keyword mailgateDirective nonlocal_source notify nul on_error on_fail on_missing on_neutral on_none
-syntax keyword mailgateDirective on_permerror on_quarantine on_reject on_softfail on_split optional_step
-syntax keyword mailgateDirective organization oversign_headers port positive prepare_email private_key probe
-syntax keyword mailgateDirective proto protocol protocols proxy_protocol quarantine_threshold query
-syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients reject
-syntax keyword mailgateDirective reject_threshold relay_from reload_interval reports require_tls required
-syntax keyword mailgateDirective required_fields required_for reroute reserved_connections resolver responses
-syntax keyword mailgateDirective retry reverse_lookup reverse_lookup_timeout root_ca rset runtime_dir schemes
-syntax keyword mailgateDirective scope score sender server servers service session_timeout shutdown_timeout
-syntax keyword mailgateDirective sign_headers size slow_start smtp_max_line_length sni sni_lookup socket_group
-syntax keyword mailgateDirective socket_mode socket_owner source source_in source_ip source_ip_fallback
+syntax keyword mailgateDirective max_rejected_recipients max_sets max_signatures max_size
+syntax keyword mailgateDirective max_unauthenticated_commands member min_mx_level min_tls_level modify mta_sts
+syntax keyword mailgateDirective mtasts mtasts_root_ca multihomed_limit mx_auth mx_limit name negative
+syntax keyword mailgateDirective negative_cache network nonlocal_source notify nul on_error on_fail on_missing
+syntax keyword mailgateDirective on_neutral on_none on_permerror on_quarantine on_reject on_softfail on_split
+syntax keyword mailgateDirective optional_step organization oversign_headers pass_all password port positive
+syntax keyword mailgateDirective prepare_email private_key probe proto protocol protocols proxy_protocol
+syntax keyword mailgateDirective quarantine_threshold query quiet_hosts quit rcpt rcpt_to read_timeout
+syntax keyword mailgateDirective refuse_clients reject reject_action reject_threshold relay_from
+syntax keyword mailgateDirective reload_interval reports require_tls required required_fields required_for
+syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
+syntax keyword mailgateDirective reverse_lookup_timeout rewrite_subject_action root_ca rset runtime_dir
+syntax keyword mailgateDirective schemes scope score score_factor sender server servers service
+syntax keyword mailgateDirective session_timeout settings_id shutdown_timeout sign_headers size slow_start
+syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
+syntax keyword mailgateDirective soft_reject_action source source_in source_ip source_ip_fallback
 syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
-syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag_threshold
+syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag tag_threshold
 syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
 syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
 syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
@@ -53,17 +55,17 @@ syntax keyword mailgateModule add_header admin arc auth.dovecot auth.external au
 syntax keyword mailgateModule auth.smtp auth.sql auth.static authorize_sender chain check.arc
 syntax keyword mailgateModule check.authorize_sender check.dkim check.dmarc check.dnsbl check.matching_helo
 syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
-syntax keyword mailgateModule check.score check.spf check.verify_recipient checks dkim dmarc dns dnsbl dovecot
-syntax keyword mailgateModule email_localpart email_with_domain external http ldap lmtp maildir matching_helo
-syntax keyword mailgateModule modifiers modify.add_header modify.arc modify.dkim modify.remove_header
-syntax keyword mailgateModule modify.replace_header modify.replace_rcpt modify.replace_sender
-syntax keyword mailgateModule modify.subject_tag msgpipeline oauth2 pki queue redis regexp remote
-syntax keyword mailgateModule remove_header replace_header replace_rcpt replace_sender require_auth require_mx
-syntax keyword mailgateModule require_reverse_dns smtp source_address spf sql static subject_tag submission
-syntax keyword mailgateModule table.chain table.dns table.email_localpart table.email_with_domain table.file
-syntax keyword mailgateModule table.http table.identity table.ldap table.redis table.regexp table.sql
-syntax keyword mailgateModule table.static target.lmtp target.maildir target.queue target.remote target.smtp
-syntax keyword mailgateModule test verify_recipient
+syntax keyword mailgateModule check.rspamd check.score check.spf check.verify_recipient checks dkim dmarc dns
+syntax keyword mailgateModule dnsbl dovecot email_localpart email_with_domain external http ldap lmtp maildir
+syntax keyword mailgateModule matching_helo modifiers modify.add_header modify.arc modify.dkim
+syntax keyword mailgateModule modify.remove_header modify.replace_header modify.replace_rcpt
+syntax keyword mailgateModule modify.replace_sender modify.subject_tag msgpipeline oauth2 pki queue redis
+syntax keyword mailgateModule regexp remote remove_header replace_header replace_rcpt replace_sender
+syntax keyword mailgateModule require_auth require_mx require_reverse_dns rspamd smtp source_address spf sql
+syntax keyword mailgateModule static subject_tag submission table.chain table.dns table.email_localpart
+syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
+syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
+syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
@@ -75,7 +77,7 @@ syntax keyword mailgateValue oauthbearer off on one operate optional optional_ve
 syntax keyword mailgateValue quarantine random relaxed/relaxed relaxed/simple require require_verify
 syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain set sha256-crypt sha512-crypt
 syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout string strip sub success syslog
-syntax keyword mailgateValue tag true txt v1 v2 view warn xoauth2 yes yescrypt
+syntax keyword mailgateValue true txt v1 v2 view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
