@@ -1,13 +1,21 @@
 """The one table of what comes of a next hop's failures: every step of the dialogue × every way to fail (trust page, class 6).
 
-A second endpoint stands behind the failing one, and the failure happens once.
+A second endpoint stands behind the failing one, and the failure happens once. What a client hears who waits, and what becomes of
+a message in a queue, which was answered 250 before:
 
-    moved     the second endpoint gets the message, once; the client hears 250
-    same      the first gets it all the same, over another connection; the client hears 250, and it counts as no failure
-    answer    what was said is the client's answer; the second endpoint hears nothing of it
-    helo      SMTP goes on with HELO, since nothing is asked for that needs EHLO, so it is the same; LMTP has no other word: moved
-    unknown   the final dot was written: 451 4.4.2, recorded as a possible duplicate, no second delivery
+              cut-through                                          queue
+    moved     the second endpoint gets it, once: 250               the same, in the first attempt
+    same      the first gets it all the same, over another         the same, in the first attempt
+              connection: 250, and it counts as no failure
+    answer    what was said; the second hears nothing of it        4yz: tried again later, and delivered once; 5yz: reported, once
+    helo      SMTP goes on with HELO, since nothing is asked for   the same
+              that needs EHLO; LMTP has no other word: moved
+    unknown   the final dot was written: 451 4.4.2, recorded as a  recorded as a possible duplicate, tried again later
+              possible duplicate, no second delivery
     .         it can't be
+
+Our client says neither NOOP nor VRFY, so they have no row. A queue never waits for a client: its RSET comes behind a refused
+recipient.
 """
 
 from __future__ import annotations
@@ -23,6 +31,15 @@ class Outcome(Enum):
     HELO = "helo"
     ANSWER = "answer"
     UNKNOWN = "unknown"
+
+
+class Fate(Enum):
+    """Of a message in a queue."""
+
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    REPORTED = "reported"
+    REPEATED = "repeated"
 
 
 STEPS = {
@@ -87,6 +104,14 @@ def outcome_of(step: str, action: str, *, lmtp: bool) -> Outcome:
     if outcome is not Outcome.HELO:
         return outcome
     return Outcome.MOVED if lmtp else Outcome.SAME
+
+
+def fate_of(action: str, outcome: Outcome) -> Fate:
+    if outcome is Outcome.UNKNOWN:
+        return Fate.REPEATED
+    if outcome is Outcome.ANSWER:
+        return Fate.REPORTED if action == "5xx" else Fate.RETRIED
+    return Fate.DELIVERED
 
 
 def action_at(step: str, action: str) -> Action:

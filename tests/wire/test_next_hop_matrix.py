@@ -1,4 +1,5 @@
-"""Next hops that fail: every step × every action × SMTP and LMTP, each with the outcome of tests/support/next_hop_table.py.
+"""Next hops that fail: every step × every action × SMTP and LMTP × cut-through and queue, each with the outcome of
+tests/support/next_hop_table.py.
 
 A whole gateway on a simulated clock for all of it, and the engine over real sockets for the steps that a socket can make differ.
 Besides its outcome each cell has: nothing lost, nothing doubled (I1 to I3), no wait beyond the timeouts, a clean log, no
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailgate.testing.nexthop import NextHop
+from mailgate.testing.nexthop import NextHop, Step, say
 from tests.outbound.support import CONTENT, deliver, fill
 from tests.support.adapters import real_adapters
 from tests.support.certificates import leaf
 from tests.support.ledger import Ledger, message
-from tests.support.next_hop_table import STEPS, TABLE, Outcome, action_at, outcome_of
+from tests.support.next_hop_table import STEPS, TABLE, Fate, Outcome, action_at, fate_of, outcome_of
 from tests.support.scenario import LMTP, SMTP, SimulatedCase, statuses
 from tests.wire.test_outbound_failover import LARGE, QUICK, _Hops
 
@@ -149,6 +150,77 @@ class MatrixOverLmtp(Matrix):
 
 
 class SmtpInLmtpOutMatrix(Matrix):
+    lmtp = True
+
+
+class QueueMatrix(Matrix):
+    """The client has heard 250 before anybody was asked: what becomes of it is `Fate`."""
+
+    WAIT = 600.0
+    """Beyond every timeout, and two retries."""
+
+    def cell(self, step: str, action: str, outcome: Outcome) -> None:
+        fate = fate_of(action, outcome)
+        script: dict[Step, Any] = {STEPS[step]: [action_at(step, action)]}
+        if step == "rset":
+            script[Step.RCPT] = [say(b"550 5.1.1 no")]
+        first, second, back = self.hop_for(step, script=script), self.hop_for(step), self.hop()
+        if step == "connect" and action != "drop":
+            (self.reactor.refuse if action == "refuse" else self.reactor.black_hole)("127.0.0.1", first.port)
+        self.keep(SETTINGS.get(step, "") + TIMES, first, second, back)
+        ledger = Ledger()
+        if step in ("idle", "rset"):
+            self.submit(ledger, "before", settle=1)
+        self.submit(ledger, "m", settle=self.WAIT, body=LARGE_BODY if step == "body" else b"Hello.\r\n")
+        if fate is Fate.REPORTED:
+            ledger.settled.add(("m", b"r@y.test"))
+        if step == "rset":
+            ledger.settled.add(("before", b"r@y.test"))
+        ledger.book(first, second).check()
+        self.judge(fate, outcome, first, second, back)
+        self.submit(Ledger(), "alive", settle=5)
+        self.assertIn(b"X-Token: alive\r", b"".join(done.content for hop in (first, second) for done in hop.transactions))
+
+    def judge(self, fate: Fate, outcome: Outcome, first: NextHop, second: NextHop, back: NextHop) -> None:
+        assert self.running is not None
+        reached = [sum(b"X-Token: m\r" in done.content for done in hop.transactions) for hop in (first, second)]
+        reports = [done for done in back.transactions if b"X-Token: m\r" in done.content]
+        retries = len(self.running.logged("queue.retry"))
+        doubts = len(self.running.logged("delivery.possible_duplicate"))
+        self.assertEqual((len(reports), bool(retries)), (int(fate is Fate.REPORTED), fate in (Fate.RETRIED, Fate.REPEATED)))
+        if fate is Fate.DELIVERED:
+            self.assertEqual(reached, [0, 1] if outcome is Outcome.MOVED else [1, 0])
+        elif fate is Fate.RETRIED:
+            self.assertEqual(self.answered_well("m", first, second), 1, reached)
+        elif fate is Fate.REPEATED:
+            self.assertGreaterEqual(doubts, 1)
+            self.assertEqual((self.answered_well("m", first, second), sum(reached)), (1, 2))
+        if fate is not Fate.REPEATED:
+            self.assertEqual(doubts, 0)
+
+    def answered_well(self, token: str, *hops: NextHop) -> int:
+        ledger = Ledger().book(*hops)
+        return ledger.deliveries[token, b"r@y.test"]
+
+    def keep(self, settings: str, first: NextHop, second: NextHop, back: NextHop) -> None:
+        kind = "lmtp" if self.lmtp else "smtp"
+        self.gateway(
+            f"target.{kind} next {{\n    targets {first.endpoint} {second.endpoint}\n{settings}}}\n"
+            f"target.smtp back {{\n    targets {back.endpoint}\n}}\n"
+            "target.queue kept {\n    target &next\n    retry 2m\n    bounce {\n        deliver_to &back\n    }\n}\n"
+            f"smtp {SMTP} {{\n    tls off\n    deliver_to &kept\n}}\n"
+        )
+
+    def submit(self, ledger: Ledger, token: str, *, settle: float, body: bytes = b"Hello.\r\n") -> None:
+        client = self.client()
+        replies = self.deliver(client, b"r@y.test", content=message(token, body=body))
+        self.assertEqual(replies[-1][:3], b"250", replies)
+        ledger.answered(token, b"r@y.test", replies[-1])
+        self.reactor.run(client.quit())
+        self.reactor.settle(settle)
+
+
+class QueueToLmtpMatrix(QueueMatrix):
     lmtp = True
 
 
