@@ -12,6 +12,7 @@ import click
 from mailgate.cli.attempt import attempt
 from mailgate.cli.check import check
 from mailgate.cli.config import config
+from mailgate.cli.dkim import dkim
 from mailgate.cli.doc import doc
 from mailgate.cli.dsn import dsn
 from mailgate.cli.explain import explain
@@ -43,6 +44,7 @@ def version() -> None:
 main.add_command(attempt)
 main.add_command(check)
 main.add_command(config)
+main.add_command(dkim)
 main.add_command(doc)
 main.add_command(dsn)
 main.add_command(explain)

@@ -90,6 +90,11 @@ class PrivateKey:
             return f"v=DKIM1; k=rsa; p={base64.b64encode(self.key.public_key().public_bytes(form, shape)).decode()}"
         return f"v=DKIM1; k=ed25519; p={base64.b64encode(self.key.public_key().public_bytes_raw()).decode()}"
 
+    def is_of(self, public: PublicKey) -> bool:
+        """Whether what this key signs is verified by that one."""
+        form, shape = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.key.public_key().public_bytes(form, shape) == public.key.public_bytes(form, shape)
+
     @property
     def pem(self) -> bytes:
         return self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -114,6 +119,11 @@ def new_key(algorithm: str, bits: int = GOOD_BITS) -> PrivateKey:
     if algorithm == ED25519_SHA256:
         return PrivateKey(algorithm, Ed25519PrivateKey.generate(), 256)
     return PrivateKey(RSA_SHA256, generate_private_key(65537, bits), bits)
+
+
+def record_name(domain: str, selector: str) -> str:
+    """Where the record of a key stands."""
+    return f"{selector}._domainkey.{domain}"
 
 
 def zone_line(name: str, text: str) -> str:

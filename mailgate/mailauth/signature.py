@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailgate.mailauth.canonical import Fields, Form, canonical_field
-from mailgate.mailauth.dkim_keys import BadKey, Malformed, PublicKey, decoded, parse_record, unspaced
+from mailgate.mailauth.dkim_keys import BadKey, Malformed, PublicKey, decoded, parse_record, record_name, unspaced
 
 ALGORITHMS = frozenset({"rsa-sha256", "ed25519-sha256"})
 
@@ -36,7 +36,7 @@ class Signature:
 
     @property
     def key_name(self) -> str:
-        return f"{self.selector}._domainkey.{self.domain}"
+        return record_name(self.domain, self.selector)
 
     @property
     def signed(self) -> tuple[str, ...]:

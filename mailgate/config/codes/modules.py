@@ -280,7 +280,7 @@ CODES = {
     "E0793": Entry(
         "a DKIM signature that can't be made",
         "The domain, the selector or a field is no such thing, or the key can't be read or used: it is RSA of 1024 bits or more,"
-        " or Ed25519, in PEM form and without a password. `openssl genpkey` makes one.",
+        " or Ed25519, in PEM form and without a password. `mailgate dkim generate` makes one.",
         bad=lmtp(_SIGNED.format("./text") + "discard"),
         good=lmtp(_SIGNED.format("./key.pem") + "discard"),
         files={

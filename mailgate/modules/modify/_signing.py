@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mailgate.config.diagnostics import Report
 from mailgate.config.source import Span
 from mailgate.dns.resolver import parse_name
@@ -10,6 +12,16 @@ from mailgate.tls.advice import advise_keys
 
 _MOST = 1 << 16
 """Octets of a key file."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """What a module signs with, for `mailgate dkim check`: its attribute ``signing_key``."""
+
+    domain: str
+    selector: str
+    key: PrivateKey
+    where: str
 
 
 def signing_name(name: str) -> str:

@@ -24,7 +24,7 @@ from mailgate.message.header import own_results
 from mailgate.message.message import Message
 from mailgate.modules._hashing import feed
 from mailgate.modules.check._authentication import verified
-from mailgate.modules.modify._signing import check_names, read_key, signing_name
+from mailgate.modules.modify._signing import SigningKey, check_names, read_key, signing_name
 from mailgate.net.waiting import begin
 from mailgate.pipeline.modifiers import Modifier
 from mailgate.pipeline.router import place
@@ -60,6 +60,12 @@ class Arc(Modifier):
     def configure(self, report: Report) -> None:
         check_names(self.domain, self.selector, self.span, report)
         self._key = read_key(self.key, self.span_of("key"), report)
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """After `configure`."""
+        assert self._key is not None
+        return SigningKey(signing_name(self.domain), signing_name(self.selector), self._key, place(self.span))
 
     def body(self, message: Message) -> Any:
         return begin(self._body(message))

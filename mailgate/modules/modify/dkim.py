@@ -24,7 +24,7 @@ from mailgate.message.authors import author_domains
 from mailgate.message.header import Header
 from mailgate.message.message import Message
 from mailgate.modules._hashing import feed
-from mailgate.modules.modify._signing import check_names, read_key, signing_name
+from mailgate.modules.modify._signing import SigningKey, check_names, read_key, signing_name
 from mailgate.net.waiting import begin
 from mailgate.pipeline.lookup import look_up
 from mailgate.pipeline.modifiers import Modifier
@@ -49,7 +49,7 @@ class Dkim(Modifier):
         "key",
         v.Path(),
         default=REQUIRED,
-        doc="The private key, RSA or Ed25519, in PEM form; `openssl genpkey` makes one.",
+        doc="The private key, RSA or Ed25519, in PEM form; `mailgate dkim generate` makes one.",
     )
     domains = Directive(
         "domains",
@@ -105,6 +105,12 @@ class Dkim(Modifier):
                 if not _FIELD_NAME.match(field) or field.lower() == "dkim-signature":
                     report.error(self.span_of(name), f"`{field}` is no field that can be signed", code="E0793")
         self._key = read_key(self.key, self.span_of("key"), report)
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """After `configure`."""
+        assert self._key is not None
+        return SigningKey(signing_name(self.domain), signing_name(self.selector), self._key, place(self.span))
 
     def body(self, message: Message) -> Any:
         return begin(self._body(message))
