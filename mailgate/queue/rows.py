@@ -140,10 +140,15 @@ def due(
         "SELECT entry, number, due FROM recipient WHERE standing = 1 AND destination = ? ORDER BY due", (destination,)
     )
     for entry, number, at in cursor:
-        if (entry, number) in leased or entry in chosen:
+        if (entry, number) in leased:
             continue
-        if at > now or len(chosen) >= limit:
-            following = max(at, now)
+        if at > now:  # of an entry that was chosen too: its other recipients may be due later
+            following = at
+            break
+        if entry in chosen:
+            continue
+        if len(chosen) >= limit:
+            following = now
             break
         chosen[entry] = None
     cursor.close()

@@ -225,7 +225,7 @@ class MemoryPort:
 
     def __init__(self, reactor: SimulatedReactor, key: Any, host: Any, factory: Any) -> None:
         self._reactor = reactor
-        self._key = key
+        self.key = key
         self._host = host
         self.factory = factory
         self.accepting = True
@@ -239,7 +239,7 @@ class MemoryPort:
         if self.connected:
             self.connected = self.accepting = False
             self.disconnected = True
-            self._reactor.forget_port(self._key)
+            self._reactor.forget_port(self.key)
             self.factory.doStop()
         return succeed(None)
 

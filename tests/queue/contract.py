@@ -103,6 +103,21 @@ class StoreContract:
         self.assertEqual([lease.entry.message_id for lease in await self.lease_all(store)], ["kept"])
         await self.stop_store(store)
 
+    async def test_recipients_of_one_entry_that_are_due_one_after_the_other(self: Any) -> None:
+        """Who is leased first does not hide when the next one is due."""
+        store = await self.make_store()
+        draft = await self.world.draft("m1", "b@one.test", "c@one.test")
+        rows = (draft.recipients[0], replace(draft.recipients[1], due=NOW + 6))
+        await store.accept([replace(draft, recipients=rows)])
+        (lease,), following = await store.lease("one.test", NOW, 10)
+        self.assertEqual([row.number for row in lease.recipients], [0])
+        self.assertEqual(following, NOW + 6)
+        await store.settle(lease, [Settled(0, None)])
+        (lease,), following = await store.lease("one.test", NOW + 6, 10)
+        self.assertEqual([row.number for row in lease.recipients], [1])
+        self.assertEqual(following, float("inf"))
+        await self.stop_store(store)
+
     async def test_an_intent_that_came_with_the_acceptance(self: Any) -> None:
         """It is there as if `intend` had written it; the delivery that is not begun after all closes it."""
         for begun in (True, False):

@@ -38,6 +38,8 @@ class Ledger:
     """The last reply the client heard; b"" if the connection ended before it."""
     deliveries: Counter[tuple[str, bytes]] = field(default_factory=Counter)
     lost_answers: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+    unrecorded: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+    """Our process died between saying the final dot and noting its answer."""
     settled: set[tuple[str, bytes]] = field(default_factory=set)
     """Accepted and accounted for otherwise: a logged discard, one DSN, waiting in a queue."""
 
@@ -68,7 +70,7 @@ class Ledger:
                 found.append(f"I1: {name} was answered {reply!r} and is nowhere")
             if reply[:1] in (b"4", b"5") and arrived and not uncertain:
                 found.append(f"I2: {name} was refused with {reply!r} and was delivered")
-            if arrived + uncertain > 1 + uncertain:
+            if arrived > 1 + self.unrecorded[key]:
                 found.append(f"I3: {name} was delivered {arrived} times, {uncertain} answers lost")
         for token, recipient in self._unasked():
             found.append(f"I2: {token} reached {recipient.decode()}, whom no client named")
