@@ -95,7 +95,7 @@ def own_directives(block: type[Block]) -> Iterator[tuple[str, Directive]]:
     def walk(inner: type[Block], path: str) -> Iterator[tuple[str, Directive]]:
         blocks = []
         for name, directive in sorted(inner.directives.items()):
-            if directive in seen:
+            if directive in seen or directive.copy_of is not None:
                 continue
             seen.add(directive)
             yield f"{path}{name}", directive

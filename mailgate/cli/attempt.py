@@ -101,7 +101,6 @@ class Attempt:
         self._wire = _Wire()
         self._rehearsal: Rehearsal | None = None
         self._root = Node(Kind.PIPELINE, "")
-        self._outcomes: list[Outcome] = []
         sessions = Sessions(listener.server_settings(), listener.connection_settings(), self._open, outside, label=listener.label)
         self._sessions = sessions
         self._session = session
@@ -131,7 +130,7 @@ class Attempt:
     async def say(self, line: bytes, said: str) -> Exchange:
         """Send one line, or with ``DATA`` accepted the content up to its dot; ``said`` is how it is shown."""
         self._root = Node(Kind.PIPELINE, "")
-        rehearsal, accepted = self._rehearsal, self._accepted
+        rehearsal = self._rehearsal
         if rehearsal is not None:
             rehearsal.next_root(self._root)
         was_content = self.in_content
@@ -145,20 +144,13 @@ class Attempt:
             self._dialogue.tls_started(tls_facts())
         if self._rehearsal is not None and (was_content or said[:4].upper() in _VERBS):
             self._explain(self._rehearsal, exchange)
-            if self._rehearsal is rehearsal and self._accepted > accepted:
-                self._outcomes += outcomes_of(rehearsal)
-        if was_content and exchange.heard and any(reply.startswith("2") for reply in exchange.heard):
-            exchange.outcomes = self._outcomes
+        if rehearsal is not None and was_content and any(reply.startswith("2") for reply in exchange.heard):
+            exchange.outcomes = [one for plans in rehearsal.all_plans for one in outcomes_of(plans)]
         if self._dialogue.is_idle:
             self._rehearsal = None
         return exchange
 
-    @property
-    def _accepted(self) -> int:
-        return self._rehearsal.accepted_count if self._rehearsal is not None else 0
-
     def _open(self, session: Session, message_id: str) -> Rehearsal:
-        self._outcomes = []
         self._rehearsal = Rehearsal(
             self._listener.router, session, self._settings, message_id, self._lookups, self._root, self._may_ask
         )

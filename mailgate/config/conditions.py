@@ -13,11 +13,13 @@ from typing import Any
 from mailgate.config.diagnostics import Problem
 from mailgate.config.evaluation import Expression, ExpressionError, compile_expression
 from mailgate.config.expression import Node
-from mailgate.config.expression_types import BOOLEAN, Normal, NoTable, Scope, Type, Variable
+from mailgate.config.expression_types import BOOLEAN, Function, Normal, NoTable, Scope, Type, Variable
 from mailgate.config.lexer import Kind, Token
 from mailgate.config.line import Line, Value
 from mailgate.config.line import Scope as LineScope
 from mailgate.config.source import Span
+
+NO_QUESTIONS: Mapping[str, Function] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +123,27 @@ def compile_words(words: Sequence[Token], names: Scope, scope: LineScope, expect
 
 
 class ConditionValue(Value):
-    """An expression that is true or false. ``variables`` are those it sees, ``absent`` names that exist elsewhere, and why."""
+    """An expression that is true or false. ``variables`` are those it sees, ``questions`` functions of what it is evaluated on,
+    ``absent`` names that exist elsewhere, and why."""
 
     metavar = "EXPRESSION"
 
-    def __init__(self, variables: Mapping[str, Variable], absent: Mapping[str, str], *, table_key: Normal = str.casefold) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, Variable],
+        absent: Mapping[str, str],
+        *,
+        table_key: Normal = str.casefold,
+        questions: Mapping[str, Function] = NO_QUESTIONS,
+    ) -> None:
         self.variables = variables
+        self.questions = questions
         self.absent = absent
         self.table_key = table_key
 
     def parse_element(self, line: Line) -> Condition:
         words = [line.next(self.metavar), *line.rest()]
-        names = Scope(self.variables, absent=self.absent, table_key=self.table_key)
+        names = Scope(self.variables, absent=self.absent, table_key=self.table_key, questions=self.questions)
         return compile_words(words, names, line.scope, BOOLEAN)
 
     def show(self, value: Any) -> str:

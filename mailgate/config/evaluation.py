@@ -52,6 +52,7 @@ from mailgate.config.expression_types import (
     SPECIAL_FUNCTIONS,
     STRING,
     WORD,
+    Function,
     Kind,
     NeverEqual,
     Normal,
@@ -334,6 +335,9 @@ class _Compiler:
             return self._lookup(node)
         if node.function == "is_local":
             return self._is_local(node)
+        question = self._scope.questions.get(node.function)
+        if question is not None:
+            return self._question(node, question)
         name = Node(node.start, node.start + len(node.function))
         if node.function in self._scope.absent:
             raise _wrong(name, f"there is no `{node.function}` here", self._scope.absent[node.function], UNKNOWN)
@@ -350,6 +354,18 @@ class _Compiler:
         if function.compares and arguments[0].type.normal is not None and arguments[1].constant:
             arguments[1] = constant(STRING, arguments[1].value.casefold())
         return strict(function.result, guarded(function.call), arguments)
+
+    def _question(self, node: syntax.Call, question: Function) -> Typed:
+        asked = []
+        for written, made in zip(node.arguments, self._arguments(node, question.parameters), strict=True):
+            if not made.constant:
+                raise _wrong(written, f"`{node.function}` is asked with a text as it is written: in quotes")
+            try:
+                asked.append(question.call(made.value))
+            except ValueError as error:
+                raise _wrong(written, str(error)) from None
+        self.names.add(node.function)
+        return Typed(question.result, operator.methodcaller(node.function, *asked))
 
     def _arguments(self, node: syntax.Call, parameters: tuple[Type, ...]) -> list[Typed]:
         if len(node.arguments) != len(parameters):

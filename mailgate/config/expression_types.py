@@ -97,6 +97,9 @@ class Scope:
     :raises NoTable: there is none."""
     table_key: Normal = str.casefold
     """The form in which tables keep their keys."""
+    questions: Mapping[str, Function] = field(default_factory=dict)
+    """Functions of what an expression is evaluated on, by the methods of these names. Their arguments are written out; ``call``
+    brings them into the form in which they are asked, or raises ValueError."""
     is_local: Callable[[str], Any] | None = None
     """Judges a domain; the answer is awaitable where ``local_waits``."""
     local_waits: bool = False

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -80,12 +81,22 @@ class Directive:
         self.doc = doc
         self.origin = origin
         self.attribute = ""
+        self.copy_of: Directive | None = None
+        """What it repeats elsewhere (`within`)."""
         self._block = block
         self._owner: Any = None
 
     def __set_name__(self, owner: Any, attribute: str) -> None:
         self.attribute = attribute
         self._owner = owner
+
+    def within(self, block: BlockType, type: Value | None = None) -> Directive:
+        """The same directive with another block, and maybe of another type: for blocks that hold the same words elsewhere."""
+        other = copy(self)
+        other.copy_of = self
+        other._block = block
+        other.type = type or self.type
+        return other
 
     @property
     def required(self) -> bool:

@@ -9,7 +9,7 @@ are written in the configuration) and ``matches_all``.
 
 Diagnostics: E0801 empty block, E0802 decisions that exclude each other, E0803 rules without a default, E0804 duplicate or
 shadowed rule, E0805 no rule at all (spelling), E0806 copies, E0807 cycle, E0808 and E0814 `on_split queue` and `copy_to` without
-a queue; W0801 `on_split allow`, W0802 postmaster.
+a queue, E0816 and E0817 `after_body` that promises what it can't keep; W0801 `on_split allow`, W0802 postmaster.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mailgate.pipeline.modifiers import takes_part
 from mailgate.pipeline.reach import branches
 from mailgate.pipeline.review import Hole, report_hole, report_relays
 from mailgate.pipeline.router import (
+    AfterBody,
     Branch,
     Condition,
     Deliver,
@@ -45,9 +46,10 @@ from mailgate.pipeline.router import (
     irrevocable_copies,
 )
 from mailgate.pipeline.rules import RuleError, RuleSet, read_rule
+from mailgate.pipeline.tour import RCPT_NAMES
 from mailgate.smtp.reply import Reply
 
-HANDLING = ("deliver_to", "reroute", "reject", "discard")
+HANDLING = ("deliver_to", "reroute", "after_body", "reject", "discard")
 RULES = {
     Side.SOURCE: ("source_in", "source", "default_source"),
     Side.DESTINATION: ("destination_in", "destination", "default_destination"),
@@ -93,6 +95,8 @@ def compile_pipeline(block: PipelineBlock, report: Report, local: LocalDomains =
             report.error(block.span_of("on_split"), "`on_split queue` needs a target.queue", code="E0808")
     else:
         _report_copies(router, report)
+    if not getattr(block, "lmtp", False):
+        _report_rejects(router, report)
     if _refuses_postmaster(router):
         report.warning(
             block.span,
@@ -242,9 +246,43 @@ class _Compiler:
             return Reject(first.value, first.span)
         if first.name == "discard":
             return Discard(first.span)
+        if first.name == "after_body":
+            router = self.router(first.value, "after_body")
+            return AfterBody(router, first.span, *self._irrevocable(router))
         if first.name == "reroute":
             return Deliver((Through(self.router(first.value, "reroute"), first.span), *self._copies(copies)), first.span)
         return Deliver((*self._steps(items), *self._copies(copies)), first.span)
+
+    def _irrevocable(self, router: Router) -> tuple[Any, bool]:
+        """The target that an `after_body` ends in, if it is not queues, and whether all come to it in the same way. What a
+        client was told at RCPT must hold whatever the content turns out to be."""
+        for check in dict.fromkeys(check for branch in branches(router) for check in branch.checks):
+            if "verdict" in stages_of(check):
+                self._report.error(
+                    check.span,
+                    f"`{check.label}` judges nothing in `after_body`",
+                    code="E0818",
+                    hint="put it outside: the sum is judged before `after_body` decides by it",
+                )
+        steps = [step for branch in branches(router) for step in _delivers(branch) if not step.copy]
+        steps.sort(key=lambda step: (step.span.path, step.span.start) if step.span is not None else ("", 0))
+        first = next((step for step in steps if step.is_irrevocable), None)
+        if first is None:
+            return None, False
+        for step in steps:
+            if step.target is not first.target:
+                self._report.error(
+                    step.span,
+                    f"`after_body` delivers to {first.target.label} or to {step.target.label}",
+                    code="E0816",
+                    hint="to queues only, or always to the same target",
+                    notes=(f"the other is at {first.span}", "recipients hear 250 before the content has decided"),
+                )
+                break
+        plain = all(
+            not (one.checks or one.sender_modifiers or one.rcpt_modifiers or one.body_modifiers) for one in branches(router)
+        )
+        return first.target, plain
 
     def _copies(self, items: list[Item]) -> Iterator[DeliverTo]:
         for item in items:
@@ -310,6 +348,43 @@ class _Compiler:
             end = Reject(_NOT_CONFIGURED)
             self._hole(Hole(end, items[-1].span, f"`{title}` has no `{default_word}`", "E0803", hint))
         return rules.compiled(side, default or Branch(end, block.span), self._local)
+
+
+def _delivers(branch: Branch) -> Iterator[DeliverTo]:
+    if isinstance(branch.route, Deliver):
+        yield from (step for step in branch.route.steps if isinstance(step, DeliverTo))
+
+
+def _report_rejects(router: Router, report: Report) -> None:
+    """Of a listener with one answer for all recipients: what the content is refused for must not be one of them."""
+    for branch in branches(router):
+        if isinstance(branch.route, AfterBody):
+            for reject in _of_some(branch.route.router, by_recipient=False):
+                report.error(
+                    reject.span,
+                    "this refuses the content for some recipients",
+                    code="E0817",
+                    hint="refuse recipients at RCPT, outside of `after_body`",
+                    notes=("SMTP has one answer to a message, for all of its recipients",),
+                )
+
+
+def _of_some(branch: Branch, *, by_recipient: bool) -> Iterator[Reject]:
+    """The rejects in it that one recipient may meet and another not."""
+    for condition in branch.conditions:
+        by_recipient = by_recipient or bool(condition.test.expression.names & RCPT_NAMES)
+        yield from _of_some(condition.branch, by_recipient=by_recipient)
+    route = branch.route
+    if isinstance(route, Rules):
+        inner = by_recipient or route.side is Side.DESTINATION
+        for one in dict.fromkeys(route.branches()):
+            yield from _of_some(one, by_recipient=inner)
+    elif isinstance(route, Deliver):
+        for step in route.steps:
+            if isinstance(step, Through):
+                yield from _of_some(step.router, by_recipient=by_recipient)
+    elif isinstance(route, Reject) and by_recipient and route.reply is not _NOT_CONFIGURED:
+        yield route
 
 
 def _spelling(test: v.Condition) -> str:

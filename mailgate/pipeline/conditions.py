@@ -6,13 +6,17 @@ rewritten so far and in the form in which rules compare them (`rule_keys`): ``se
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from mailgate.config import values as v
 from mailgate.config.closures import EvaluationError
-from mailgate.config.expression_types import ADDRESS, BOOLEAN, STRING, Type, Variable
+from mailgate.config.expression_types import ADDRESS, BOOLEAN, FLOAT, INTEGER, STRING, Function, Type, Variable
 from mailgate.config.text_forms import address, domain, folded, one_of, table_key, text_type
 from mailgate.message.envelope import Envelope
+from mailgate.message.findings import Judgement, Verdict
+from mailgate.message.header import Header
+from mailgate.message.message import Message
 from mailgate.pipeline.router import Condition, place
 from mailgate.smtp.address import NULL_ADDRESS, Address, domain_key, rule_keys
 from mailgate.smtp.reply import TemporaryError
@@ -44,10 +48,34 @@ RCPT_VARIABLES = {
         Variable("rcpt_domain", text_type(domain), 'Its domain, "" for <Postmaster>.'),
     ),
 }
-_CONTENT = "the content has not come when this is decided"
+CONTENT_VARIABLES = _variables(
+    Variable("size", INTEGER, "Octets of the whole message, as it will be sent on."),
+    Variable(
+        "verdict",
+        text_type(one_of(*(verdict.value for verdict in Verdict))),
+        'The gravest thing that checks have asked for: "pass", "tag" or "quarantine".',
+    ),
+    Variable("score", FLOAT, "What checks have counted, in sum."),
+    Variable("quarantined", BOOLEAN, "Whether a check has asked for quarantine."),
+)
+
+
+def _field_name(text: str) -> str:
+    if not re.fullmatch(r"[!-9;-~]+", text):
+        raise ValueError("this is no name of a header field")
+    return text.lower()
+
+
+CONTENT_QUESTIONS = {
+    "header": Function(
+        (STRING,), Type(STRING.kind, optional=True), _field_name, "The first header field of that name; unset without one."
+    )
+}
+CONTENT_NAMES = frozenset(CONTENT_VARIABLES) | frozenset(CONTENT_QUESTIONS)
+_CONTENT = "the content has not come when this is decided: write it in `after_body { … }`"
 _OUTBOUND = "it belongs to the settings of targets and queues"
 _ELSEWHERE = {
-    **dict.fromkeys(("size", "header", "verdict", "score", "quarantined"), _CONTENT),
+    **dict.fromkeys(CONTENT_NAMES, _CONTENT),
     **dict.fromkeys(("recipients", "retry_num", "notify_num", "expires_in", "last_status", "last_error", "last_code"), _OUTBOUND),
     **dict.fromkeys(("priority", "queue_age", "source", "mx", "remote_ip", "local_ip"), _OUTBOUND),
 }
@@ -55,6 +83,17 @@ _RCPT = dict.fromkeys(("rcpt", "rcpt_domain"), "this is decided at MAIL; recipie
 
 AT_MAIL = v.ConditionValue(SENDER_VARIABLES, {**_ELSEWHERE, **_RCPT}, table_key=table_key)
 AT_RCPT = v.ConditionValue(RCPT_VARIABLES, _ELSEWHERE, table_key=table_key)
+
+_AFTER = {name: why for name, why in _ELSEWHERE.items() if name not in CONTENT_NAMES}
+_ALL_AFTER = dict.fromkeys(
+    ("rcpt", "rcpt_domain"), "this is decided once for the message; recipients exist in destination blocks"
+)
+AFTER_BODY = v.ConditionValue(
+    {**SENDER_VARIABLES, **CONTENT_VARIABLES}, {**_AFTER, **_ALL_AFTER}, table_key=table_key, questions=CONTENT_QUESTIONS
+)
+AFTER_BODY_RCPT = v.ConditionValue(
+    {**RCPT_VARIABLES, **CONTENT_VARIABLES}, _AFTER, table_key=table_key, questions=CONTENT_QUESTIONS
+)
 
 
 class View:
@@ -118,6 +157,53 @@ class View:
     @property
     def rcpt_domain(self) -> str:
         return rule_keys(self._rcpt)[1]
+
+
+class ContentFacts:
+    """What is known of a message once it is here, for those recipients who have passed the same checks."""
+
+    __slots__ = ("_fields", "judgement", "message")
+
+    def __init__(self, message: Message, judgement: Judgement) -> None:
+        self.message = message
+        self.judgement = judgement
+        self._fields: Header | None = None
+
+    def header(self, name: str) -> str | None:
+        """The first field of that name, unfolded."""
+        if self._fields is None:
+            self._fields = Header(self.message.header)
+        values = self._fields.values(name)
+        return values[0].decode("utf-8", "replace") if values else None
+
+
+class ContentView(View):
+    """The same with the content."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, envelope: Envelope, rcpt: Address, content: ContentFacts) -> None:
+        super().__init__(envelope, rcpt)
+        self._content = content
+
+    @property
+    def size(self) -> int:
+        return self._content.message.size
+
+    @property
+    def verdict(self) -> str:
+        return self._content.judgement.verdict.value
+
+    @property
+    def score(self) -> float:
+        return self._content.judgement.score
+
+    @property
+    def quarantined(self) -> bool:
+        return self._content.judgement.quarantined
+
+    def header(self, name: str) -> str | None:
+        return self._content.header(name)
 
 
 def client_address(text: str) -> IPv4Address | IPv6Address | None:

@@ -164,10 +164,11 @@ async def amend(
         for plan in one.plans:
             found = content.judgement(plan.marks)
             added.update((rule_keys(address)[0], address) for address in found.added)
-            if plan.target is not None and (found.discarded or _is_among(plan, found.removed)):
-                withdraw(plan)
-                plan.target = None
-    present = {rule_keys(plan.recipient.address)[0] for one in accepted for plan in one.plans if plan.target is not None}
+            if plan.is_to_deliver and (found.discarded or _is_among(plan, found.removed)):
+                if plan.delivery is not None:
+                    withdraw(plan)
+                plan.target = plan.after = None
+    present = {rule_keys(plan.recipient.address)[0] for one in accepted for plan in one.plans if plan.is_to_deliver}
     for key, address in added.items():
         if key not in present:
             await offer(address)

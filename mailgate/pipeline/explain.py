@@ -186,7 +186,7 @@ async def _recipient(rehearsal: Rehearsal, address: Address, explanation: Explan
     rehearsal.next_root(root)
     reply = await _now(rehearsal.rcpt(address))
     step = _step(rehearsal, reply, root)
-    outcomes = outcomes_of(rehearsal) if reply.is_success else ()
+    outcomes = outcomes_of(rehearsal.plans) if reply.is_success else ()
     explanation.recipients.append(RecipientStep(address, step, outcomes))
     return reply.is_success
 
@@ -204,9 +204,9 @@ async def _content(
         replies = await _now(rehearsal.end())
     if not per_recipient:
         replies = replies * len(accepted)
-    for number, reply in zip(accepted, replies, strict=True):
+    for number, reply, plans in zip(accepted, replies, rehearsal.all_plans, strict=True):
         one = explanation.recipients[number]
-        explanation.recipients[number] = RecipientStep(one.address, one.step, one.outcomes, reply)
+        explanation.recipients[number] = RecipientStep(one.address, one.step, outcomes_of(plans), reply)
     explanation.content = _step(rehearsal, replies[0], root)
 
 
@@ -218,9 +218,9 @@ def _step(rehearsal: Rehearsal, reply: Reply, tree: Node) -> Step:
     return Step(reply, tree, rehearsal.refusal)
 
 
-def outcomes_of(rehearsal: Rehearsal) -> tuple[Outcome, ...]:
-    """Where the message goes for the recipient that was accepted last."""
-    return tuple(map(_outcome, rehearsal.plans))
+def outcomes_of(plans: Iterable[Plan]) -> tuple[Outcome, ...]:
+    """Where the message goes for a recipient, as far as that is decided."""
+    return tuple(_outcome(plan) for plan in plans if plan.after is None)
 
 
 def _outcome(plan: Plan) -> Outcome:

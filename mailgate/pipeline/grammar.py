@@ -5,11 +5,11 @@
     srcblock  := (check | modify)* (when EXPR {srcblock})*  (handling | rcpts)
     rcpts     := (destination_in TABLE {rcptblock} | destination RULE+ {rcptblock})* default_destination {rcptblock}
     rcptblock := (check | modify)* (when EXPR {rcptblock})*  handling
-    handling  := deliver_to TARGET+ | reroute {pipeline} | reject [CODE] | discard
+    handling  := deliver_to TARGET+ | reroute {pipeline} | after_body {pipeline} | reject [CODE] | discard
 
 A listener's class is `PipelineBlock` with the listener's own directives beside it; `reroute` and `msgpipeline` hold
-`PipelineRules`. Which of the alternatives stands in a block, and whether it is whole, is judged by compile.py, which
-walks ``items`` in written order.
+`PipelineRules`; `after_body` holds the same words as `ContentPipeline`, whose conditions see the content. Which of the
+alternatives stands in a block, and whether it is whole, is judged by compile.py, which walks ``items`` in written order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive, Refused
-from mailgate.pipeline.conditions import AT_MAIL, AT_RCPT
+from mailgate.pipeline.conditions import AFTER_BODY, AFTER_BODY_RCPT, AT_MAIL, AT_RCPT
+
+IS_HERE: Any = Refused("after_body", "the content has come already: what is decided by it is written right here")
 
 
 class Split(Enum):
@@ -67,7 +69,14 @@ class HandlingBlock(Block):
         doc="Beside deliver_to or reroute: what is accepted goes into this queue too. A copy that fails is logged, and changes no"
         " answer.",
     )
-    after_body = Refused("after_body", "decisions after the body need a queue, which this version does not have")
+    after_body = Directive(
+        "after_body",
+        block="ContentPipeline",
+        block_required=True,
+        repeatable=True,
+        doc='Decide when the content has come and its checks are done: a pipeline whose conditions see size, header("NAME"),'
+        " verdict, score and quarantined. All it delivers to are queues, or it is always the same target.",
+    )
 
 
 class RecipientBlock(HandlingBlock):
@@ -161,6 +170,39 @@ class PipelineRules(SourceBlock):
         doc="Senders that no other rule matches.",
         origin="maddy",
     )
+
+
+class ContentRecipientBlock(RecipientBlock):
+    """What becomes of the recipients that a rule matches, when the content is here."""
+
+    when = RecipientBlock.when.within("ContentRecipientBlock", AFTER_BODY_RCPT)
+    reroute = RecipientBlock.reroute.within("ContentPipeline")
+    after_body = IS_HERE
+
+
+class ContentSourceBlock(SourceBlock):
+    """What becomes of mail from the senders that a rule matches, when the content is here."""
+
+    when = SourceBlock.when.within("ContentSourceBlock", AFTER_BODY)
+    reroute = SourceBlock.reroute.within("ContentPipeline")
+    after_body = IS_HERE
+    destination_in = SourceBlock.destination_in.within(ContentRecipientBlock)
+    destination = SourceBlock.destination.within(ContentRecipientBlock)
+    default_destination = SourceBlock.default_destination.within(ContentRecipientBlock)
+
+
+class ContentPipeline(PipelineRules):
+    """A pipeline that is passed when the content is here: what `after_body` holds."""
+
+    when = PipelineRules.when.within("ContentPipeline", AFTER_BODY)
+    reroute = PipelineRules.reroute.within("ContentPipeline")
+    after_body = IS_HERE
+    destination_in = PipelineRules.destination_in.within(ContentRecipientBlock)
+    destination = PipelineRules.destination.within(ContentRecipientBlock)
+    default_destination = PipelineRules.default_destination.within(ContentRecipientBlock)
+    source_in = PipelineRules.source_in.within(ContentSourceBlock)
+    source = PipelineRules.source.within(ContentSourceBlock)
+    default_source = PipelineRules.default_source.within(ContentSourceBlock)
 
 
 class PipelineBlock(PipelineRules):

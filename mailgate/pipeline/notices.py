@@ -93,7 +93,7 @@ class Notices:
         if expanded:
             self._asked.append(_Asked(name, recipient, plans[0], expanded=True))
             return
-        plan = next((one for one in plans if one.is_irrevocable), None)
+        plan = next((one for one in plans if one.is_irrevocable and one.target is not None), None)
         if plan is not None:
             plan.envelope.on_attempt = self._records.append
             self._asked.append(_Asked(name, plan.recipient, plan, expanded=False))

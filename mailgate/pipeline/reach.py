@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mailgate.pipeline.router import Branch, Deliver, DeliverTo, Router, Through
+from mailgate.pipeline.router import AfterBody, Branch, Deliver, DeliverTo, Router, Through
 
 
 def branches(router: Router) -> Iterator[Branch]:
@@ -19,7 +19,9 @@ def branches(router: Router) -> Iterator[Branch]:
         seen.add(branch)
         yield branch
         waiting += branch.inner()
-        if isinstance(branch.route, Deliver):
+        if isinstance(branch.route, AfterBody):
+            waiting.append(branch.route.router)
+        elif isinstance(branch.route, Deliver):
             waiting += [step.router for step in branch.route.steps if isinstance(step, Through)]
 
 

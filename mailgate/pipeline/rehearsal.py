@@ -151,13 +151,14 @@ class Rehearsal(Transaction):
         self._routed.next_root(root)
 
     @property
-    def accepted_count(self) -> int:
-        return len(self._accepted)
-
-    @property
     def plans(self) -> list[Plan]:
         """What the recipient that was accepted last became."""
         return self._accepted[-1].plans if self._accepted else []
+
+    @property
+    def all_plans(self) -> list[list[Plan]]:
+        """The same of everybody who was accepted; once the content is here nothing of it is open any more."""
+        return [one.plans for one in self._accepted]
 
     def _refusal(self, error: BaseException) -> MailError:
         if not isinstance(error, MailError):

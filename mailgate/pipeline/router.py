@@ -77,7 +77,19 @@ class Discard:
     span: Span | None = None
 
 
-Handling: TypeAlias = Deliver | Reject | Discard
+@dataclass(frozen=True, slots=True, eq=False)
+class AfterBody:
+    """Decided when the content has come, by a pipeline that sees it."""
+
+    router: Router
+    span: Span | None = None
+    target: Any = None
+    """The one irrevocable target that all its branches end in, where it is not queues that they end in."""
+    is_shared: bool = False
+    """Who comes to that target comes in the same transaction: nothing on the way there makes a difference."""
+
+
+Handling: TypeAlias = Deliver | Reject | Discard | AfterBody
 
 
 def only_step(route: Handling | Rules) -> DeliverTo | None:
@@ -191,6 +203,8 @@ class Router(Branch):
 
 def irrevocable_copies(handling: Handling) -> int:
     """The most irrevocable targets that one recipient handled like this can end in."""
+    if isinstance(handling, AfterBody):
+        return _most_copies(handling.router)
     if not isinstance(handling, Deliver):
         return 0
     return sum(step.is_irrevocable if isinstance(step, DeliverTo) else _most_copies(step.router) for step in handling.steps)

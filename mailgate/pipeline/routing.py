@@ -14,7 +14,7 @@ walk of real mail: it is a subclass that notes what each of them was given and g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,10 +22,11 @@ from mailgate.config.source import Span
 from mailgate.interfaces import Finality
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.pipeline.checks import OpenCheck, ask
-from mailgate.pipeline.conditions import View, client_address, holds
+from mailgate.pipeline.conditions import ContentFacts, ContentView, View, client_address, holds
 from mailgate.pipeline.lookup import look_up
 from mailgate.pipeline.router import (
     POSTMASTER,
+    AfterBody,
     Branch,
     Condition,
     DeliverTo,
@@ -102,16 +103,33 @@ class Plan:
     """What it depends on: equal for those who share the answer (docs/architecture.md, "Delivering once")."""
     delivery: Any = None
     """The transaction it takes part in, once that is so."""
+    after: AfterBody | None = None
+    """Set where the content decides: `Routing.finish` gives the plans that take this one's place."""
 
     def __post_init__(self) -> None:
         if self.checks:
             self.marks = tuple(dict.fromkeys(check.check for check in self.checks if check.marks))
-        self.key = (self.target, self.body_modifiers, self.envelope, self.marks)  # one envelope for each sender: _with_sender
+        self.key = (self.target, self.body_modifiers, self.envelope, self.marks)  # one envelope for each sender: from_sender
         if self.target is not None:
             finality = self.target.finality
             self.is_irrevocable = finality is not Finality.TWO_PHASE and finality is not Finality.DISCARD
             self.is_grouped = finality is Finality.GROUP
             self.final_answer = (self.key, self.recipient) if finality is Finality.RECIPIENT else self.key
+        elif self.after is not None:
+            self._wait_for_content(self.after)
+
+    def _wait_for_content(self, after: AfterBody) -> None:
+        """Whatever the content decides, it will be queues, or one target whose answer can be counted now."""
+        self.key = (after, *self.key[1:])
+        if after.target is not None:
+            shared = after.is_shared and after.target.finality is Finality.TRANSACTION
+            self.is_irrevocable = True
+            self.final_answer = (after.target, *self.key[1:]) if shared else (self.key, self.recipient)
+
+    @property
+    def is_to_deliver(self) -> bool:
+        """It has a target, or may get one from the content."""
+        return self.target is not None or self.after is not None
 
     @property
     def where(self) -> str:
@@ -127,12 +145,17 @@ class Plan:
 class Routing:
     """The walk of one message. ``opened`` are all its checks, to be closed by the transaction."""
 
-    __slots__ = ("_envelopes", "_nested", "opened")
+    __slots__ = ("_contents", "_envelopes", "_nested", "content", "opened", "waits_for_content")
 
     def __init__(self) -> None:
         self._envelopes: dict[Address, Envelope] = {}
-        self._nested: dict[tuple[Router, Envelope], Path] = {}
+        self._nested: dict[tuple[Router, Envelope, ContentFacts | None], Path] = {}
+        self._contents: dict[tuple[Any, ...], ContentFacts] = {}
         self.opened: list[OpenCheck] = []
+        self.content: ContentFacts | None = None
+        """Set while `after_body` is passed."""
+        self.waits_for_content = False
+        """Somebody has come to an `after_body`."""
 
     async def enter(self, router: Router, envelope: Envelope) -> Path:
         """Pass the sender through a pipeline, down to its source block. :raises MailError: refused."""
@@ -175,6 +198,18 @@ class Routing:
         else:
             plans = []
             await self._walk(path, recipient, (), (), plans)
+        return plans if len(plans) == 1 else _without_repetition(plans)
+
+    async def finish(self, waiting: Plan, content: Callable[[Sequence[Any]], ContentFacts]) -> list[Plan]:
+        """What takes the place of a plan that waited for the content; ``content(marks)`` is what the conditions see of it for
+        those whose messages bear the findings of these checks. :raises MailError: refused, in whole."""
+        assert waiting.after is not None
+        self.content = self._contents.get(waiting.marks)
+        if self.content is None:
+            self.content = self._contents[waiting.marks] = content(waiting.marks)
+        plans: list[Plan] = []
+        step = Through(waiting.after.router, waiting.span)
+        await self.through(step, waiting.envelope, waiting.recipient, waiting.body_modifiers, waiting.checks, plans)
         return plans if len(plans) == 1 else _without_repetition(plans)
 
     async def _walk(
@@ -239,6 +274,10 @@ class Routing:
             )
         if isinstance(handling, Reject):
             raise _rejected(handling)
+        if isinstance(handling, AfterBody):
+            self.waits_for_content = True
+            plans.append(Plan(None, envelope, recipient, modified_by, judged_by, handling.span, after=handling))
+            return
         if isinstance(handling, Discard):
             plans.append(Plan(None, envelope, recipient, modified_by, judged_by, handling.span))
             return
@@ -262,7 +301,7 @@ class Routing:
         await self._walk(nested, recipient, modified_by, judged_by, plans)
 
     async def _enter_nested(self, router: Router, envelope: Envelope) -> Path:
-        key = (router, envelope)
+        key = (router, envelope, self.content)
         path = self._nested.get(key)
         if path is None:
             path = self._nested[key] = await self.enter(router, envelope)
@@ -295,7 +334,7 @@ class Routing:
             if not isinstance(sender, Address):
                 sender = await sender
             if sender != envelope.sender:
-                envelope = self._with_sender(envelope, sender)
+                envelope = self.from_sender(envelope, sender)
         return envelope
 
     async def choose(self, rules: Rules, address: Address) -> Branch:
@@ -310,11 +349,15 @@ class Routing:
 
     async def decide(self, conditions: Sequence[Condition], envelope: Envelope, rcpt: Address = NULL_ADDRESS) -> Branch | None:
         """The branch of the first `when` that is true, or None. :raises MailError: one of them has no value."""
-        view = View(envelope, rcpt)
+        view = self.view(envelope, rcpt)
         for condition in conditions:
             if await holds(condition, view):
                 return condition.branch
         return None
+
+    def view(self, envelope: Envelope, rcpt: Address) -> View:
+        """What conditions see by now."""
+        return View(envelope, rcpt) if self.content is None else ContentView(envelope, rcpt, self.content)
 
     async def refuse_relaying(self, relay: RelayRule, recipient: Recipient) -> None:
         """:raises MailError: the domain is not ours, and this client may send to ours only."""
@@ -345,7 +388,7 @@ class Routing:
             recipients = rewritten
         return recipients
 
-    def _with_sender(self, envelope: Envelope, sender: Address) -> Envelope:
+    def from_sender(self, envelope: Envelope, sender: Address) -> Envelope:
         """One envelope object for each sender, so that whoever has the same sender shares a transaction."""
         self._envelopes.setdefault(envelope.sender, envelope)
         other = self._envelopes.get(sender)

@@ -19,7 +19,7 @@ from typing import Any
 
 from mailgate.config.expression import Call, Conditional, ListOf, Literal, Node, Operation
 from mailgate.pipeline.lookup import WITHOUT_IO, kept, quoted_local_part
-from mailgate.pipeline.router import Branch, Deliver, Router, Rules, Side, Through
+from mailgate.pipeline.router import AfterBody, Branch, Deliver, Router, Rules, Side, Through
 from mailgate.smtp.address import Address
 
 STRANGER = "stranger"
@@ -84,7 +84,9 @@ def branches_below(top: Branch) -> Iterator[Branch]:
         seen.add(id(one))
         yield one
         waiting += one.inner()
-        if isinstance(one.route, Deliver):
+        if isinstance(one.route, AfterBody):
+            waiting.append(one.route.router)
+        elif isinstance(one.route, Deliver):
             waiting += [step.router for step in one.route.steps if isinstance(step, Through)]
 
 
@@ -129,7 +131,7 @@ def sample_addresses(top: Branch, side: Side, stranger: str, *, deep: bool = Tru
 
 
 def _may_deliver(branch: Branch) -> bool:
-    return bool(branch.conditions) or isinstance(branch.route, Rules | Deliver)
+    return bool(branch.conditions) or isinstance(branch.route, Rules | Deliver | AfterBody)
 
 
 def _is_domain(text: str) -> bool:

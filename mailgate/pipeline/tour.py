@@ -20,8 +20,9 @@ from mailgate.config.closures import EvaluationError
 from mailgate.config.domains import LocalDomains
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.net.waiting import begin
-from mailgate.pipeline.conditions import View
+from mailgate.pipeline.conditions import CONTENT_NAMES, View
 from mailgate.pipeline.router import (
+    AfterBody,
     Branch,
     Condition,
     Deliver,
@@ -136,8 +137,10 @@ class Tour:
             self._take(inner, crowd, some)
 
     def _divide(self, condition: Condition, crowds: Iterable[Crowd]) -> tuple[list[Crowd], list[Crowd]]:
-        """Those for whom a condition is true, and those for whom it is not."""
+        """Those for whom a condition is true, and those for whom it is not; one about the content may be either for all."""
         names = condition.test.expression.names
+        if names & CONTENT_NAMES:
+            return list(crowds), list(crowds)
         yes: list[Crowd] = []
         no: list[Crowd] = []
         for crowd in crowds:
@@ -179,6 +182,10 @@ class Tour:
         names = condition.test.expression.names
         if not crowd.senders or not recipients:
             return
+        if names & CONTENT_NAMES:
+            yield True, crowd, recipients
+            yield False, crowd, recipients
+            return
         if not names & RCPT_NAMES:
             for true, crowds in zip((True, False), self._divide(condition, [crowd]), strict=True):
                 for part in crowds:
@@ -198,6 +205,9 @@ class Tour:
 
     def _handle(self, handling: Handling, crowd: Crowd, recipients: Samples) -> None:
         if not crowd.clients or not crowd.senders or not recipients:
+            return
+        if isinstance(handling, AfterBody):
+            self._enter(handling.router, crowd, recipients, ())
             return
         if not isinstance(handling, Deliver):
             self._arrive(handling, crowd, recipients)

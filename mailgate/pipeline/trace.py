@@ -23,9 +23,10 @@ from mailgate.config.source import Span
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.pipeline.check import stages_of
 from mailgate.pipeline.checks import OpenCheck
-from mailgate.pipeline.conditions import View
+from mailgate.pipeline.conditions import ContentFacts, View
 from mailgate.pipeline.lookup import Lookups
 from mailgate.pipeline.router import (
+    AfterBody,
     Branch,
     Condition,
     Deliver,
@@ -165,6 +166,12 @@ class TracedRouting(Routing):
             plans = await super().plan(path, recipient)
             if path.only is not None:
                 self._note_handling(path.route)
+        return self._replaced(plans)
+
+    async def finish(self, waiting: Plan, content: Callable[[Sequence[Any]], ContentFacts]) -> list[Plan]:
+        return self._replaced(await super().finish(waiting, content))
+
+    def _replaced(self, plans: list[Plan]) -> list[Plan]:
         for plan in plans:
             if plan.target is not None:
                 plan.target = self._replace_target(plan.target)
@@ -195,7 +202,7 @@ class TracedRouting(Routing):
         return branch
 
     async def decide(self, conditions: Sequence[Condition], envelope: Envelope, rcpt: Address = NULL_ADDRESS) -> Branch | None:
-        view = View(envelope, rcpt)
+        view = self.view(envelope, rcpt)
         branch = None
         failed = True
         try:
@@ -275,6 +282,9 @@ class TracedRouting(Routing):
             self.trace.add(Node(Kind.REJECT, _word("reject", handling.span), place(handling.span), str(handling.reply)))
         elif isinstance(handling, Discard):
             self.trace.add(Node(Kind.DISCARD, "discard", place(handling.span), "accepted and thrown away"))
+        elif isinstance(handling, AfterBody):
+            reason = "decided when the content has come"
+            self.trace.add(Node(Kind.PIPELINE, _word("after_body", handling.span), place(handling.span), reason))
         elif isinstance(handling, Deliver):
             for step in handling.steps:
                 if isinstance(step, DeliverTo):

@@ -45,6 +45,7 @@ from mailgate.pipeline.answers import (
     with_id,
 )
 from mailgate.pipeline.content import Content, amend
+from mailgate.pipeline.content_routes import ContentRoutes
 from mailgate.pipeline.copies import copy
 from mailgate.pipeline.downstream import Accepted, Downstream
 from mailgate.pipeline.grammar import Split
@@ -279,10 +280,14 @@ class Transaction:
             self._has_copies = True
         accepted = Accepted(str(recipient.address), plans, copies)
         if recipient.parameters is not NO_RCPT_PARAMETERS and self._settings.reports is not None:
-            if self._notices is None:
-                self._notices = Notices(self._settings.reports, self._envelope)
-            self._notices.add(accepted, recipient, plans, expanded=expanded)
+            self._note(self._settings.reports, accepted, recipient, expanded=expanded)
         return accepted, reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
+
+    def _note(self, reports: Callable[[Envelope], Any], accepted: Accepted, recipient: Recipient, *, expanded: bool) -> None:
+        """Whoever asked to hear of success may have to hear it from us."""
+        if self._notices is None:
+            self._notices = Notices(reports, self._envelope)
+        self._notices.add(accepted, recipient, accepted.plans, expanded=expanded)
 
     def _drop_unused(self) -> None:
         """Deliveries that refused everybody they were offered give their connections back."""
@@ -328,6 +333,8 @@ class Transaction:
                 names = self._settings
                 self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
                 refused = await self._judge(self._content)
+            if self._routing.waits_for_content:
+                await self._route_content(message, refused)
             self._drop_unused()
             if self._notices is not None:
                 await self._notices.prepare(message, self._settings.spool)
@@ -428,6 +435,19 @@ class Transaction:
         """One more recipient, of a filter's making. :raises MailError: it is refused."""
         accepted, _ = await self._offer(Recipient(address))
         self._added.append(accepted)
+
+    async def _route_content(self, message: Message, refused: dict[Accepted, MailError]) -> None:
+        """Pass those who wait for the content through their `after_body`. :raises MailError: SMTP: refused."""
+        names = self._settings
+        if self._content is None:
+            self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
+        routes = ContentRoutes(self._routing, self._content, self._deliveries, self._withdraw)
+        refusal = self._refusal if self._settings.per_recipient else None
+        waiting = [one for one in (*self._accepted, *self._added) if one not in refused]
+        for one, plan, expanded in await routes.finish_all(waiting, refused, refusal):
+            self._has_copies = self._has_copies or bool(one.copies)
+            if self._settings.reports is not None:
+                self._note(self._settings.reports, one, plan.recipient, expanded=expanded)
 
     async def _send_all(self, deliveries: list[Downstream], message: Message) -> None:
         """Send to all at once; returns when all have answered."""

@@ -107,7 +107,36 @@ MISTAKES: list[tuple[str, str, list[tuple[str, int]]]] = [
     ("copies are a risk that is taken", "on_split allow\ndeliver_to &store\ndeliver_to &other", [("W0801", 1)]),
     ("only a queue keeps what was split", "on_split queue &store\ndeliver_to &store", [("E0808", 1)]),
     ("copies go into a queue", "deliver_to &store\ncopy_to &other", [("E0814", 2)]),
-    ("nor after_body", "after_body {\n    discard\n}", [("E0408", 1)]),
+    ("after_body within after_body", "after_body {\n    after_body {\n        discard\n    }\n}", [("E0408", 2)]),
+    ("after_body beside another decision", "after_body { discard }\ndiscard", [("E0802", 2)]),
+    (
+        "after_body with two targets",
+        "after_body {\n    when size > 5 { deliver_to &store }\n    deliver_to &other\n}",
+        [("E0816", 3)],
+    ),
+    (
+        "after_body with a copy",
+        "on_split allow\nafter_body {\n    deliver_to &store\n    deliver_to &other\n}",
+        [("W0801", 1), ("E0816", 4)],
+    ),
+    (
+        "after_body through other pipelines",
+        "after_body {\n    when tls { deliver_to &store }\n    reroute {\n        deliver_to &other\n    }\n}",
+        [("E0816", 4)],
+    ),
+    ("always the same target", "after_body {\n    when size > 5 { deliver_to &store }\n    deliver_to &store\n}", []),
+    (
+        "refused for a recipient only",
+        "after_body {\n    destination a.test { reject 552 }\n    default_destination { discard }\n}",
+        [("E0817", 2)],
+    ),
+    (
+        "refused by a condition on recipients",
+        'after_body {\n    default_destination {\n        when rcpt == "a@b.test" { discard }\n        reject 552\n    }\n}',
+        [("E0817", 4)],
+    ),
+    ("refused for all", 'after_body {\n    when header("X-Bad") == "yes" { reject 554 }\n    discard\n}', []),
+    ("after_body that misses a default", "after_body {\n    destination a.test { discard }\n}", [("E0803", 2)]),
     ("a bad directive hides no other mistake", "deliver_too &store\ndefault_source { }", [("E0401", 1), ("E0801", 2)]),
     ("what only follows is not said", "deliver_too &store", [("E0401", 1)]),
     (

@@ -281,8 +281,14 @@ MISTAKES: list[tuple[str, list[tuple[str, str, str]]]] = [
         'when rcpt == "a@b.test" { discard }\nreject',
         [("E0522", "rcpt", "this is decided at MAIL; recipients exist in destination blocks")],
     ),
-    ("when size > 5 { discard }\nreject", [("E0522", "size", "the content has not come when this is decided")]),
-    ('when header("X") { discard }\nreject', [("E0522", "header", "the content has not come when this is decided")]),
+    (
+        "when size > 5 { discard }\nreject",
+        [("E0522", "size", "the content has not come when this is decided: write it in `after_body { … }`")],
+    ),
+    (
+        'when header("X") { discard }\nreject',
+        [("E0522", "header", "the content has not come when this is decided: write it in `after_body { … }`")],
+    ),
     ("when retry_num > 1 { discard }\nreject", [("E0522", "retry_num", "it belongs to the settings of targets and queues")]),
     ("when lookup(&peple, sender) { discard }\nreject", [("E0602", "&peple", "did you mean `&people`?")]),
     ("when lookup(&one, sender) { discard }\nreject", [("E0604", "&one", "")]),

@@ -43,6 +43,8 @@ OPEN = {
 
 OPEN |= {
     "clients that say a name": 'when helo == "mx.partner.test" {\n deliver_to &next\n}\n' + REFUSE_ALL,
+    "what the content may say": 'after_body {\n when header("X") == "a" {\n deliver_to &next\n }\n reject\n}',
+    "what the content may not say": 'after_body {\n when header("X") == "a" {\n reject\n }\n deliver_to &next\n}',
     "clients with TLS": "when tls {\n deliver_to &next\n}\n" + REFUSE_ALL,
     "all but some": "when client_ip in [10.0.0.0/8] {\n reject\n}\ndeliver_to &next",
     "everybody is trusted": "when client_ip in [0.0.0.0/0] {\n deliver_to &next\n}\n" + REFUSE_ALL,

@@ -160,3 +160,52 @@ class GivenTests(SynchronousTestCase):
             ('given &aliases * = "none"', "expect accept &store"),
         ):
             self.assertEqual(list(map(str, found(of("from a@x.test", "rcpt sales@a.test", *lines), self.rules))), [], lines)
+
+
+class ContentTests(SynchronousTestCase):
+    RULES = """hostname mx.test
+tls off
+target.lmtp store {
+    targets unix:///run/store.sock
+}
+target.queue bulk {
+    target &store
+    bounce {
+        discard
+    }
+}
+target.queue quick {
+    target &store
+    bounce {
+        discard
+    }
+}
+smtp tcp://127.0.0.1:2525 {
+    after_body {
+        when header("X-Spam") == "yes" {
+            reject 554 5.7.1
+        }
+        when header("List-Id") {
+            deliver_to &bulk
+        }
+        destination gone.test {
+            discard
+        }
+        default_destination {
+            deliver_to &quick
+        }
+    }
+}
+"""
+
+    def test_the_content_decides(self) -> None:
+        for header, rcpt, expected in (
+            ("", "b@y.test", "accept &quick"),
+            ('header List-Id "<a.b>"', "b@y.test", "accept &bulk"),
+            ("header X-Spam yes", "b@y.test", "reject 554"),
+            ("header X-Spam no", "b@gone.test", "discard"),
+        ):
+            test = f'test "content" {{\n    from a@x.test\n    rcpt {rcpt}\n    {header}\n    expect {expected}\n}}\n'
+            self.assertEqual([str(one) for one in found(test, self.RULES)], [], expected)
+            wrong = test.replace(f"expect {expected}", "expect defer")
+            self.assertEqual([one.code for one in found(wrong, self.RULES)], ["E0901"])

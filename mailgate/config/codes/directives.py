@@ -50,7 +50,7 @@ CODES = {
     "E0408": Entry(
         "a word that this version does not have",
         "The language knows the word, this version of mailgate does not have it yet. The note says why, or what to use.",
-        bad=lmtp("after_body {\n    discard\n}"),
+        bad=lmtp("after_body {\n        after_body {\n            discard\n        }\n        discard\n    }"),
         good=lmtp("discard"),
     ),
     "E0409": Entry(

@@ -28,6 +28,28 @@ smtp tcp://192.0.2.1:25 {{
 }}
 """
 
+_AFTER_BODY = """target.queue later {{
+    target lmtp unix://store.sock
+    bounce {{
+        discard
+    }}
+}}
+{} {{
+    tls off
+    after_body {{
+        destination example.org {{
+            when size > 1000000 {{
+                reject 552 5.3.4
+            }}
+            deliver_to &later
+        }}
+        default_destination {{
+            deliver_to &later
+        }}
+    }}
+}}
+"""
+
 CODES = {
     "E0801": Entry(
         "a block that decides nothing",
@@ -53,6 +75,38 @@ CODES = {
         "A report to a sender must not be lost, nor hold up the answer to a client: it goes into a queue.",
         bad=lmtp("reports &store\ndiscard", "target.maildir store ./store\n"),
         good=lmtp("discard"),
+    ),
+    "E0816": Entry(
+        "`after_body` may come to several targets",
+        "Recipients hear 250 before the content decides. So what it decides between must take them in any case: queues, or always"
+        " the same target, which is asked when the content is here.",
+        bad=lmtp(
+            "after_body {\n        when size > 1000000 {\n            deliver_to lmtp unix://a.sock\n        }\n"
+            "        deliver_to lmtp unix://b.sock\n    }"
+        ),
+        good=lmtp(
+            "after_body {\n        when size > 1000000 {\n            reject 552 5.3.4\n        }\n"
+            "        deliver_to lmtp unix://b.sock\n    }"
+        ),
+    ),
+    "E0817": Entry(
+        "`after_body` refuses the content for some recipients",
+        "SMTP has one answer to a message, for all of its recipients: the content is refused for all of them, or for none."
+        " Recipients are refused at RCPT, outside of `after_body`; an `lmtp` listener has an answer for each.",
+        bad=_AFTER_BODY.format("smtp tcp://127.0.0.1:25"),
+        good=_AFTER_BODY.format("lmtp tcp://127.0.0.1:24"),
+    ),
+    "E0818": Entry(
+        "a check of the sum stands in `after_body`",
+        "What checks have counted is judged when all of them are done, and `after_body` decides by what came of it.",
+        bad=lmtp(
+            "after_body {\n        check {\n            score {\n                reject_threshold 10\n            }\n        }\n"
+            "        discard\n    }"
+        ),
+        good=lmtp(
+            "check {\n        score {\n            reject_threshold 10\n        }\n    }\n"
+            "    after_body {\n        discard\n    }"
+        ),
     ),
     "W0801": Entry(
         "`on_split allow` may deliver twice",
