@@ -6,24 +6,25 @@ endif
 syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
-syntax keyword mailgateDirective accept_sender_field add_header_action addr address address_literals all allow
-syntax keyword mailgateDirective allow_loopback allow_private announce_size ask attempt_starttls attempts
-syntax keyword mailgateDirective attribute audience auth auth_insecure auth_mechanisms auth_required
-syntax keyword mailgateDirective auth_required_message authserv_id backoff balance banner base_dn bind
-syntax keyword mailgateDirective body_spool_limit bounce ca cache cache_size canonicalization case_insensitive
-syntax keyword mailgateDirective cert certificate check check_header chunking ciphers client client_auth
-syntax keyword mailgateDirective client_ca command_timeout compare concurrency connect connect_timeout
-syntax keyword mailgateDirective connections contact control copy_to create curves dane data data_block
-syntax keyword mailgateDirective data_timeout database debug default_destination default_source
-syntax keyword mailgateDirective defer_sender_reject delimiter deliver_to destaddr destination destination_in
-syntax keyword mailgateDirective destport disable_commands discard dn_template dnssec domains early
-syntax keyword mailgateDirective early_talker ehlo endpoint entry expand_placeholders expect expire failover
-syntax keyword mailgateDirective failures fallback_delay file filter final_dot find from full_match given
-syntax keyword mailgateDirective greeting greeting_delay greylist_action handshake_timeout header health helo
-syntax keyword mailgateDirective helo_response hide hide_client hold_timeout hostname ident identity
-syntax keyword mailgateDirective idle_timeout import insecure_auth ip ip_strategy key lease lease_timeout
-syntax keyword mailgateDirective level limits list listener local_domains local_policy log log_name login mail
-syntax keyword mailgateDirective mail_from match max_age max_auth_failures max_command_length max_connections
+syntax keyword mailgateDirective accept_sender_field add_header_action addr address address_literals
+syntax keyword mailgateDirective after_body all allow allow_loopback allow_private announce_size ask
+syntax keyword mailgateDirective attempt_starttls attempts attribute audience auth auth_insecure
+syntax keyword mailgateDirective auth_mechanisms auth_required auth_required_message authserv_id backoff
+syntax keyword mailgateDirective balance banner base_dn bind body_spool_limit bounce ca cache cache_size
+syntax keyword mailgateDirective canonicalization case_insensitive cert certificate check check_header
+syntax keyword mailgateDirective chunking ciphers client client_auth client_ca command_timeout compare
+syntax keyword mailgateDirective concurrency connect connect_timeout connections contact control copy_to
+syntax keyword mailgateDirective create curves dane data data_block data_timeout database debug
+syntax keyword mailgateDirective default_destination default_source defer_sender_reject delimiter deliver_to
+syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
+syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
+syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
+syntax keyword mailgateDirective filter final_dot find from full_match given greeting greeting_delay
+syntax keyword mailgateDirective greylist_action handshake_timeout header health helo helo_response hide
+syntax keyword mailgateDirective hide_client hold_timeout hostname ident identity idle_timeout import
+syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease lease_timeout level limits list
+syntax keyword mailgateDirective listener local_domains local_policy log log_name login mail mail_from match
+syntax keyword mailgateDirective max_age max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
