@@ -41,6 +41,7 @@ from mailgate.inbound.authentication import THREADS as HASH_THREADS
 from mailgate.logs import reopen
 from mailgate.logs.detail import detail
 from mailgate.logs.outputs import outputs, standard_output
+from mailgate.logs.settings import plans
 from mailgate.net.waiting import spawn
 from mailgate.registry import Configuration
 from mailgate.runtime import Assembler, CannotBind, LiveGateway, Refusal
@@ -246,6 +247,7 @@ def _supervisor(options: Any, outside: Outside) -> GatewayService:
     assembler = RecordingAssembler(os.path.abspath(options["config"]), adapters)
     configuration = load(assembler)
     log = begin_log(configuration, options)
+    give_away_logs(configuration, options)
     staff = Staff(adapters.workers, adapters, spawner(adapters, options))
     gateway = LiveGateway(assembler, configuration, adapters, make=lambda made: Crew(made, staff, assembler.record))
     gateway.companions.append(log)
@@ -306,6 +308,17 @@ def begin_log(configuration: Configuration, options: Any) -> LogOutputs:
     if options.get("twistd_logs"):
         globalLogPublisher.addObserver(FilteringLogObserver(outputs, [cast(Any, _not_relayed)]))
     return log
+
+
+def give_away_logs(configuration: Configuration, options: Any) -> None:
+    """Workers open the log's files themselves, as the user that twistd will be: what root has just made there is theirs."""
+    told = getattr(options, "parent", None) or {}
+    uid, gid = told.get("uid"), told.get("gid")
+    if uid is None or os.geteuid() != 0:
+        return
+    for plan in plans(configuration.globals):
+        if plan.kind == "file" and os.stat(plan.path).st_uid == 0:
+            os.chown(plan.path, uid, -1 if gid is None else gid)
 
 
 def _not_relayed(event: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ from statistics import median
 
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
-from .servers import Direct, Mailgate, MailgateQueue, PostfixProxy, PostfixQueue, Relay, Sink, tool
+from .servers import Direct, Mailgate, MailgateQueue, MailgateTwo, PostfixProxy, PostfixQueue, Relay, Sink, tool
 from .tls import TLS_RELAYS, TlsSink
 
 SESSIONS = 20
@@ -34,6 +34,7 @@ RELAYS: dict[str, type[Relay]] = {
     "postfix-proxy": PostfixProxy,
     "postfix-queue": PostfixQueue,
     "mailgate": Mailgate,
+    "mailgate-2": MailgateTwo,
     "mailgate-queue": MailgateQueue,
 }
 REFERENCE = PostfixProxy.name

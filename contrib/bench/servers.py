@@ -17,6 +17,8 @@ from pathlib import Path
 from .processes import NotReady, Running, free_ports
 
 SESSIONS_BACKLOG = "512"
+PATIENCE = 30.0
+"""Seconds until all workers serve."""
 
 
 class Sink:
@@ -81,6 +83,7 @@ class Mailgate(Relay):
 
     name = "mailgate"
     target = "sink"
+    workers = 1
 
     def __init__(self, sink: Sink, directory: Path) -> None:
         self.port = free_ports(1)[0]
@@ -89,8 +92,34 @@ class Mailgate(Relay):
         config = home / "mailgate.conf"
         config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port, target=self.target))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
-        command = [twistd, "--reactor=mailgate", "-n", "--pidfile=", "mailgate", "-c", str(config)]
+        command = [
+            twistd,
+            "--reactor=mailgate",
+            "-n",
+            "--pidfile=",
+            "mailgate",
+            "--workers",
+            str(self.workers),
+            "-c",
+            str(config),
+        ]
         self.running = self.server = Running(command, home, home / "log", self.port)
+
+
+class MailgateTwo(Mailgate):
+    """The same with two workers, both of them up."""
+
+    name = "mailgate-2"
+    workers = 2
+
+    def __init__(self, sink: Sink, directory: Path) -> None:
+        super().__init__(sink, directory)
+        end = time.monotonic() + PATIENCE
+        while " workers.start " not in self.running.log.read_text(errors="replace"):
+            if time.monotonic() > end:
+                self.stop()
+                raise NotReady("a worker does not come up\n" + self.running.log.read_text(errors="replace")[-3000:])
+            time.sleep(0.05)
 
 
 class MailgateQueue(Mailgate):

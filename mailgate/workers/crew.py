@@ -159,10 +159,10 @@ class Crew(Gateway):
         for slot in self._staff.slots:
             slot.start()
         while not all(slot.state is State.SERVING for slot in self._staff.slots):
-            await self._staff.change()
             for slot in self._staff.slots:
                 if slot.state is State.WAITING:
                     raise Refusal(f"worker {slot.number} could not start: {slot.last_end}")
+            await self._staff.change()
 
     def _adopt(self) -> None:
         self._adopted = True
