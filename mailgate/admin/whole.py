@@ -62,7 +62,7 @@ class Whole:
         self._adapters = adapters
         self._views = views
         self._sum = Sum()
-        self._special: Mapping[tuple[str, str], Callable[[Question], Any]] = {
+        self.special: Mapping[tuple[str, str], Callable[[Question], Any]] = {
             ("GET", "/health/ready"): self.ready,
             ("GET", "/v1/status"): self.status,
             ("GET", "/metrics"): self.metrics,
@@ -79,8 +79,8 @@ class Whole:
         key = route.method, route.path
         if key in OWN:
             return route.view
-        if key in self._special:
-            return self._special[key]
+        if key in self.special:
+            return self.special[key]
         merge = MERGED.get(key, merging.by_worker)
 
         async def merged(question: Question) -> Answer:

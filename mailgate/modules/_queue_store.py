@@ -16,6 +16,7 @@ from mailgate.config.line import Chosen
 from mailgate.config.places import SecretText
 from mailgate.events import EventLog
 from mailgate.queue.offline import files_for, recipients_in
+from mailgate.queue.partner import Partner
 from mailgate.queue.shelves import Shelves
 from mailgate.queue.sqlite import SqliteStore
 from mailgate.queue.store import LEASE
@@ -89,7 +90,8 @@ async def make(module: Any, adapters: Adapters, log: EventLog) -> tuple[Any, Any
     shared = database_of(module, adapters, log)
     if shared is not None:
         files = await adapters.run_in_thread(_with_mail, files)
-    stores = [*([shared] if shared is not None else ()), *(SqliteStore(path, adapters, log) for path in files)]
+    mine = Partner(shared) if adapters.worker > 1 else shared
+    stores = [*([mine] if shared is not None else ()), *(SqliteStore(path, adapters, log) for path in files)]
     return stores[0] if len(stores) == 1 else Shelves(stores), shared
 
 

@@ -54,7 +54,7 @@ class OAuth2(Module):
         "root_ca", v.List(v.Path()), default=(), doc="Files with the certificates to trust (PEM), in place of the system's."
     )
     timeout = Directive("timeout", v.Duration(minimum=0.1, maximum=60), default=5.0, doc="For the whole answer.")
-    connections = Directive("connections", v.Integer(minimum=1, maximum=64), default=4, doc="Connections at most.")
+    connections = Directive("connections", v.Integer(minimum=1, maximum=64), default=4, divided=True, doc="Connections at most.")
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)

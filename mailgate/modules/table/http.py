@@ -45,9 +45,7 @@ class HttpTable(AskedTable):
     root_ca = Directive(
         "root_ca", v.List(v.Path()), default=(), doc="Files with the certificates to trust (PEM), in place of the system's."
     )
-    connections = Directive(
-        "connections", v.Integer(minimum=1, maximum=64), default=4, divided=True, doc="Connections at most."
-    )
+    connections = Directive("connections", v.Integer(minimum=1, maximum=64), default=4, divided=True, doc="Connections at most.")
     timeout = Directive("timeout", v.Duration(minimum=0.1, maximum=60), default=5.0, doc="For the whole answer.")
 
     def __init__(self, context: ModuleContext) -> None:
