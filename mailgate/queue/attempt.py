@@ -86,7 +86,7 @@ async def try_lease(
         delivery = target.open(envelope)
         accepted = await _offer(delivery, envelope, lease.recipients, replies)
         if accepted:
-            if not lease.intended:
+            if not lease.intended or adapters.reactor.seconds() >= lease.until:
                 await store.intend(replace(lease, recipients=tuple(accepted)))
             answers = delivery.send(message)
             answers = answers if isinstance(answers, list) else await answers

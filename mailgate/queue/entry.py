@@ -187,7 +187,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An entry's recipients that are this process's to deliver, until ``until``; ``epoch`` guards every save."""
+    """An entry's recipients that are this process's to deliver, until ``until`` of the reactor's clock; ``epoch`` guards every
+    save."""
 
     entry: Entry
     recipients: tuple[Waiting, ...]

@@ -18,7 +18,7 @@ While the server is away everything fails with `Unavailable`, the reactor never 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar
@@ -69,8 +69,8 @@ class PostgresStore:
         self._fresh: dict[tuple[int, int], int] = {}
         """Accepted here a moment ago, and nobody has taken it; the value is the epoch."""
         self._prepared: dict[int, Entry] = {}
-        self._freed: list[tuple[int, int, int]] = []
-        """Entry, number and epoch of what this process has and does not want."""
+        self._freed: list[tuple[int, int, int, bool]] = []
+        """Entry, number and epoch of what this process has and does not want; and whether its intent was written for nothing."""
         self._lost_claims: deque[int] = deque(maxlen=LOST_CLAIMS)
         self._releasing = 0
         self._timer: Any = None
@@ -182,7 +182,9 @@ class PostgresStore:
 
     # Accepting
 
-    async def accept(self, drafts: Sequence[Draft], *, prepared: bool = False) -> tuple[Entry, ...]:
+    async def accept(
+        self, drafts: Sequence[Draft], *, prepared: bool = False, intended: Container[str] = ()
+    ) -> tuple[Entry, ...]:
         if self._batches is None:
             raise Unavailable(self.broken or "the queue is not open")
         contents = {id(draft.message.body): draft.message for draft in drafts}
@@ -195,7 +197,7 @@ class PostgresStore:
                     bodies[key] = await self._store_pieces(message, next(unused))
             token = self._adapters.random.getrandbits(63)
             numbers = range(first, first + len(drafts))
-            stored, entries = insertion(drafts, numbers, dict(bodies), token, lambda: next(unused), prepared)
+            stored, entries = insertion(drafts, numbers, dict(bodies), token, lambda: next(unused), prepared, intended)
             await self._accepted(stored, numbers)
         except BaseException:
             self._forget_bodies(bodies.values())
@@ -307,9 +309,10 @@ class PostgresStore:
             if not self._life.is_valid:
                 raise Unavailable(self.broken or "the lease can't be renewed")
 
-    def take(self, entry: Entry, destination: str) -> Lease:
+    def take(self, entry: Entry, destination: str, *, intended: bool = False) -> Lease:
+        """Beyond ``until`` it is not known to be ours any more: an intent written with the acceptance is written again then."""
         waiting = tuple(row for row in entry.recipients if row.destination == destination and row.standing is not Standing.HELD)
-        lease = Lease(entry, waiting, entry.id)
+        lease = Lease(entry, waiting, entry.id, self._life.holds_until, intended)
         for key in _keys(lease):
             self._fresh.pop(key, None)
             self._leased.add(key)
@@ -319,7 +322,7 @@ class PostgresStore:
         epoch = lease.epoch or lease.entry.id
         mine = [key for key in _keys(lease) if key in self._leased]
         self._leased.difference_update(mine)
-        self._freed += [(*key, epoch) for key in mine]
+        self._freed += [(*key, epoch, lease.intended) for key in mine]
         if mine:
             self._release_soon()
 
@@ -338,7 +341,7 @@ class PostgresStore:
             await self._release()
 
     async def _release(self) -> None:
-        freed, self._freed = [*self._freed, *((*key, epoch) for key, epoch in self._fresh.items())], []
+        freed, self._freed = [*self._freed, *((*key, epoch, False) for key, epoch in self._fresh.items())], []
         self._fresh.clear()
         claims = list(self._lost_claims)
         if not (freed or claims or self._releasing):
@@ -370,7 +373,8 @@ class PostgresStore:
     async def settle(self, lease: Lease, results: Sequence[Settled]) -> None:
         entry, epoch = lease.entry, lease.epoch or lease.entry.id
         others = len(results) < len(entry.recipients)
-        write = Settlement(entry.id, entry.body, epoch, results, self._adapters.wall_time(), others)
+        bare = lease.intended and not others
+        write = Settlement(entry.id, entry.body, epoch, results, self._adapters.wall_time(), others, bare)
         try:
             await self._submit(write)
         except Broken:

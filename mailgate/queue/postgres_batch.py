@@ -54,13 +54,16 @@ class Settlement:
     now: float
     others: bool
     """The entry has, or had, recipients besides these."""
+    bare: bool
+    """The entry has neither a history nor content in pieces: it was delivered as it came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Claims that end with nothing changed: of recipients, as (entry, number, epoch), and whole ones."""
+    """Claims that end with nothing changed: of recipients, as (entry, number, epoch, whether an intent is closed that came to
+    nothing), and whole ones."""
 
-    keys: Sequence[tuple[int, int, int]]
+    keys: Sequence[tuple[int, int, int, bool]]
     epochs: Sequence[int] = ()
 
 
@@ -139,11 +142,11 @@ class Batches:
         )
         recipients = list(chain.from_iterable(one.recipients for one in insertions))
         connection.execute(
-            "INSERT INTO recipient (owner, epoch, entry, number, destination, standing, due, facts, checksum)"
-            " SELECT %s, entry, entry, number, destination, standing, due, facts, checksum"
-            " FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::smallint[], %s::float8[], %b::bytea[], %s::bigint[])"
-            " AS new (entry, number, destination, standing, due, facts, checksum)",
-            (self.owner, *_columns([(*one[:5], *one[6:]) for one in recipients], 7)),
+            "INSERT INTO recipient (owner, epoch, entry, number, destination, standing, due, intent, facts, checksum)"
+            " SELECT %s, entry, entry, number, destination, standing, due, intent, facts, checksum"
+            " FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::smallint[], %s::float8[], %s::boolean[], %b::bytea[],"
+            " %s::bigint[]) AS new (entry, number, destination, standing, due, intent, facts, checksum)",
+            (self.owner, *_columns(recipients, 8)),
         )
         complete = [body for one in insertions for body in one.complete]
         if complete:
@@ -168,11 +171,11 @@ class Batches:
         keys = list(chain.from_iterable(one.keys for one in releases))
         epochs = list(chain.from_iterable(one.epochs for one in releases))
         freed = connection.execute(
-            "UPDATE recipient AS r SET owner = 0"
-            " FROM unnest(%s::bigint[], %s::integer[], %s::bigint[]) AS k (entry, number, epoch)"
+            "UPDATE recipient AS r SET owner = 0, intent = r.intent AND NOT k.closed"
+            " FROM unnest(%s::bigint[], %s::integer[], %s::bigint[], %s::boolean[]) AS k (entry, number, epoch, closed)"
             " WHERE r.entry = k.entry AND r.number = k.number AND r.epoch = k.epoch AND r.owner = %s"
             " RETURNING r.destination, r.due, r.standing",
-            (*_columns(keys, 3), self.owner),
+            (*_columns(keys, 4), self.owner),
         ).fetchall()
         if epochs:
             freed += connection.execute(
@@ -225,7 +228,12 @@ def _settle(connection: Connection, settlements: Sequence[Settlement]) -> set[Ke
                 _columns(kept, 8),
             )
         )
-    delete_empty(connection, {one.entry for one in settlements}, {one.body for one in settlements})
+    ending = [one for one in settlements if any(result.row is None for result in one.results)]
+    bare = [one for one in ending if one.bare]
+    if bare:
+        _delete_bare(connection, [one.entry for one in bare], [one.body for one in bare])
+    if len(bare) < len(ending):
+        delete_empty(connection, {one.entry for one in ending if not one.bare}, {one.body for one in ending if not one.bare})
     notes = [
         (one.entry, one.now, result.note)
         for one in settlements
@@ -234,6 +242,17 @@ def _settle(connection: Connection, settlements: Sequence[Settlement]) -> set[Ke
     ]
     write_history(connection, notes)
     return saved
+
+
+def _delete_bare(connection: Connection, entries: list[int], bodies: list[int]) -> None:
+    connection.execute(
+        "DELETE FROM entry WHERE id = ANY(%s::bigint[]) AND NOT EXISTS (SELECT 1 FROM recipient AS r WHERE r.entry = entry.id)",
+        (entries,),
+    )
+    connection.execute(
+        "DELETE FROM body WHERE id = ANY(%s::bigint[]) AND NOT EXISTS (SELECT 1 FROM entry AS e WHERE e.body = body.id)",
+        (bodies,),
+    )
 
 
 def delete_empty(connection: Connection, entries: Iterable[int], bodies: Iterable[int]) -> None:

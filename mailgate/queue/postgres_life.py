@@ -101,7 +101,8 @@ class Life:
         self._ear: _Ear | None = None
         self._timer: Any = None
         self._is_beating = False
-        self._holds_until = -1.0
+        self.holds_until = -1.0
+        """What this process has is its own until then, by the reactor's clock; each beat moves it."""
         self._since = float("inf")
         """Since when no beat has failed."""
         self._looked = 0.0
@@ -110,12 +111,12 @@ class Life:
     def is_valid(self) -> bool:
         """What this process has is its own, as far as it knows."""
         now: float = self._adapters.reactor.seconds()
-        return now < self._holds_until
+        return now < self.holds_until
 
     def start(self, batches: Batches, began: float) -> None:
         """The owner's row has been written, not before ``began``."""
         self._batches = batches
-        self._holds_until = began + self.lease
+        self.holds_until = began + self.lease
         if self._timer is None:
             self._timer = self._adapters.reactor.callLater(0, self._tick)
 
@@ -147,7 +148,7 @@ class Life:
         began = self._adapters.reactor.seconds()
         try:
             await self._lane.run(renew, self._access.clock, batches.owner, self._name, self.lease)
-            self._holds_until = began + self.lease
+            self.holds_until = began + self.lease
             self._since = min(self._since, began)
             if began - self._since >= self.lease:
                 freed = await self._lane.run(take_over, self._access.clock, batches)
