@@ -6,6 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.modules.target.remote import RemoteTarget
+from mailgate.smtp.address import parse_address
+from mailgate.smtp.parameters import MailParameters
+from mailgate.smtp.reply import Reply
 from mailgate.testing.client import RawClient
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.names import Action, MemoryNames
@@ -61,6 +66,19 @@ class RemoteCase(SimulatedCase):
     def attempts(self) -> list[str]:
         assert self.running is not None
         return self.running.logged("delivery.attempt")
+
+    def offered(self, parameters: MailParameters, *, tls_required_no: bool = False) -> Reply:
+        """What the target says to one recipient, u@d.test, of a message with these parameters of MAIL: a listener without TLS
+        would not take all of them."""
+        assert self.running is not None
+        target: Any = next(one for one in self.running.configuration.modules if isinstance(one, RemoteTarget))
+        session = Session("s", "test", "gateway.test")
+        envelope = Envelope("m.1", parse_address("a@x.test"), session, parameters, tls_required_no=tls_required_no)
+        delivery = target.open(envelope)
+        reply: Reply = self.reactor.run(delivery.rcpt(Recipient(parse_address("u@d.test"))), limit=3600)
+        delivery.abort()
+        self.reactor.settle(5)
+        return reply
 
 
 class WhereTests(RemoteCase):

@@ -24,7 +24,7 @@ from tests.support.certificates import Leaf, authority, leaf
 POLICY = b"version: STSv1\nmode: enforce\nmx: mx.d.test\nmax_age: 604800\n"
 
 
-class _Policy(Resource):
+class PolicyResource(Resource):
     isLeaf = True
 
     def __init__(self, content: bytes, code: int = 200, kind: bytes = b"text/plain; charset=utf-8") -> None:
@@ -58,7 +58,7 @@ class FetchTests(TestCase):
         self.addCleanup(port.stopListening)
         return PolicyHosts(self.reactor, [authority().path], port.getHost().port)
 
-    def policy(self, resource: _Policy, name: str = "mta-sts.d.test") -> PolicyHosts:
+    def policy(self, resource: PolicyResource, name: str = "mta-sts.d.test") -> PolicyHosts:
         return self.serve(Site(resource), leaf(name))
 
     async def refused(self, hosts: PolicyHosts) -> str:
@@ -66,36 +66,36 @@ class FetchTests(TestCase):
         return str(failure)
 
     async def test_a_policy(self) -> None:
-        resource = _Policy(POLICY)
+        resource = PolicyResource(POLICY)
         self.assertEqual(await self.policy(resource).fetch("d.test"), POLICY)
         self.assertEqual(resource.asked, [b"/.well-known/mta-sts.txt"])
 
     async def test_a_redirect_is_not_followed(self) -> None:
-        resource = _Policy(POLICY, 302)
+        resource = PolicyResource(POLICY, 302)
         self.assertIn("302", await self.refused(self.policy(resource)))
         self.assertEqual(len(resource.asked), 1)
 
     async def test_another_answer(self) -> None:
-        self.assertIn("404", await self.refused(self.policy(_Policy(POLICY, 404))))
+        self.assertIn("404", await self.refused(self.policy(PolicyResource(POLICY, 404))))
 
     async def test_another_type(self) -> None:
-        self.assertIn("text/plain", await self.refused(self.policy(_Policy(POLICY, kind=b"text/html"))))
+        self.assertIn("text/plain", await self.refused(self.policy(PolicyResource(POLICY, kind=b"text/html"))))
 
     async def test_more_than_64_kib(self) -> None:
-        self.assertIn("too large", await self.refused(self.policy(_Policy(POLICY + b"x: y\n" * 20000))))
+        self.assertIn("too large", await self.refused(self.policy(PolicyResource(POLICY + b"x: y\n" * 20000))))
 
     async def test_a_certificate_for_another_name(self) -> None:
-        resource = _Policy(POLICY)
+        resource = PolicyResource(POLICY)
         await self.refused(self.policy(resource, "d.test"))
         self.assertEqual(resource.asked, [])
 
     async def test_an_authority_that_is_not_trusted(self) -> None:
-        resource = _Policy(POLICY)
+        resource = PolicyResource(POLICY)
         await self.refused(self.serve(Site(resource), authority("untrusted").issue("mta-sts.d.test")))
         self.assertEqual(resource.asked, [])
 
     async def test_a_common_name_is_none(self) -> None:
-        resource = _Policy(POLICY)
+        resource = PolicyResource(POLICY)
         await self.refused(self.serve(Site(resource), authority().issue("other.test", common_name="mta-sts.d.test")))
         self.assertEqual(resource.asked, [])
 
