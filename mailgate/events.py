@@ -67,6 +67,7 @@ class Event(Enum):
     SENDER_REFUSED = "sender.refused"  # message, session, from, reply, where, reason
     CHECK_IGNORED = "check.ignored"  # message, session, check, where, action, reply (what would have been said), reason
     CHECK_ANSWERED = "check.answered"  # message, session, check, answer (a filter's own word), score, symbols
+    DMARC_DATA = "dmarc.data"  # file, lost (messages that stand in no row), error
     MESSAGE_DISCARDED = "message.discarded"  # message, to, where
     DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, mx, remote, local, reused,
     # tls, cipher, verified (the name that matched, chain, no), verify_error, peer_cert, peer_key, peer_chain, tls_error, timings,

@@ -12,12 +12,13 @@ thing, what is done another: `on_reject` and `on_quarantine` say it, by default 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
-from mailgate.config.schema import Directive
+from mailgate.config.schema import REQUIRED, Block, Directive
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import texts
 from mailgate.mailauth import dkim, spf
@@ -27,6 +28,7 @@ from mailgate.message.findings import MethodResult
 from mailgate.message.message import Message
 from mailgate.modules.check._action import ACTION, IGNORE, ON_ERROR, REJECT, UNANSWERED, take
 from mailgate.modules.check._authentication import Authentication, authentication, is_stranger
+from mailgate.modules.check._dmarc_data import Observations, row
 from mailgate.modules.check._suffixes import organizational_domain, suffixes
 from mailgate.net.shared import Shared
 from mailgate.pipeline.check import Check, MessageCheck
@@ -36,6 +38,16 @@ REFUSED = Reply(550, "5.7.1", "Refused by the DMARC policy of the sender's domai
 NO_AUTHOR = Reply(550, "5.7.1", "From has no domain")
 MOST_AUTHORS = 5
 """Domains in From that are asked about: honest mail has one."""
+
+
+class ReportsBlock(Block):
+    """Where it is written down what was found, for reports to the owners of domains."""
+
+    file = Directive("file", v.Path("FILE"), default=REQUIRED, doc="An SQLite file; its table is described in the guide.")
+    keep = Directive("keep", v.Duration(minimum=86400), default=30 * 86400.0, doc="How long a day is kept.")
+    max_rows = Directive(
+        "max_rows", v.Integer(minimum=1000), default=1_000_000, doc="Rows in it: what would be one more is not written."
+    )
 
 
 class DmarcState(MessageCheck):
@@ -70,12 +82,30 @@ class Dmarc(Check):
         "on_error", ON_ERROR, default=v.Chosen("defer"), doc="What a message meets when the DNS gives no answer."
     )
 
+    reports = Directive(
+        "reports", block=ReportsBlock, block_required=True, doc="Write down what was found. Nothing is written without it."
+    )
+
+    _observations: Observations | None = None
+
     @property
     def marks(self) -> bool:
         return True
 
     def configure(self, report: Report) -> None:
         suffixes()
+        if self.reports is not None and not os.path.isdir(os.path.dirname(self.reports.file)):
+            directory = os.path.dirname(self.reports.file)
+            report.warning(self.reports.span_of("file"), f"there is no directory `{directory}`", code="W0796")
+
+    async def start(self) -> None:
+        adapters, reports = self.context.adapters, self.reports
+        if reports is not None and adapters is not None:
+            self._observations = Observations(adapters, reports.file, reports.keep, reports.max_rows)
+
+    async def stop(self) -> None:
+        if self._observations is not None:
+            await self._observations.close()
 
     def authentication(self, envelope: Envelope) -> Authentication:
         adapters = self.context.adapters
@@ -119,7 +149,15 @@ class Dmarc(Check):
         if any(one.wish is not Wish.NONE for _, one in judged) and (sealer := await known.vouched_for()):
             judged = [(policy, vouched(one, sealer)) for policy, one in judged]
         findings.results += [_result(policy.author, one, _reason(policy, one)) for policy, one in judged]
-        self._act(envelope, judged)
+        action, policy = self._action(judged)
+        if self._observations is not None:
+            await self._note(self._observations, known, judged, _disposition(action))
+        for failed, one in judged:
+            if one.outcome is Outcome.TEMPERROR and failed.wish is not Wish.NONE:
+                take(self, self.on_error, UNANSWERED, envelope, f"{failed.author}: SPF or DKIM has no answer")
+        if action is not None and policy is not None:
+            reply = REFUSED.with_text(f"Refused by the DMARC policy of {policy.domain}")
+            take(self, action, reply, envelope, f"{policy.author} fails, {_reason(policy, Judged(Outcome.FAIL))}")
 
     def _judged(self, policy: Policy, of_spf: Evidence, of_dkim: Sequence[Evidence]) -> Judged:
         adapters = self.context.adapters
@@ -127,18 +165,36 @@ class Dmarc(Check):
         judged = evaluate(policy, of_spf, of_dkim, organizational_domain)
         return sampled(judged, policy.record.percent, adapters.random.random())
 
-    def _act(self, envelope: Envelope, judged: Sequence[tuple[Policy, Judged]]) -> None:
-        for policy, one in judged:
-            if one.outcome is Outcome.TEMPERROR and policy.wish is not Wish.NONE:
-                reason = f"{policy.author}: SPF or DKIM has no answer"
-                take(self, self.on_error, UNANSWERED, envelope, reason)
+    def _action(self, judged: Sequence[tuple[Policy, Judged]]) -> tuple[v.Chosen | None, Policy | None]:
+        """What the strictest wish is answered with."""
         wishes = {one.wish: policy for policy, one in judged}
         for wish, action in ((Wish.REJECT, self.on_reject), (Wish.QUARANTINE, self.on_quarantine)):
             if wish in wishes:
-                policy = wishes[wish]
-                reply = REFUSED.with_text(f"Refused by the DMARC policy of {policy.domain}")
-                take(self, action, reply, envelope, f"{policy.author} fails, {_reason(policy, Judged(Outcome.FAIL))}")
-                return
+                return action, wishes[wish]
+        return None, None
+
+    async def _note(
+        self, observations: Observations, known: Authentication, judged: Sequence[tuple[Policy, Judged]], disposition: Wish
+    ) -> None:
+        adapters = self.context.adapters
+        assert adapters is not None
+        verdict = await known.mail_from.get()
+        signatures = await known.signatures.get()
+        for policy, one in judged:
+            observed = row(
+                policy,
+                one,
+                source_ip=known.envelope.session.client_ip,
+                disposition=disposition if one.wish is not Wish.NONE else Wish.NONE,
+                spf=(known.sender_domain, verdict.outcome.value),
+                signatures=signatures,
+                now=adapters.wall_time(),
+            )
+            observations.note(observed)
+
+
+def _disposition(action: v.Chosen | None) -> Wish:
+    return {"reject": Wish.REJECT, "quarantine": Wish.QUARANTINE}.get(action.word if action is not None else "", Wish.NONE)
 
 
 async def _spf_evidence(known: Authentication) -> Evidence:
