@@ -22,13 +22,13 @@ syntax keyword mailgateDirective expand_placeholders expect expire failover fail
 syntax keyword mailgateDirective filter final_dot find from full_match given greeting greeting_delay
 syntax keyword mailgateDirective greylist_action handshake_timeout header health helo helo_response hide
 syntax keyword mailgateDirective hide_client hold_timeout hostname ident identity idle_timeout import
-syntax keyword mailgateDirective insecure_auth ip ip_strategy key lease lease_timeout level limits list
+syntax keyword mailgateDirective insecure_auth ip ip_strategy keep key lease lease_timeout level limits list
 syntax keyword mailgateDirective listener local_domains local_policy log log_name login mail mail_from match
 syntax keyword mailgateDirective max_age max_auth_failures max_command_length max_connections
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_sets max_signatures max_size
+syntax keyword mailgateDirective max_rejected_recipients max_rows max_sets max_signatures max_size
 syntax keyword mailgateDirective max_unauthenticated_commands member min_mx_level min_tls_level modify mta_sts
 syntax keyword mailgateDirective mtasts mtasts_root_ca multihomed_limit mx_auth mx_limit name negative
 syntax keyword mailgateDirective negative_cache network nonlocal_source notify nul on_error on_fail on_missing
