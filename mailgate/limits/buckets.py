@@ -73,6 +73,14 @@ class Buckets:
         wait = min(full_at, now + self._longest) + self._interval - now - self.period
         return wait if wait > self._interval * _SLACK else 0.0
 
+    def left(self, key: str, now: float) -> int:
+        """How many tokens `take` would give at once."""
+        now -= self._origin
+        full_at = self._full_at.get(key)
+        if full_at is None or full_at <= now:
+            return self.count
+        return max(int((self.period - min(full_at - now, self._longest)) / self._interval + _SLACK), 0)
+
     def give_back(self, key: str) -> None:
         """A token that was taken was not used."""
         if key in self._full_at:

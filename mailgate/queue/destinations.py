@@ -6,6 +6,8 @@ messages: they lie in the store, a million of them if need be.
 
 - Destinations that are ready stand in a line; each is served a little and goes to its end. So ten thousand messages for one of
   them cost the others nothing.
+- Where a `rate` limits the deliveries to each, one that has used up its share leaves the line until it may go on:
+  it holds up nobody, and what waits for it waits in the store.
 - One that can't be reached backs off, doubling, for all who wait for it; then a single message, the probe, tries it. Its success
   ends the back-off, its failure doubles it.
 
@@ -18,6 +20,8 @@ import heapq
 import random
 from collections import deque
 from typing import Any
+
+from mailgate.limits.buckets import Buckets
 
 BACKOFF = 30.0
 BACKOFF_MOST = 1800.0
@@ -32,6 +36,7 @@ class Destination:
         "failures",
         "fresh",
         "in_line",
+        "limited_until",
         "name",
         "not_before",
         "old_next",
@@ -52,6 +57,8 @@ class Destination:
         self.reason = ""
         self.since = 0.0
         """When the first of them was."""
+        self.limited_until = 0.0
+        """Its share of this time is used up."""
         self.in_line = False
         self.searching = False
         """The store is being asked."""
@@ -70,7 +77,7 @@ class Destination:
 
 
 class Destinations:
-    """All of a queue's. ``each`` is the concurrency of one of them."""
+    """All of a queue's. ``each`` is the concurrency of one of them; `limit` says how many deliveries there may be in a time."""
 
     def __init__(self, chance: random.Random, each: int) -> None:
         self._chance = chance
@@ -79,6 +86,20 @@ class Destinations:
         self._times: list[tuple[float, str]] = []
         """A heap of when somebody may be ready; entries that became wrong are skipped."""
         self._line: deque[Destination] = deque()
+        self._rate: Buckets | None = None
+
+    def limit(self, rate: tuple[int, float] | None, now: float) -> None:
+        """So many deliveries to each in so many seconds; None: as many as there are. What was used up stays so."""
+        if rate is None:
+            self._rate = None
+        elif self._rate is None:
+            self._rate = Buckets(*rate, now)
+        elif (self._rate.count, self._rate.period) != rate:
+            self._rate = self._rate.converted(*rate, now)
+        for destination in self._all.values():
+            if destination.limited_until:
+                destination.limited_until = 0.0
+                self._enter(destination)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -111,11 +132,12 @@ class Destinations:
         destination.fresh.append(one)
         self._enter(destination)
 
-    def room(self, destination: Destination) -> int:
+    def room(self, destination: Destination, now: float) -> int:
         """How many more deliveries may go there now: one, where it must be probed."""
+        room = self.each - destination.running
         if destination.failures:
-            return 0 if destination.running else 1
-        return self.each - destination.running
+            room = 0 if destination.running else 1
+        return room if self._rate is None else min(room, self._rate.left(destination.name, now))
 
     def is_down(self, name: str) -> bool:
         """Whether it backs off."""
@@ -132,17 +154,27 @@ class Destinations:
         while self._times and self._times[0][0] <= now:
             _, name = heapq.heappop(self._times)
             destination = self._all.get(name)
-            if destination is not None and destination.ready_at <= now:
+            if destination is not None and self._is_ready(destination, now):
                 self._enter(destination)
         while self._line:
             destination = self._line.popleft()
             destination.in_line = False
-            if self._is_ready(destination, now) and self.room(destination) > 0:
+            if not self._is_ready(destination, now) or self._must_wait(destination, now):
+                continue
+            if self.room(destination, now) > 0:
                 return destination
         return None
 
+    def _must_wait(self, destination: Destination, now: float) -> bool:
+        """Whether it must wait for its share; then it comes back by itself."""
+        wait = 0.0 if self._rate is None else self._rate.wait(destination.name, now)
+        if wait > 0:
+            destination.limited_until = now + wait
+            heapq.heappush(self._times, (destination.limited_until, destination.name))
+        return wait > 0
+
     def _is_ready(self, destination: Destination, now: float) -> bool:
-        if destination.not_before > now:
+        if destination.not_before > now or destination.limited_until > now:
             return False
         return bool(destination.fresh) or (destination.due <= now and not destination.searching)
 
@@ -163,8 +195,10 @@ class Destinations:
         destination.due = due
         self._note(destination)
 
-    def started(self, name: str) -> None:
+    def started(self, name: str, now: float) -> None:
         self[name].running += 1
+        if self._rate is not None:
+            self._rate.take(name, now, self._rate.period)
 
     def ended(self, name: str, now: float) -> None:
         """A delivery is over. A destination that nobody waits for is forgotten."""

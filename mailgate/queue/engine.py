@@ -61,6 +61,7 @@ class Queue:
     ) -> None:
         self.store = store
         self.destinations = Destinations(adapters.random, settings.each)
+        self.destinations.limit(settings.rate, adapters.wall_time())
         self.find_target = find_target
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
@@ -95,6 +96,7 @@ class Queue:
         self._verdicts.settings = settings
         self._verdicts.reporter = reporter
         self.destinations.each = settings.each
+        self.destinations.limit(settings.rate, self._now())
         self.find_target = find_target
 
     def is_owned_by(self, owner: object) -> bool:
@@ -293,7 +295,7 @@ class Queue:
                 self.destinations.again(destination, now)
                 continue
             destination.searching = True
-            room = min(self.destinations.room(destination), self.settings.concurrency - self._delivering)
+            room = min(self.destinations.room(destination, now), self.settings.concurrency - self._delivering)
             self._work.own(self._search(destination, now, room))
         self._set_timer(now)
 
@@ -331,7 +333,7 @@ class Queue:
 
     def _begin(self, lease: Lease, name: str, message: Message | None) -> None:
         self._delivering += 1
-        self.destinations.started(name)
+        self.destinations.started(name, self._now())
         self._work.own(self._deliver(lease, name, message))
 
     # One delivery

@@ -29,6 +29,8 @@ class QueueSettings:
     concurrency: int = 200
     each: int = 20
     """Deliveries at once to one destination."""
+    rate: tuple[int, float] | None = None
+    """Deliveries to one destination in so many seconds."""
     plan: Callable[[Entry, Waiting], Any] = field(default=lambda entry, row: Plan())
     quiet: float = NOTIFY[0]
     """The least age at which `plan` may have somebody told of a delay, or given up."""

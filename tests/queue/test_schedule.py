@@ -157,12 +157,12 @@ class DestinationTests(SynchronousTestCase):
     def test_a_full_destination_stands_aside(self) -> None:
         self.all.waits("a", NOW)
         for _ in range(2):
-            self.all.started("a")
+            self.all.started("a", NOW)
         self.assertIsNone(self.all.next(NOW))
         self.all.ended("a", NOW)
         destination = self.all.next(NOW)
         assert destination is not None
-        self.assertEqual(self.all.room(destination), 1)
+        self.assertEqual(self.all.room(destination, NOW), 1)
 
     def test_back_off_doubles_and_a_probe_ends_it(self) -> None:
         now, pauses = NOW, []
@@ -178,14 +178,46 @@ class DestinationTests(SynchronousTestCase):
             self.assertTrue(0.89 * expected < pause < 1.11 * expected, pauses)
         destination = self.all.next(now)
         assert destination is not None
-        self.assertEqual(self.all.room(destination), 1, "one probe")
-        self.all.started("a")
-        self.assertEqual(self.all.room(destination), 0)
+        self.assertEqual(self.all.room(destination, NOW), 1, "one probe")
+        self.all.started("a", NOW)
+        self.assertEqual(self.all.room(destination, NOW), 0)
         self.all.ended("a", now)
         self.all.succeeded("a", now)
-        self.assertEqual(self.all.room(destination), 2)
+        self.assertEqual(self.all.room(destination, NOW), 2)
+
+    def test_one_that_has_had_its_share_holds_up_nobody(self) -> None:
+        self.all.limit((3, 60.0), NOW)
+        now, served = NOW, []
+        self.all.waits("a", NOW)
+        self.all.waits("b", NOW)
+        while now < NOW + 120:
+            while (destination := self.all.next(now)) is not None:
+                self.assertGreater(self.all.room(destination, now), 0)
+                self.all.started(destination.name, now)
+                self.all.ended(destination.name, now)
+                served.append((destination.name, now - NOW))
+                self.all.served(destination, now if destination.name == "a" else NEVER)
+            now = max(self.all.wake_at(), now)
+            if now == NEVER:
+                break
+        self.assertEqual([at for name, at in served if name == "b"], [0.0], "one that has a share left does not wait")
+        times = [at for name, at in served if name == "a"]
+        self.assertEqual([round(at) for at in times], [0, 0, 0, 20, 40, 60, 80, 100])
+
+    def test_a_rate_that_goes_lets_all_go(self) -> None:
+        self.all.limit((1, 3600.0), NOW)
+        self.all.waits("a", NOW)
+        destination = self.all.next(NOW)
+        assert destination is not None
+        self.all.started("a", NOW)
+        self.all.ended("a", NOW)
+        self.all.served(destination, NOW)
+        self.assertIsNone(self.all.next(NOW))
+        self.assertEqual(round(self.all.wake_at() - NOW), 3600)
+        self.all.limit(None, NOW)
+        self.assertIs(self.all.next(NOW), destination)
 
     def test_what_nobody_waits_for_is_forgotten(self) -> None:
-        self.all.started("a")
+        self.all.started("a", NOW)
         self.all.ended("a", NOW)
         self.assertEqual(len(self.all), 0)

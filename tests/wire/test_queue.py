@@ -378,3 +378,18 @@ class CopyTests(SimulatedCase):
         self.reactor.settle(1)
         self.assertEqual(len(gateway.logged("copy.failed")), 1)
         queue.queue.recorder.paused = ""
+
+
+class RateTests(QueueCase):
+    def test_so_many_in_a_time_and_the_others_do_not_wait(self) -> None:
+        hop = self.hop()
+        self.queued(hop, queue="    limits {\n        destination rate 2 10m\n    }\n")
+        client = self.client()
+        for number in range(5):
+            self.deliver(client, b"b@dest.test", content=message(str(number)))
+        self.reactor.run(client.quit())
+        counts = []
+        for pause in (1, 5 * MINUTE, 5 * MINUTE, 5 * MINUTE):
+            self.reactor.settle(pause)
+            counts.append(len(hop.transactions))
+        self.assertEqual(counts, [2, 3, 4, 5])

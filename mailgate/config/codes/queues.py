@@ -35,11 +35,10 @@ CODES = {
         good=_queue(*_BOUNCE),
     ),
     "E0760": Entry(
-        "a rate on a queue",
-        "What a queue limits is how many deliveries are under way to one destination. How many there are in a minute is a matter"
-        " of the target, which many queues may use.",
-        bad=_queue(*_BOUNCE, "limits {", "    destination rate 10 1m", "}"),
-        good=_queue(*_BOUNCE, "limits {", "    destination concurrency 10", "}"),
+        "a limit of a queue with `wait`",
+        "What a limit holds back waits in the queue, where it waits for nobody's patience.",
+        bad=_queue(*_BOUNCE, "limits {", "    destination rate 10 1m wait 5s", "}"),
+        good=_queue(*_BOUNCE, "limits {", "    destination rate 10 1m", "}"),
     ),
     "E0762": Entry(
         "a lease of files",

@@ -124,7 +124,8 @@ class QueueTarget(Module):
     limits = Directive(
         "limits",
         v.BlockOrReference("limits"),
-        doc="Deliveries at once to each destination: `destination concurrency N`; 20 without it.",
+        doc="Deliveries to each destination: at once, `destination concurrency N`, 20 without it; in a time,"
+        " `destination rate N T`.",
     )
     bounce = Directive(
         "bounce",
@@ -186,8 +187,8 @@ class QueueTarget(Module):
         if self.limits is not None:
             self.limits.check_place("queue", {Scope.DESTINATION}, self.span_of("limits"), report)
             for item in self.limits.items:
-                if item.value.kind is Kind.RATE:
-                    report.error(item.span, "a queue limits concurrency only", code="E0760", hint="a rate belongs to the target")
+                if item.value.wait is not None:
+                    report.error(item.span, "a queue waits as long as it must", code="E0760", hint="leave `wait` out")
         if not self.context.name:
             report.error(
                 self.span, "a queue needs a name, for its files: `target.queue NAME { … }`", code="E0761", hint="deliver_to &NAME"
@@ -202,7 +203,7 @@ class QueueTarget(Module):
         """:raises StoreError: the store can't be had."""
         adapters = self.context.adapters
         assert adapters is not None
-        settings = QueueSettings(self.context.name, self.concurrency, self._each(), self._planner(), self._quiet())
+        settings = QueueSettings(self.context.name, self.concurrency, self._each(), self._rate(), self._planner(), self._quiet())
         submit = self._submit if self._router is not None else None
         reporter = Reporter(self.report_settings, submit, adapters, itself=self._submit)
         if self._queue is not None:
@@ -244,7 +245,16 @@ class QueueTarget(Module):
         workers = adapters.workers if adapters is not None else 1
         if self.limits is None:
             return min(max(20 // workers, 1), int(self.concurrency))
-        return int(min(line.divided(workers).count for line in self.limits.lines))
+        at_once = [line.divided(workers).count for line in self.limits.lines if line.kind is Kind.CONCURRENCY]
+        return int(min(at_once, default=min(max(20 // workers, 1), int(self.concurrency))))
+
+    def _rate(self) -> tuple[int, float] | None:
+        """Deliveries to each destination, and the seconds for so many."""
+        adapters = self.context.adapters
+        workers = adapters.workers if adapters is not None else 1
+        lines = self.limits.lines if self.limits is not None else ()
+        rates = [line.divided(workers) for line in lines if line.kind is Kind.RATE]
+        return (rates[0].count, rates[0].period) if rates else None
 
     def _quiet(self) -> float:
         """The least age at which anybody may be told anything."""
