@@ -142,6 +142,10 @@ class PostgresStore:
     async def close(self) -> None:
         batches, writer = self._batches, self._writer
         if writer is not None:
+            try:
+                await self._released()
+            except StoreError:  # it is given back with everything else
+                pass
             await writer.drained()
         self._writer = None
         await self._life.stop()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import DeferredList
 from twisted.trial.unittest import TestCase
 
+from mailgate.events import EventLog
 from mailgate.net.waiting import spawn
+from mailgate.queue.attempt import try_lease
 from mailgate.queue.entry import Fate, Settled, Standing, Waiting
 from mailgate.queue.store import LeaseLost
+from mailgate.smtp.reply import Reply
 from tests.queue.nodes import Nodes
 from tests.queue.support import NOW
 
@@ -167,6 +171,22 @@ class NodesTests(TestCase):
         first._submit = slow
         with self.assertRaises(LeaseLost):
             await first.intend(lease)
+
+    async def test_what_waited_in_memory_past_the_lease_is_not_delivered_on_the_strength_of_it(self) -> None:
+        first, second = await self.two()
+        (entry,) = await first.accept([await self.nodes.draft("m1")], intended=("one.test",))
+        lease = first.take(entry, "one.test", intended=True)
+        sent: list[Any] = []
+        delivery = mock.Mock(rcpt=lambda recipient: Reply(250, "2.1.5", "ok"), send=sent.append)
+        target = mock.Mock(open=lambda envelope: delivery)
+        await self.nodes.alive(second, LEASE + 1200)
+        self.assertEqual(len(await self.leased(second)), 1)
+        with self.assertRaises(LeaseLost):
+            await try_lease(
+                first, lease, await first.message(entry), target, 0.0, self.nodes.adapters, EventLog("mailgate.queue")
+            )
+        self.assertEqual(sent, [])
+        delivery.abort.assert_called_once()
 
     async def test_what_a_dead_node_had_prepared_is_forgotten(self) -> None:
         first, second = await self.two()

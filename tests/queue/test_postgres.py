@@ -31,7 +31,8 @@ class PostgresCase(TestCase):
 
 
 class ContractTests(StoreContract, PostgresCase):
-    pass
+    async def make_store(self) -> Any:
+        return await self.nodes.opened()
 
 
 class PostgresTests(PostgresCase):
