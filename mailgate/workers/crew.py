@@ -177,8 +177,8 @@ class Crew(Gateway):
         results: list[tuple[bool, Any]] = await DeferredList(turns, consumeErrors=True)
         for slot, (succeeded, said) in zip(list(self._prepared), results, strict=True):
             if not succeeded:
+                said.trap(WorkerGone)  # or we are cancelled, and it is to be abandoned
                 self._prepared.remove(slot)
-                said.trap(WorkerGone)
                 raise Refusal(f"{said.value}; try again")
             if said["says"] != "prepared":
                 self._prepared.remove(slot)
