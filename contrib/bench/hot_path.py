@@ -8,6 +8,7 @@ the least of several batches is printed.
     python -m contrib.bench.hot_path --profile    # where they go
     python -m contrib.bench.hot_path --calls      # Python calls per message: the same on every machine
     python -m contrib.bench.hot_path --recipients 10
+    python -m contrib.bench.hot_path --check spf --check dkim --check dmarc     # with answers out of the cache
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,12 @@ from mailgate.adapters import Adapters
 from mailgate.logs.destinations import Descriptor
 from mailgate.logs.lines import TextFormat
 from mailgate.logs.outputs import Output
+from mailgate.mailauth.dkim import Signer, Signing, SigningSettings
+from mailgate.mailauth.dkim_keys import RSA_SHA256, new_key
 from mailgate.message.body import Spool
 from mailgate.registry import build
 from mailgate.runtime import Gateway
+from mailgate.testing.names import MemoryNames
 
 CONFIG = """\
 hostname gateway.bench.test
@@ -44,6 +49,7 @@ target.smtp sink {
     targets tcp://127.0.0.1:25
 }
 smtp tcp://127.0.0.1:2525 {
+    {checks}
     source bench.test {
         destination bench.test {
             deliver_to &sink
@@ -57,10 +63,17 @@ smtp tcp://127.0.0.1:2525 {
     }
 }
 """
-CLIENT = IPv4Address("TCP", "127.0.0.2", 50000)
+CLIENT = IPv4Address("TCP", "192.0.2.7", 50000)
 HOP = IPv4Address("TCP", "127.0.0.1", 25)
 SERVER = IPv4Address("TCP", "127.0.0.1", 2525)
-BODY = b"Subject: bench\r\nFrom: <sender@bench.test>\r\n\r\n" + (b"x" * 78 + b"\r\n") * 64 + b".\r\n"
+HEADER = b"Subject: bench\r\nFrom: <sender@bench.test>\r\n"
+TEXT = (b"x" * 78 + b"\r\n") * 64
+KEY = "bench._domainkey.bench.test"
+NAMES = {
+    "bench.test": "v=spf1 a:web.bench.test include:_spf.bench.test -all",
+    "_spf.bench.test": "v=spf1 ip4:198.51.100.0/24 ip4:192.0.2.0/24 -all",
+    "_dmarc.bench.test": "v=DMARC1; p=reject",
+}
 SENDER = b"MAIL FROM:<sender@bench.test>\r\n"
 
 
@@ -138,12 +151,17 @@ class Port:
 class Loop:
     """One client's connection, driven to the end of each message."""
 
-    def __init__(self, recipients: int = 1) -> None:
+    def __init__(self, recipients: int = 1, checks: Sequence[str] = ()) -> None:
         addresses = [b"rcpt@bench.test", *(b"rcpt%d@bench.test" % number for number in range(1, recipients))]
-        self.dialogue = (SENDER, *(b"RCPT TO:<%s>\r\n" % address for address in addresses), b"DATA\r\n", BODY)
+        self.dialogue = (SENDER, *(b"RCPT TO:<%s>\r\n" % address for address in addresses), b"DATA\r\n", _message(checks))
         self.reactor = Reactor()
-        adapters = Adapters(self.reactor, time.time, deferToThread, random.Random(1))
-        built = build(CONFIG, adapters, outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)})
+        adapters = Adapters(self.reactor, time.time, deferToThread, random.Random(1), _names(self.reactor) if checks else None)
+        block = "reverse_lookup no\ncheck {\n" + "\n".join(checks) + "\n}" if checks else ""
+        built = build(
+            CONFIG.replace("{checks}", block),
+            adapters,
+            outfit=lambda settings: {"spool": Spool(settings.body_spool_limit, adapters)},
+        )
         assert built.configuration is not None, built.diagnostics
         gateway = Gateway(built.configuration)
         gateway.bind()
@@ -186,6 +204,28 @@ class Loop:
         self.reactor.hop_transport.protocol.dataReceived(answer)
 
 
+SIGNING_KEY = new_key(RSA_SHA256)
+"""Whose messages are signed with it, where signatures are verified."""
+
+
+def _message(checks: Sequence[str]) -> bytes:
+    """What follows DATA: with a signature where something is checked."""
+    if not checks:
+        return HEADER + b"\r\n" + TEXT + b".\r\n"
+    making = Signing(HEADER, SigningSettings())
+    making.update(TEXT)
+    signer = Signer("bench.test", "bench", SIGNING_KEY)
+    return signer.sign(making.unsigned(signer, time.time())) + HEADER + b"\r\n" + TEXT + b".\r\n"
+
+
+def _names(reactor: Reactor) -> Any:
+    names = MemoryNames(reactor)
+    for name, text in {**NAMES, KEY: SIGNING_KEY.record}.items():
+        names.add(name, "TXT", " ".join(f'"{text[start : start + 250]}"' for start in range(0, len(text), 250)))
+    names.add("web.bench.test", "A", "198.51.100.80")
+    return names.resolver()
+
+
 def _run(coroutine: Any) -> None:
     try:
         coroutine.send(None)
@@ -201,11 +241,12 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1000, help="in one batch")
     parser.add_argument("--batches", type=int, default=9)
     parser.add_argument("--recipients", type=int, default=1, help="of each message")
+    parser.add_argument("--check", action="append", default=[], help="of the listener: spf, dkim, dmarc, arc; may be repeated")
     options = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="mailgate-hot-")
     with (Path(directory) / "log").open("wb") as log:
         globalLogBeginner.beginLoggingTo([Output(Descriptor(log.fileno()), TextFormat())], redirectStandardIO=False)
-        loop = Loop(options.recipients)
+        loop = Loop(options.recipients, options.check)
         for _ in range(200):
             loop.message()
         gc.collect()

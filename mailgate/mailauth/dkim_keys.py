@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -161,6 +162,7 @@ class PublicKey:
         return True
 
 
+@lru_cache(maxsize=1024)
 def parse_record(text: bytes) -> PublicKey:
     """:raises BadKey: it is no key, or revoked, or not for mail."""
     try:

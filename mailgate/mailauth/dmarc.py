@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from mailgate.mailauth.dkim_keys import Malformed, parse_tags
 
@@ -103,6 +104,7 @@ def choose(texts: Iterable[bytes]) -> Record | None:
     return parse_record(records[0]) if len(records) == 1 else None
 
 
+@lru_cache(maxsize=1024)
 def parse_record(text: bytes) -> Record | None:
     """None: it says nothing that can be used."""
     try:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -105,6 +106,7 @@ def is_record(text: bytes) -> bool:
     return _VERSION.match(text[:7].decode("ascii", "replace")) is not None
 
 
+@lru_cache(maxsize=2048)
 def parse_record(text: bytes) -> Record:
     """:raises BadRecord:"""
     try:

@@ -10,6 +10,7 @@ strangers, and these are not judged.
 from __future__ import annotations
 
 import ipaddress
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from mailgate.adapters import Adapters
@@ -83,10 +84,14 @@ class Authentication:
         assert self._message is not None
         return self._message.body.header
 
-    @property
+    @cached_property
+    def header(self) -> Header:
+        return Header(self.section)
+
+    @cached_property
     def authors(self) -> list[str]:
         """The domains of From, as A-labels."""
-        return [as_domain(domain) for domain in author_domains(Header(self.section).values("from"))]
+        return [as_domain(domain) for domain in author_domains(self.header.values("from"))]
 
     @property
     def resolver(self) -> Resolver:

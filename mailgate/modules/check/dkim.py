@@ -108,7 +108,7 @@ class Dkim(ActingCheck):
         """:raises MailError: refused."""
         known = self.authentication(envelope)
         known.content(message)
-        results = self._with_required_fields(known.section, await known.signatures.get())
+        results = self._with_required_fields(known.header, await known.signatures.get())
         findings = envelope.findings_of(self)
         findings.results += [method_result(result) for result in results]
         self._require_authors(envelope, known.authors, results)
@@ -138,8 +138,8 @@ class Dkim(ActingCheck):
             else:
                 take(self, self.on_missing, NOT_THE_AUTHORS, envelope, f"no signature of {author}")
 
-    def _with_required_fields(self, section: bytes, results: Sequence[Result]) -> list[Result]:
-        there = {field.name for field in Header(section).fields}
+    def _with_required_fields(self, header: Header, results: Sequence[Result]) -> list[Result]:
+        there = {field.name for field in header.fields}
         needed = {name.lower() for name in self.required_fields} & there
         return [_with_required(one, needed) for one in results]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Any
 
 from mailgate.config import values as v
@@ -167,6 +168,7 @@ def _name(domain: str) -> str:
     return ""
 
 
+@lru_cache(maxsize=4096)
 def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     return not any(ip in network for network in _NOT_PUBLIC)
