@@ -126,9 +126,11 @@ class Connection(Conduit):
             self._sessions.events.debug(Log.SESSION_TLS, session=self.id, error=reason.getErrorMessage())
         self._log_close(self._reason or "client gone")
         self.transport = None
-        self._sessions.remove(self, self._client)
-        if self._session is not None and self._session.at_end is not None:
-            give_back(self._session)
+        try:
+            if self._session is not None and self._session.at_end is not None:
+                give_back(self._session)
+        finally:
+            self._sessions.remove(self, self._client)  # at last: who drains goes on at once
 
     def handshakeCompleted(self) -> None:
         if self._state not in HANDSHAKING:

@@ -29,10 +29,10 @@ class RequireTlsCase(SimulatedCase):
         targets = " ".join(f"tcp://{NAME}:{hop.port}" for hop in hops)
         return f"target.smtp {name} {{\n targets {targets}\n tls_client {{\n  root_ca {authority().path}\n }}\n}}\n"
 
-    def listener(self, route: str) -> str:
+    def listener(self, route: str, more: str = "") -> str:
         certificate = leaf("gateway.test")
         return (
-            f"smtp {SMTP} {{\n tls file {certificate.chain_path} {certificate.key_path}\n reverse_lookup no\n"
+            f"smtp {SMTP} {{\n tls file {certificate.chain_path} {certificate.key_path}\n reverse_lookup no\n{more}\n"
             f" destination y.test {{\n  {route}\n }}\n default_destination {{\n  reject\n }}\n}}\n"
         )
 
@@ -146,7 +146,7 @@ class QueueTests(RequireTlsCase):
             self.target("next", hop)
             + self.target("back", back)
             + "target.queue kept {\n target &next\n bounce {\n  deliver_to &back\n }\n}\n"
-            + self.listener("deliver_to &kept")
+            + self.listener("deliver_to &kept", "reports &kept")
         )
         return self.secured()
 
@@ -158,7 +158,7 @@ class QueueTests(RequireTlsCase):
 
     def test_a_report_is_protected_as_the_message_was(self) -> None:
         hop, back = self.secure_hop(PLAIN), self.secure_hop()
-        self.assertEqual(self.send(self.queued(hop, back))[:3], b"250")
+        self.assertEqual(self.send(self.queued(hop, back), b" REQUIRETLS RET=FULL")[:3], b"250")
         self.reactor.settle(5)
         (report,) = back.transactions
         self.assertEqual((report.secure, report.mail), (True, b"<> REQUIRETLS"))
