@@ -182,12 +182,12 @@ def cat(client: Client, message_id: str) -> None:
 @queue.command("export")
 @click.argument("directory", type=click.Path(file_okay=False))
 @_where_option
-@click.option("--offline", is_flag=True, help="Read the files, without a gateway: also of queues that are not configured.")
+@click.option("--offline", is_flag=True, help="Without a gateway: also files of queues that are not configured.")
 @_client
 def export(client: Client, directory: str, where: str | None, offline: bool) -> None:
     """Write messages into DIRECTORY: ID-NUMBER.eml and its envelope, ID-NUMBER.json. They stay queued. Needs the role admin.
 
-    With --offline the files in state_dir are read.
+    With --offline the files in state_dir are read, and the databases that the configuration names.
     """
     try:
         exporter = Exporter(directory)

@@ -7,15 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import click
 
 from mailgate.cli.common import UNREADABLE
+from mailgate.modules._queue_store import access_of
+from mailgate.modules.target.queue import QueueTarget
 from mailgate.queue.entry import Entry
 from mailgate.queue.offline import files_of, messages_in
 from mailgate.queue.selection import Candidate
 from mailgate.queue.store import StoreError
+from mailgate.registry import build
 from mailgate.registry.directories import state_directory
 
 FORMAT_VERSION = 1
@@ -58,25 +62,42 @@ def remote_content(get: Callable[..., Any], entry: dict[str, Any]) -> Iterator[b
 
 
 def offline_entries(path: str, queue: str | None) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
-    """Everything in the files of one queue, or of all that have files, configured or not."""
+    """Everything in the files of one queue, or of all that have files, configured or not; and in the databases of those that are
+    configured."""
     try:
         root = os.path.join(state_directory(path), "queue")
-        names = sorted(os.listdir(root)) if queue is None else [queue]
+        databases = {name: found for name, found in _databases(path).items() if queue in (None, name)}
+        if queue is not None:
+            names = [queue]
+        else:
+            names = sorted(os.listdir(root)) if os.path.isdir(root) or not databases else []
     except OSError as error:
         click.echo(f"error: can't read {error.filename or path}: {error.strerror or error}", err=True)
         sys.exit(UNREADABLE)
-    for name in names:
-        files = files_of(os.path.join(root, name))
-        if queue is not None and not files:
-            click.echo(f"error: there is no queue {queue} in {root}", err=True)
+    parts = [(name, partial(messages_in, file)) for name in names for file in files_of(os.path.join(root, name))]
+    parts += databases.items()
+    if queue is not None and not parts:
+        click.echo(f"error: there is no queue {queue} in {root}, nor in a database of the configuration", err=True)
+        sys.exit(1)
+    for name, messages in parts:
+        try:
+            for entry, content in messages():
+                yield _envelope(name, entry), content
+        except StoreError as error:
+            click.echo(f"error: {error}", err=True)
             sys.exit(1)
-        for file in files:
-            try:
-                for entry, content in messages_in(file):
-                    yield _envelope(name, entry), content
-            except StoreError as error:
-                click.echo(f"error: {error}", err=True)
-                sys.exit(1)
+
+
+def _databases(path: str) -> dict[str, Callable[[], Iterator[tuple[Entry, Iterator[bytes]]]]]:
+    """What reads the queues that the configuration keeps in PostgreSQL; none where it has errors."""
+    configuration = build(path).configuration
+    found = {}
+    for module in configuration.modules if configuration is not None else ():
+        if isinstance(module, QueueTarget) and (access := access_of(module)) is not None:
+            from mailgate.queue import postgres_offline
+
+            found[module.context.name] = partial(postgres_offline.messages_in, access)
+    return found
 
 
 def _envelope(name: str, entry: Entry) -> dict[str, Any]:

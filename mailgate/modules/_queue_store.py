@@ -68,17 +68,25 @@ def place_of(module: Any) -> str:
     return "files" if dsn is None else f"postgres {dsn.reveal()}"
 
 
-def database_of(module: Any, adapters: Adapters, log: EventLog | None = None) -> Any:
-    """A queue's `PostgresStore`, not opened; None where it is kept in files."""
+def access_of(module: Any) -> Any:
+    """How a queue's database is reached, a `postgres_link.Access`; None where it is kept in files."""
     dsn = dsn_of(module.store)
     if dsn is None:
         return None
-    from mailgate.queue.postgres import PostgresStore
     from mailgate.queue.postgres_link import Access
     from mailgate.queue.postgres_schema import schema_of
 
-    node = f"{socket.gethostname()}/{adapters.worker}"
-    return PostgresStore(Access(dsn, schema_of(module.context.name)), node, adapters, log, module.lease or LEASE)
+    return Access(dsn, schema_of(module.context.name))
+
+
+def _database(module: Any, adapters: Adapters, log: EventLog) -> Any:
+    """A queue's `PostgresStore`, not opened; None where it is kept in files."""
+    access = access_of(module)
+    if access is None:
+        return None
+    from mailgate.queue.postgres import PostgresStore
+
+    return PostgresStore(access, f"{socket.gethostname()}/{adapters.worker}", adapters, log, module.lease or LEASE)
 
 
 async def make(module: Any, adapters: Adapters, log: EventLog) -> tuple[Any, Any]:
@@ -87,7 +95,7 @@ async def make(module: Any, adapters: Adapters, log: EventLog) -> tuple[Any, Any
     Files that hold mail are served as well: a queue that moves into a database leaves nothing behind."""
     directory = os.path.join(module.context.state_dir, "queue", module.context.name)
     files = await adapters.run_in_thread(files_for, directory, adapters.worker, adapters.workers)
-    shared = database_of(module, adapters, log)
+    shared = _database(module, adapters, log)
     if shared is not None:
         files = await adapters.run_in_thread(_with_mail, files)
     mine = Partner(shared) if adapters.worker > 1 else shared
