@@ -1,11 +1,19 @@
-"""Real filters behind the gateway: rspamd."""
+"""Real filters behind the gateway: rspamd, and opendkim over the milter protocol."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
+import dkim
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from mailgate.testing.client import connect
@@ -14,6 +22,7 @@ from mailgate.testing.nexthop import NextHop
 from tests.support.adapters import real_adapters
 from tests.support.ports import free_port
 from tests.support.rspamd import RspamdServer
+from tests.support.servers import DEADLINE, tool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -22,6 +31,13 @@ CONTENT = (
     b"Date: Sun, 22 Nov 2026 08:00:00 +0000\r\n\r\n%s\r\n"
 )
 GTUBE = b"%cJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+
+
+async def wait_for(reactor: Any, condition: Any) -> None:
+    end = reactor.seconds() + DEADLINE
+    while not condition():
+        assert reactor.seconds() < end
+        await deferLater(reactor, 0.02)
 
 
 class FilterCase(TestCase):
@@ -77,3 +93,47 @@ class RspamdTests(FilterCase):
         reply = await self.send(CONTENT % (GTUBE % ord("Z")))
         self.assertEqual(reply[:9], b"250 2.0.0", reply)
         self.assertIn(b"\r\nSubject: *** SPAM *** hello", self.header())
+
+
+OPENDKIM_CONF = """\
+Domain x.test
+Selector lab
+KeyFile {home}/key.pem
+Mode s
+Canonicalization relaxed/relaxed
+InternalHosts 127.0.0.1
+Socket local:{home}/socket
+PidFile {home}/pid
+UMask 000
+AlwaysAddARHeader no
+RequireSafeKeys no
+"""
+
+
+class OpendkimTests(FilterCase):
+    async def test_it_signs_what_we_send_on(self) -> None:
+        program = tool("opendkim", "opendkim")
+        home = Path(self.directory)
+        key = rsa.generate_private_key(65537, 2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+        (home / "key.pem").write_bytes(pem)
+        (home / "opendkim.conf").write_text(OPENDKIM_CONF.format(home=home))
+        user = ["-u", "root"] if os.geteuid() == 0 else []
+        process = subprocess.Popen(  # noqa: ASYNC220
+            [program, "-f", *user, "-x", str(home / "opendkim.conf")], stdin=subprocess.DEVNULL
+        )
+        self.addCleanup(process.wait, 10)
+        self.addCleanup(process.terminate)
+        await wait_for(self.reactor, (home / "socket").exists)
+        await self.gateway(f"milter unix://{home}/socket")
+        for number in range(3):
+            reply = await self.send(CONTENT % b"number %d" % number)
+            self.assertEqual(reply[:9], b"250 2.0.0", reply)
+        public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        record = b"v=DKIM1; k=rsa; p=" + b64encode(public)
+        for transaction in self.relay.transactions:
+            content = bytes(transaction.content)
+            self.assertIn(b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=x.test; s=lab;", content)
+            self.assertTrue(dkim.verify(content, dnsfunc=lambda name, timeout=5: record), content)
