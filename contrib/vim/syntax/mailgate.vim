@@ -13,11 +13,11 @@ syntax keyword mailgateDirective auth_mechanisms auth_required auth_required_mes
 syntax keyword mailgateDirective balance banner base_dn bind body_spool_limit bounce ca cache cache_size
 syntax keyword mailgateDirective canonicalization case_insensitive cert certificate check check_header
 syntax keyword mailgateDirective chunking ciphers client client_auth client_ca command_timeout compare
-syntax keyword mailgateDirective concurrency connect connect_timeout connections contact control copy_to
-syntax keyword mailgateDirective create curves dane data data_block data_timeout database debug
-syntax keyword mailgateDirective default_destination default_source defer_sender_reject delimiter deliver_to
-syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
-syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
+syntax keyword mailgateDirective concurrency connect connect_timeout connections contact content_timeout
+syntax keyword mailgateDirective control copy_to create curves dane data data_block data_timeout database
+syntax keyword mailgateDirective debug default_destination default_source defer_sender_reject delimiter
+syntax keyword mailgateDirective deliver_to destaddr destination destination_in destport disable_commands
+syntax keyword mailgateDirective discard dn_template dnssec domains early early_talker ehlo endpoint entry
 syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
 syntax keyword mailgateDirective filter final_dot find from full_match given greeting greeting_delay
 syntax keyword mailgateDirective greylist_action handshake_timeout header health helo helo_response hide
@@ -28,19 +28,19 @@ syntax keyword mailgateDirective max_age max_auth_failures max_command_length ma
 syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
 syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
-syntax keyword mailgateDirective max_rejected_recipients max_rows max_sets max_signatures max_size
-syntax keyword mailgateDirective max_unauthenticated_commands member min_mx_level min_tls_level modify mta_sts
-syntax keyword mailgateDirective mtasts mtasts_root_ca multihomed_limit mx_auth mx_limit name negative
-syntax keyword mailgateDirective negative_cache network nonlocal_source notify nul on_error on_fail on_missing
-syntax keyword mailgateDirective on_neutral on_none on_permerror on_quarantine on_reject on_softfail on_split
-syntax keyword mailgateDirective optional_step organization oversign_headers pass_all password port positive
-syntax keyword mailgateDirective prepare_email private_key probe proto protocol protocols proxy_protocol
-syntax keyword mailgateDirective quarantine_threshold query quiet_hosts quit rcpt rcpt_to read_timeout
-syntax keyword mailgateDirective refuse_clients reject reject_action reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval reports require_tls required required_fields required_for
-syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reverse_lookup
-syntax keyword mailgateDirective reverse_lookup_timeout rewrite_subject_action root_ca rset runtime_dir
-syntax keyword mailgateDirective schemes scope score score_factor sender server servers service
+syntax keyword mailgateDirective max_rejected_recipients max_replacement max_rows max_sets max_signatures
+syntax keyword mailgateDirective max_size max_unauthenticated_commands member min_mx_level min_tls_level
+syntax keyword mailgateDirective modify mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth mx_limit name
+syntax keyword mailgateDirective negative negative_cache network nonlocal_source notify nul on_error on_fail
+syntax keyword mailgateDirective on_missing on_neutral on_none on_permerror on_quarantine on_reject
+syntax keyword mailgateDirective on_softfail on_split optional_step organization oversign_headers pass_all
+syntax keyword mailgateDirective password port positive prepare_email private_key probe proto protocol
+syntax keyword mailgateDirective protocols proxy_protocol quarantine_threshold query quiet_hosts quit rcpt
+syntax keyword mailgateDirective rcpt_to read_timeout refuse_clients reject reject_action reject_threshold
+syntax keyword mailgateDirective relay_from reload_interval reports require_tls required required_fields
+syntax keyword mailgateDirective required_for reroute reserved_connections resolver responses retry reuse
+syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite_subject_action root_ca rset
+syntax keyword mailgateDirective runtime_dir schemes scope score score_factor sender server servers service
 syntax keyword mailgateDirective session_timeout settings_id shutdown_timeout sign_headers size slow_start
 syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
 syntax keyword mailgateDirective soft_reject_action source source_in source_ip source_ip_fallback
@@ -55,18 +55,19 @@ syntax keyword mailgateDirective xforward
 syntax keyword mailgateModule add_header admin arc auth.dovecot auth.external auth.file auth.ldap auth.oauth2
 syntax keyword mailgateModule auth.smtp auth.sql auth.static authorize_sender chain check.arc
 syntax keyword mailgateModule check.authorize_sender check.dkim check.dmarc check.dnsbl check.matching_helo
-syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
-syntax keyword mailgateModule check.rspamd check.score check.spf check.verify_recipient checks dkim dmarc dns
-syntax keyword mailgateModule dnsbl dovecot email_localpart email_with_domain external http ldap lmtp maildir
-syntax keyword mailgateModule matching_helo modifiers modify.add_header modify.arc modify.dkim
-syntax keyword mailgateModule modify.remove_header modify.replace_header modify.replace_rcpt
-syntax keyword mailgateModule modify.replace_sender modify.subject_tag msgpipeline oauth2 pki queue redis
-syntax keyword mailgateModule regexp remote remove_header replace_header replace_rcpt replace_sender
-syntax keyword mailgateModule require_auth require_mx require_reverse_dns rspamd smtp source_address spf sql
-syntax keyword mailgateModule static subject_tag submission table.chain table.dns table.email_localpart
-syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
-syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
-syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
+syntax keyword mailgateModule check.milter check.require_auth check.require_mx check.require_reverse_dns
+syntax keyword mailgateModule check.require_tls check.rspamd check.score check.spf check.verify_recipient
+syntax keyword mailgateModule checks dkim dmarc dns dnsbl dovecot email_localpart email_with_domain external
+syntax keyword mailgateModule http ldap lmtp maildir matching_helo milter modifiers modify.add_header
+syntax keyword mailgateModule modify.arc modify.dkim modify.remove_header modify.replace_header
+syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.subject_tag msgpipeline oauth2
+syntax keyword mailgateModule pki queue redis regexp remote remove_header replace_header replace_rcpt
+syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns rspamd smtp
+syntax keyword mailgateModule source_address spf sql static subject_tag submission table.chain table.dns
+syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.http
+syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
+syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
+syntax keyword mailgateModule verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
