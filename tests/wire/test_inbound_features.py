@@ -20,7 +20,7 @@ from mailgate.inbound.esmtp import EsmtpListener
 from mailgate.net.waiting import spawn
 from mailgate.testing.client import ConnectionEnded, RawClient, connect
 from mailgate.testing.gateway import WholeGateway
-from mailgate.testing.names import NameServer
+from mailgate.testing.names import Action, NameServer
 from mailgate.testing.nexthop import NextHop
 from mailgate.testing.tls import TrustingClient
 from tests.support.adapters import real_adapters
@@ -411,6 +411,13 @@ class Clients(FeatureCase):
         self.names()
         for word, expected in (("no", b"unknown"), ("yes", b"ptr.test"), ("verify", b"unknown")):
             self.assertIn(b"(" + expected + b" [192.0.2.7])", await self.received(f"reverse_lookup {word}"))
+
+    async def test_disable_reverse_lookup_that_takes_too_long(self) -> None:
+        self.names().script("7.2.0.192.in-addr.arpa", "PTR", Action.SILENCE)
+        began = self.reactor.seconds()
+        found = await self.received("reverse_lookup yes\nreverse_lookup_timeout 300ms")
+        self.assertIn(b"(unknown [192.0.2.7])", found)
+        self.assertLess(self.reactor.seconds() - began, 2.0)
 
     async def test_resolver(self) -> None:
         names = self.names()
