@@ -69,6 +69,7 @@ class Queue:
         self._owner: object = None
         self._work = Work(settings.name, adapters, self._log)
         self.recorder = Recorder(settings.name, store, self._work, self._log, self.hear)
+        store.on_trouble = self.recorder.pause
         self._verdicts = Verdicts(settings, reporter, store, adapters, self._log)
         self._owed = OwedReports(store, lambda: self.reporter, self.recorder, self._work, adapters, self._log)
         self._delivering = 0

@@ -29,6 +29,15 @@ class Shelves:
             raise Unavailable(f"a queue has at most {SHELVES} files")
         self._stores = list(stores)
 
+    @property
+    def on_trouble(self) -> Any:
+        return self._stores[0].on_trouble
+
+    @on_trouble.setter
+    def on_trouble(self, hears: Callable[[BaseException], None]) -> None:
+        for store in self._stores:
+            store.on_trouble = hears
+
     async def open(self) -> None:
         opened: list[Any] = []
         try:

@@ -47,6 +47,7 @@ class SqliteStore:
         self.path = path
         self._adapters = adapters
         self._log = log or EventLog("mailgate.queue")
+        self.on_trouble: Callable[[BaseException], None] = _ignore
         self._lock: int | None = None
         self._refusals = Refusals(f"{path}.refused")
         self._writer: Writer | None = None
@@ -129,6 +130,7 @@ class SqliteStore:
 
     def _break(self, error: BaseException) -> None:
         self.broken = str(error)
+        self.on_trouble(error)
         self._log.error(Event.QUEUE_STORE, file=self.path, error=str(error))
 
     def _note(self, jobs: Sequence[Write]) -> None:
@@ -503,6 +505,9 @@ def _piece_writer(body: int, number: int, piece: bytes) -> Job:
 def _shape(message: Message) -> Shape:
     body = message.body
     return Shape(message.size - len(message.header), body.rest_eight_bit, body.rest_has_dots, message.ends_with_newline)
+
+
+def _ignore(error: BaseException) -> None: ...
 
 
 def _nothing() -> None:

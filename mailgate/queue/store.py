@@ -70,6 +70,9 @@ class Content(Protocol):
 class Store(Protocol):
     """See the module's docstring. Awaitables fail with `StoreError`."""
 
+    on_trouble: Callable[[BaseException], None]
+    """Set by the owner: hears that the store can't be used until `reopen`, even if nobody waits for anything of it."""
+
     def open(self) -> Awaitable[None]:
         """Make or take over the store. :raises StoreError: somebody else has it, or it is of a later version."""
 

@@ -70,12 +70,16 @@ class SimulatedProcess:
         heard: Deferred[Any] = Deferred()
         work = self._around(function) if self._around is not None else function
 
+        def tell(result: Any) -> None:
+            if not heard.called:  # else it was cancelled
+                heard.callback(result)
+
         def do() -> None:
             try:
                 result = work(*arguments)
             except Exception:
                 result = Failure()
-            self.callLater(self._moment(), lambda: heard.called or heard.callback(result))
+            self.callLater(self._moment(), tell, result)
 
         self.callLater(self._moment(), do)
         return heard
