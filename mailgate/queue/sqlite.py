@@ -58,10 +58,9 @@ class SqliteStore:
         self._token = adapters.random.getrandbits(63)
         """Of the entries of this process: a number that it forgets another process may use again."""
         self._leased: set[tuple[int, int]] = set()
-        self._searches = 0
-        """Searches for recipients to lease that are under way in a thread."""
-        self._saved: set[tuple[int, int]] = set()
-        """Rows saved while a search was under way: what it brings of them is old."""
+        self._searches: list[set[tuple[int, int]]] = []
+        """Of each search for recipients to lease that is under way in a thread, the rows that were saved since it began: what it
+        brings of them is old."""
         self._refused: list[tuple[int, int]] = []
         """Number and token of entries whose accept failed in a way that may have left them on the disk."""
         self._prepared: set[int] = set()
@@ -304,14 +303,13 @@ class SqliteStore:
 
     async def _search(self, job: Job, leased: frozenset[tuple[int, int]]) -> tuple[list[Lease], rows.Broken, float]:
         """Lease what a read finds, but nothing that was leased, or saved, after the read began: its rows are old news."""
-        self._searches += 1
+        saved: set[tuple[int, int]] = set()
+        self._searches.append(saved)
         try:
             found, damaged, following = await self._read(job)
-            taken = leased | self._leased | self._saved
+            taken = leased | self._leased | saved
         finally:
-            self._searches -= 1
-            if not self._searches:
-                self._saved.clear()
+            self._searches = [one for one in self._searches if one is not saved]
         leases = []
         for entry, wanted in found:
             free = tuple(row for row in wanted if (entry.id, row.number) not in taken)
@@ -357,9 +355,9 @@ class SqliteStore:
         self._leased.difference_update(saved)
         self._remember_saved(saved)
 
-    def _remember_saved(self, keys: Iterable[tuple[int, int]]) -> None:
-        if self._searches:
-            self._saved.update(keys)
+    def _remember_saved(self, keys: Sequence[tuple[int, int]]) -> None:
+        for saved in self._searches:
+            saved.update(keys)
 
     async def owed(self, limit: int) -> list[Lease]:
         leased = frozenset(self._leased)
@@ -437,7 +435,7 @@ class SqliteStore:
         leased = frozenset(number for owner, number in self._leased if owner == entry)
         now = self._adapters.wall_time()
         changed: list[int] = await self._submit(lambda connection: rows.change(connection, entry, edit, leased, note, now))
-        self._remember_saved((entry, number) for number in changed)
+        self._remember_saved([(entry, number) for number in changed])
         return len(changed)
 
     async def move(self, entry: int, edit: Callable[[Waiting], Waiting | None], target: str, note: str) -> int:
@@ -448,7 +446,7 @@ class SqliteStore:
         moved: list[int] = await self._submit(
             lambda connection: inspection.move(connection, entry, edit, leased, target, made, note, now)
         )
-        self._remember_saved((entry, number) for number in moved)
+        self._remember_saved([(entry, number) for number in moved])
         return len(moved)
 
     async def purge(self, before: float) -> int:

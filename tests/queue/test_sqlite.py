@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.trial.unittest import TestCase
 
 from mailgate.net.waiting import spawn
 from mailgate.queue import rows
-from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing
+from mailgate.queue.entry import Draft, Entry, Fate, Lease, Settled, Standing
 from mailgate.queue.refusals import SIZE, Refusals
 from mailgate.queue.sqlite import SqliteStore
 from mailgate.queue.store import Damaged, Full, Unavailable
 from tests.queue.contract import StoreContract
-from tests.queue.support import World
+from tests.queue.support import NOW, World
 
 
 class SqliteTests(StoreContract, TestCase):
@@ -185,6 +185,29 @@ class SqliteTests(StoreContract, TestCase):
         await store.close()
         store = await self.make_store()
         self.assertEqual(await store.browse(0, 10), [])
+        await store.close()
+
+    async def test_a_search_that_lasts_hides_nothing_from_the_next_one(self) -> None:
+        """What is saved while one search is under way is old news to it, and to no other."""
+        store = await self.make_store()
+        (entry,) = await store.accept([await self.world.draft()])
+        (lease,) = await self.lease_all(store)
+        waiting = Deferred[None]()
+        read = store._read
+
+        async def slow(job: Any) -> Any:
+            found = await read(job)
+            await waiting
+            return found
+
+        store._read = slow  # type: ignore[method-assign]
+        searching = spawn(store.lease("one.test", NOW, 10))
+        store._read = read  # type: ignore[method-assign]
+        await store.settle(lease, [Settled(0, replace(lease.recipients[0], standing=Standing.OWED, fate=Fate.FAILED))])
+        self.assertEqual([one.entry.id for one in await store.owed(10)], [entry.id])
+        waiting.callback(None)
+        leases, _ = await searching
+        self.assertEqual(leases, [])
         await store.close()
 
     async def test_what_was_refused_is_forgotten_though_the_process_was_killed(self) -> None:
