@@ -95,7 +95,7 @@ class TlsReport(Module):
             try:
                 parse_address(self.from_address)
             except AddressError as error:
-                report.error(self.span_of("from"), f"`{self.from_address}` is no address: {error}", code="E0770")
+                report.error(self.span_of("from"), f"`{self.from_address}` is no address: {error}", code="E0768")
         try:
             authorities(self.root_ca)
         except NoAuthority as error:

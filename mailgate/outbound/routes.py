@@ -14,9 +14,9 @@ RFC 5321 5.1, RFC 7505; what is decided is in mx.py and ip_strategy.py, what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from random import Random
 from typing import Any
 
@@ -28,33 +28,39 @@ from mailgate.dns.resolver import Addresses, Resolver
 from mailgate.net.waiting import Wait, start
 from mailgate.outbound.ip_strategy import IpStrategy, families_of, in_order
 from mailgate.outbound.mx import LOOPS_BACK, Exchange, Exchanges, exchanges, refusal_of, without_us
+from mailgate.outbound.next_hop import host_in, is_next_hop, literal_address
 from mailgate.outbound.sts_policy import StsPolicy
-from mailgate.smtp.address import Address, ascii_domain
-from mailgate.smtp.reply import MailError, Reply
+from mailgate.smtp.address import ascii_domain
+from mailgate.smtp.reply import MailError, Reply, TemporaryError
 
 LOOKUP_FAILED = Reply(451, "4.4.3", "The hosts of this domain can't be looked up at present, try again later")
 NO_HOST = Reply(550, "5.4.4", "No host that takes the mail of this domain has an address")
 NOWHERE = Reply(550, "5.4.4", "The hosts of this domain have only addresses that no mail is sent to")
 NOT_ALLOWED = Reply(451, "4.7.5", "No host of this domain is one that its MTA-STS policy names")
 NO_LITERALS = Reply(550, "5.1.2", "Mail is not sent to address literals")
+NO_WAY = Reply(451, "4.4.4", "The next hop of this gateway can't be found at present, try again later")
 NO_DOMAIN = Reply(550, "5.1.2", "The address has no domain that mail could be sent to")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """Where the mail of a domain goes. ``answer`` is its MX answer; None for an address literal, which ``literal`` is."""
+    """Where the mail of a domain goes. ``answer`` is its MX answer; None for an address literal, which ``literal`` is, and for
+    a ``host`` that the operator names."""
 
     key: Hashable
     domain: str
     answer: Answer | None = None
     literal: str = ""
+    host: str = ""
+    fixed: bool = False
+    """The operator's choice: that it leads nowhere is no reason to refuse mail for good."""
     policy: StsPolicy | None = None
     """What the domain asks for by MTA-STS, where that is looked up."""
 
     @property
     def secure(self) -> bool:
-        """DNSSEC proves the MX records, or that there are none."""
-        return self.answer is not None and self.answer.secure
+        """DNSSEC proves the MX records, or that there are none; or nobody needs them."""
+        return bool(self.host) or (self.answer is not None and self.answer.secure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,17 @@ class Choices:
     """Hosts that may be used; None: all."""
 
 
+@contextmanager
+def _only_for_now(hop: str) -> Iterator[None]:
+    """What is wrong with a next hop of the operator's is not the message's fault."""
+    try:
+        yield
+    except MailError as error:
+        if error.reply.is_temporary:
+            raise
+        raise TemporaryError(NO_WAY.text, enhanced=NO_WAY.enhanced, reason=f"{hop}: {error.reason}") from error
+
+
 class Directory:
     """See the module's docstring."""
 
@@ -96,9 +113,23 @@ class Directory:
         self._random = random
         self._rules = rules
 
-    async def route(self, address: Address) -> Route:
-        """:raises MailError: nobody takes this recipient's mail, or that can't be said at present."""
-        domain = address.domain
+    async def fixed_route(self, hop: str) -> Route:
+        """Where the operator sends mail: a domain, or one host in brackets.
+
+        :raises MailError: it leads nowhere at present; never for good."""
+        if not is_next_hop(hop):
+            raise TemporaryError("Temporary lookup failure", reason=f"`route` gave {hop!r}, which is no domain and no host")
+        with _only_for_now(hop):
+            if not hop.startswith("["):
+                return replace(await self.route(hop), fixed=True)
+        address = literal_address(hop)
+        if address:
+            return Route(("literal", address), hop, literal=address, fixed=True)
+        host = host_in(hop)
+        return Route(("host", host), host, host=host, fixed=True)
+
+    async def route(self, domain: str) -> Route:
+        """:raises MailError: nobody takes the mail of this domain, or that can't be said at present."""
         if domain.startswith("["):
             return self._literal(domain)
         name = ascii_domain(domain.removesuffix("."))
@@ -117,19 +148,26 @@ class Directory:
     def _literal(self, domain: str) -> Route:
         if not self._rules.address_literals:
             raise MailError(NO_LITERALS)
-        text = domain.strip("[]")
-        try:
-            address = str(ip_address(text[5:] if text[:5].casefold() == "ipv6:" else text))
-        except ValueError:
-            raise MailError(NO_DOMAIN) from None
+        address = literal_address(domain)
+        if not address:
+            raise MailError(NO_DOMAIN)
         return Route(("literal", address), domain, literal=address)
 
     async def stops(self, route: Route, choices: Choices) -> list[Stop]:
         """At least one. :raises MailError: there is none, or that can't be said at present."""
-        if route.answer is None:
+        with _only_for_now(route.domain) if route.fixed else nullcontext():
+            return await self._stops(route, choices)
+
+    async def _stops(self, route: Route, choices: Choices) -> list[Stop]:
+        if route.literal:
             self._refuse(route.literal)
             return [Stop("", route.literal)]
-        chosen = exchanges(route.answer, self._rules.own_names, self._random)
+        if route.answer is None:
+            chosen = Exchanges((Exchange(route.host),))
+            if route.host in self._rules.own_names:
+                raise MailError(LOOPS_BACK)
+        else:
+            chosen = exchanges(route.answer, self._rules.own_names, self._random)
         hosts = [exchange for exchange in chosen.hosts if choices.allowed is None or choices.allowed(exchange.host)]
         if not hosts:
             raise MailError(NOT_ALLOWED)

@@ -94,7 +94,7 @@ class Surveyor:
             ways = await self.office.ways(envelope, recipient, route)
         except MailError as error:
             refusal, reason = error.reply, error.reason
-        sts = "" if self.missing is None or route.literal else sts_text(route.policy, self.missing(route.domain))
+        sts = "" if self.missing is None or route.answer is None else sts_text(route.policy, self.missing(route.domain))
         named = await self._named(route, {way.stop.host for way in ways})
         preferences = {one.host: one.preference for one in named}
         hops = [await self._hop(way, route, preferences, DeliveryVariables(envelope, (recipient,))) for way in ways]
@@ -194,7 +194,7 @@ async def _key(endpoint: Endpoint, seen: DeliveryVariables) -> LinkKey:
 
 def _records(route: Route) -> str:
     if route.answer is None:
-        return "an address literal"
+        return f"the host {route.host}, by `route`" if route.host else "an address literal"
     return "MX" if route.answer.status is Status.FOUND else "no MX records: the domain itself"
 
 

@@ -18,6 +18,14 @@ def _target(*lines: str, endpoint: str = "tcp://10.0.0.1:25") -> str:
     return lmtp(_NEXT, f"target.smtp next {{\n    targets {endpoint}\n{inner}}}\n")
 
 
+def _route(hop: str) -> str:
+    return (
+        "hostname mx.example.org\n"
+        f"target.remote direct {{\n    route {hop}\n}}\n"
+        "lmtp unix://lmtp.sock {\n    tls off\n    deliver_to &direct\n}\n"
+    )
+
+
 CODES = {
     "E0601": Entry(
         "an unknown module",
@@ -191,6 +199,12 @@ CODES = {
         "RFC 5321 4.1.2 allows a domain, or an address in brackets: `[192.0.2.1]`, `[IPv6:2001:db8::1]`.",
         bad=_target('hostname "our gateway"'),
         good=_target("hostname gateway.example.org"),
+    ),
+    "E0737": Entry(
+        "no next hop that mail could be routed to",
+        "`route` of a `target.remote` names a domain, whose MX hosts get the mail, or in brackets one host or address.",
+        bad=_route("mail..example.net"),
+        good=_route("[relay.example.net]"),
     ),
     "E0739": Entry(
         "DANE without a resolver that validates",

@@ -1,4 +1,4 @@
-"""Codes of the durable queue, 076, and of reports of TLS, 077."""
+"""Codes of the durable queue and of reports of TLS: 076."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ CODES = {
         ),
         good=_queue(*_BOUNCE),
     ),
-    "E0770": Entry(
+    "E0768": Entry(
         "no address for reports of TLS",
         "`from` of a `tls_report` is who sends reports by mail, and its domain is the one that reports. It must be an address.",
         bad=_report("tls-reports"),

@@ -20,7 +20,7 @@ from mailgate.clients.web import NoAuthority, authorities
 from mailgate.config import values as v
 from mailgate.config.dynamic import Dynamic, alternatives
 from mailgate.config.dynamic_variables import Stage, outbound
-from mailgate.config.schema import DEFAULTS, Block, Directive, Refused
+from mailgate.config.schema import DEFAULTS, Directive, Refused
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, IGroupingTarget
 from mailgate.message.envelope import Envelope, Recipient
@@ -35,18 +35,20 @@ from mailgate.outbound.ip_strategy import IpStrategy
 from mailgate.outbound.limited import Gates, LimitedDelivery, LimitsDirective
 from mailgate.outbound.mta_sts import PolicyFiles, PolicyStore, WithoutFiles, enforced
 from mailgate.outbound.mx_security import NOT_PROTECTED, MxSecurity, contradictions
+from mailgate.outbound.next_hop import is_next_hop
 from mailgate.outbound.own_addresses import is_own_address
 from mailgate.outbound.pki import PkiError
 from mailgate.outbound.pool import Pool
-from mailgate.outbound.pool_settings import Health, PoolDirectives, pool_settings
+from mailgate.outbound.pool_settings import PoolDirectives, pool_settings
 from mailgate.outbound.remote import Office, RemoteDelivery, RemoteHosts, Way
+from mailgate.outbound.remote_settings import LONGER, RemoteFailover, RemoteHealth, RemoteTimeouts
 from mailgate.outbound.routes import Choices, Directory, DirectoryRules, Route, Stop, settled
 from mailgate.outbound.session_watch import SessionWatch
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.sts_fetch import PolicyHosts
 from mailgate.outbound.survey import Surveyor
 from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
-from mailgate.outbound.timeout_settings import TimeoutsBlock, TimeoutSettings, report_steps_set_twice, written_steps
+from mailgate.outbound.timeout_settings import TimeoutSettings, report_steps_set_twice, written_steps
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
 from mailgate.outbound.tls_settings import EndpointTls, TlsSettings, endpoint_tls, report_tls
 from mailgate.outbound.variables import DeliveryVariables
@@ -57,68 +59,9 @@ from mailgate.smtp.address import Address
 from mailgate.smtp.reply import MailError
 from mailgate.tls.options import TlsError
 
-_LONGER = {"tls": 180.0, "data": 600.0, "data_block": 180.0}
-"""Where hosts of others get another time than next hops of ours."""
 _ANY_HOST = "mx.invalid"
 """Stands for every host where settings are judged before one is known."""
 _ROUTES = "target.remote.routes"
-
-
-def _by_host(declared: Any) -> Directive:
-    """A step of `timeouts` that may depend on the message and its host."""
-    return Directive(
-        declared.name,
-        declared.type,
-        default=_LONGER.get(declared.name, declared.default),
-        dynamic=outbound(Stage.HOST),
-        doc=declared.doc,
-        origin="stalwart",
-    )
-
-
-class RemoteTimeouts(TimeoutsBlock):
-    """How long each step of the dialogue with a host may take."""
-
-    connect = _by_host(TimeoutsBlock.connect)
-    greeting = _by_host(TimeoutsBlock.greeting)
-    tls = _by_host(TimeoutsBlock.tls)
-    ehlo = _by_host(TimeoutsBlock.ehlo)
-    mail_from = _by_host(TimeoutsBlock.mail_from)
-    rcpt_to = _by_host(TimeoutsBlock.rcpt_to)
-    data = _by_host(TimeoutsBlock.data)
-    data_block = _by_host(TimeoutsBlock.data_block)
-    final_dot = _by_host(TimeoutsBlock.final_dot)
-    rset = _by_host(TimeoutsBlock.rset)
-    quit = _by_host(TimeoutsBlock.quit)
-    total = _by_host(TimeoutsBlock.total)
-    auth = Refused("auth", "hosts of others are not logged in to")
-    mta_sts = Directive(
-        "mta_sts", v.Duration(minimum=0.001), default=300.0, doc="For a policy of MTA-STS to be fetched.", origin="stalwart"
-    )
-
-
-class RemoteHealth(Health):
-    """When an address of a host counts as down."""
-
-    probe = Refused("probe", "hosts of others are not probed")
-    slow_start = Refused("slow_start", "hosts of others are tried in the order that their domain gives them")
-
-
-class RemoteFailover(Block):
-    """When a message goes on to another host."""
-
-    tempfail = Directive(
-        "tempfail",
-        v.Boolean(),
-        default=False,
-        doc="Also after 4xx to MAIL, DATA, or a RCPT while none is accepted there. Hosts that greylist all do.",
-    )
-    total = Directive(
-        "total",
-        v.Duration(minimum=0.001),
-        doc="What one command of a client may wait, up to the final dot: 4 minutes by default. An attempt of a queue, where the"
-        " client has gone, has 30.",
-    )
 
 
 @implementer(IGroupingTarget)
@@ -209,7 +152,14 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         doc="Count how TLS fares, and report it to the domains that want to hear of it (TLS-RPT): &NAME.",
         origin="stalwart",
     )
-    route = Refused("route", "the pipeline says where mail goes: another target for those recipients")
+    route = Directive(
+        "route",
+        v.String("DOMAIN"),
+        dynamic=outbound(Stage.RECIPIENT),
+        doc="The domain whose hosts get the mail in place of the recipient's, or `[host]`, a host or address whose MX records are"
+        " not asked for. What it publishes (DANE, MTA-STS) is what counts.",
+        origin="stalwart",
+    )
     auth = Refused("auth", "hosts of others are not logged in to")
 
     auth_insecure = False
@@ -253,6 +203,11 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
     def configure(self, report: Report) -> None:
         self.check_limits(report)
         fine = report_tls(self, report) & report_steps_set_twice(self, report) & report_source(self, report)
+        for hop, place in alternatives(self.route, self.span_of("route")):
+            if hop and not is_next_hop(hop):
+                hint = "a domain, or `[host]` for one host or address"
+                report.error(place, f"`{hop}` is no domain and no host", code="E0737", hint=hint)
+                fine = False
         backoff, most = self.health.backoff
         if most < backoff:
             report.error(self.health.span_of("backoff"), "the longest back-off is shorter than the first", code="E0733")
@@ -381,7 +336,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
             port=self.port,
             hostname=source.hostname,
             source=source.policy,
-            vary=(*source.vary, *dane_vary(self._security.dane, adapters.resolver, self.port, by_domain=True)),
+            vary=(*source.vary, *dane_vary(self._security.dane, adapters.resolver, self.port, by_domain=self.route is None)),
             tls_context=tls.context,
             capture_peer=tls.capture,
             debug=self.debug,
@@ -403,16 +358,18 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         """Asked once for each domain of a message: what is promised to a client must not change with the next answer."""
         assert self._directory is not None
         known: dict[Any, Route] = envelope.extra.setdefault(_ROUTES, {})
-        domain = (self, recipient.address.domain.casefold())
-        route = known.get(domain)
+        address = recipient.address
+        asked = (self, address if isinstance(self.route, Dynamic) else address.domain.casefold())
+        route = known.get(asked)
         if route is None:
-            route = await self._directory.route(recipient.address)
-            if self._policies is not None and not route.literal and not envelope.is_free_of_policies:
+            hop: str = await settled(valued(self.route, DeliveryVariables(envelope, (recipient,)))) or ""
+            route = await (self._directory.fixed_route(hop) if hop else self._directory.route(address.domain))
+            if self._policies is not None and route.answer is not None and not envelope.is_free_of_policies:
                 policy = await self._policies.policy(route.domain)
                 route = replace(route, key=(route.key, enforced(policy)), policy=policy)
             if self._sees_domain:
                 route = replace(route, key=(route.key, route.domain))
-            known[domain] = route
+            known[asked] = route
         return route
 
     @property
@@ -431,7 +388,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         security = self._security
         assert security is not None
         security.admit(route.domain, route.policy, secure=route.secure)
-        if envelope.parameters.requiretls and not (route.literal or route.secure or enforced(route.policy)):
+        if envelope.parameters.requiretls and not (route.answer is None or route.secure or enforced(route.policy)):
             raise MailError(NOT_PROTECTED, f"{route.domain}: neither DNSSEC nor an enforced MTA-STS policy proves its hosts")
         limit: int = await settled(valued(self.mx_limit, seen("")))
         choices = Choices(
@@ -463,7 +420,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
 
     def _watch(self, envelope: Envelope, route: Route) -> SessionWatch | None:
         """Who counts the sessions of a message. Those that no policy binds say nothing of one; so reports are not reported on."""
-        if self.tls_report is None or self._share is None or route.literal or envelope.is_free_of_policies:
+        if self.tls_report is None or self._share is None or route.answer is None or envelope.is_free_of_policies:
             return None
         missing = self._policies.missing(route.domain) if self._policies is not None else None
         return SessionWatch(self.tls_report.counts, route.domain, route.policy, missing)
@@ -477,7 +434,7 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
     @cached_property
     def _times(self) -> dict[str, Any]:
         """The steps that are not as everywhere."""
-        return {**_LONGER, **{name: time for name, time in written_steps(self) if name != "mta_sts"}}
+        return {**LONGER, **{name: time for name, time in written_steps(self) if name != "mta_sts"}}
 
     async def _strategy(self, seen: DeliveryVariables) -> IpStrategy:
         return IpStrategy(await settled(valued(self.ip_strategy, seen)))
