@@ -39,11 +39,11 @@ syntax keyword mailgateDirective protocols proxy_protocol quarantine_threshold q
 syntax keyword mailgateDirective rcpt_to read_timeout refuse_clients reject reject_action reject_threshold
 syntax keyword mailgateDirective relay_from reload_interval reports require_tls required required_fields
 syntax keyword mailgateDirective required_for reroute reserved_connections resolver responses retry reuse
-syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite_subject_action root_ca rset
-syntax keyword mailgateDirective runtime_dir schemes scope score score_factor sender server servers service
-syntax keyword mailgateDirective session_timeout settings_id shutdown_timeout sign_headers size slow_start
-syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
-syntax keyword mailgateDirective soft_reject_action source source_in source_ip source_ip_fallback
+syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite_subject_action root_ca route
+syntax keyword mailgateDirective rset runtime_dir schemes scope score score_factor sender server servers
+syntax keyword mailgateDirective service session_timeout settings_id shutdown_timeout sign_headers size
+syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
+syntax keyword mailgateDirective socket_owner soft_reject_action source source_in source_ip source_ip_fallback
 syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
 syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag tag_threshold
 syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
