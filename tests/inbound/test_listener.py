@@ -99,14 +99,25 @@ class OnTheWire(SimulatedCase):
                 self.reactor.run(client.close())
 
     def test_every_directive_that_shows_in_a_reply_has_a_row(self) -> None:
-        """Those that show otherwise, by time or by number, have tests of their own in test_connection.py."""
+        """Those that show otherwise, by time or by number, have tests of their own, in test_connection.py most of them."""
         elsewhere = {
             "read_timeout", "data_timeout", "handshake_timeout", "session_timeout", "shutdown_timeout", "max_connections",
             "max_connections_per_ip", "early_talker", "greeting_delay", "defer_sender_reject", "tls_start",
-            "socket_mode", "socket_owner", "socket_group", "max_lag",
+            "socket_mode", "socket_owner", "socket_group", "max_lag", "authserv_id",
         }  # fmt: skip
         own = {name for name in EsmtpListener.directives if name in vars_of_listener()}
         self.assertEqual(set(), own - elsewhere - {directive.split(" ")[0] for directive, _, _ in ON_THE_WIRE})
+
+    def test_authserv_id_is_whose_results_nobody_else_may_give(self) -> None:
+        others = b"mx.else.test"
+        for directive, forged in (("", b"gateway.test"), ("authserv_id mx.other.test", b"mx.other.test")):
+            with self.row(directive):
+                hop = self.hop()
+                self.gateway(f"smtp {SMTP} {{\n tls off\n {directive}\n deliver_to smtp {hop.endpoint}\n}}\n")
+                fields = b"".join(b"Authentication-Results: " + name + b"; spf=pass\r\n" for name in (forged, others))
+                self.deliver(self.client(), b"b@mx.test", content=fields + b"\r\nx\r\n")
+                content = hop.transactions[0].content
+                self.assertEqual((content.count(forged + b"; spf=pass"), content.count(others + b"; spf=pass")), (0, 1))
 
     def test_times_and_numbers_reach_the_connections(self) -> None:
         running = self.gateway(
