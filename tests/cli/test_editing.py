@@ -61,6 +61,7 @@ class EditingTests(SynchronousTestCase):
                 "replace_header",
                 "replace_rcpt",
                 "replace_sender",
+                "srs",
                 "subject_tag",
             },
         )

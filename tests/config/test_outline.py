@@ -40,7 +40,19 @@ class OutlineTests(SynchronousTestCase):
         self.assertEqual(modules, ["modify.replace_rcpt", "table.static"])
         self.assertEqual(
             found["replace_rcpt"].place.names(),
-            [*("add_header", "arc", "dkim", "remove_header", "replace_header", "replace_rcpt", "replace_sender", "subject_tag")],
+            [
+                *(
+                    "add_header",
+                    "arc",
+                    "dkim",
+                    "remove_header",
+                    "replace_header",
+                    "replace_rcpt",
+                    "replace_sender",
+                    "srs",
+                    "subject_tag",
+                )
+            ],
         )
         self.assertIsNotNone(found["entry"].directive)
 

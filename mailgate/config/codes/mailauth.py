@@ -1,4 +1,4 @@
-"""Who a message is from: E0795, W0796."""
+"""Who a message is from: E0795, E0797, W0796."""
 
 from mailgate.config.codes.entry import Entry, lmtp
 
@@ -13,6 +13,13 @@ CODES = {
         "Domains are names such as example.org; those below them are meant too.",
         bad=_checked("dkim {\n        required_for example..org\n    }"),
         good=_checked("dkim {\n        required_for example.org\n    }"),
+    ),
+    "E0797": Entry(
+        "senders that can't be rewritten",
+        "`srs` needs a domain whose mail comes here, and a secret of at least eight characters: who guesses it sends bounces"
+        " through us to whomever they like.",
+        bad=lmtp("modify {\n    srs srs.example.org {\n        secret short\n    }\n}\ndiscard"),
+        good=lmtp("modify {\n    srs srs.example.org {\n        secret a-long-secret\n    }\n}\ndiscard"),
     ),
     "W0796": Entry(
         "report data in a directory that is not there",
