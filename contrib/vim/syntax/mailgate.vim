@@ -39,10 +39,10 @@ syntax keyword mailgateDirective protocols proxy_protocol quarantine_threshold q
 syntax keyword mailgateDirective rcpt_to read_timeout refuse_clients reject reject_action reject_threshold
 syntax keyword mailgateDirective relay_from reload_interval reports require_tls required required_fields
 syntax keyword mailgateDirective required_for reroute reserved_connections resolver responses retry reuse
-syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite_subject_action root_ca route
-syntax keyword mailgateDirective rset runtime_dir schemes scope score score_factor sender server servers
-syntax keyword mailgateDirective service session_timeout settings_id shutdown_timeout sign_headers size
-syntax keyword mailgateDirective slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
+syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite rewrite_subject_action root_ca
+syntax keyword mailgateDirective route rset runtime_dir schemes scope score score_factor secret sender server
+syntax keyword mailgateDirective servers service session_timeout settings_id shutdown_timeout sign_headers
+syntax keyword mailgateDirective size slow_start smtp_max_line_length sni sni_lookup socket_group socket_mode
 syntax keyword mailgateDirective socket_owner soft_reject_action source source_in source_ip source_ip_fallback
 syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
 syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag tag_threshold
@@ -60,23 +60,23 @@ syntax keyword mailgateModule check.require_tls check.rspamd check.score check.s
 syntax keyword mailgateModule checks dkim dmarc dns dnsbl dovecot email_localpart email_with_domain external
 syntax keyword mailgateModule http ldap lmtp maildir matching_helo milter modifiers modify.add_header
 syntax keyword mailgateModule modify.arc modify.dkim modify.remove_header modify.replace_header
-syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.subject_tag msgpipeline oauth2
-syntax keyword mailgateModule pki queue redis regexp remote remove_header replace_header replace_rcpt
-syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns rspamd smtp
-syntax keyword mailgateModule source_address spf sql static subject_tag submission table.chain table.dns
-syntax keyword mailgateModule table.email_localpart table.email_with_domain table.file table.http
+syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.srs modify.subject_tag
+syntax keyword mailgateModule msgpipeline oauth2 pki queue redis regexp remote remove_header replace_header
+syntax keyword mailgateModule replace_rcpt replace_sender require_auth require_mx require_reverse_dns rspamd
+syntax keyword mailgateModule smtp source_address spf sql srs static subject_tag submission table.chain
+syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
 syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
 syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
 syntax keyword mailgateModule verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL HELP LIMITS LOGIN OAUTHBEARER PIPELINING PLAIN
 syntax keyword mailgateValue REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE SMTPUTF8 STARTTLS VRFY XOAUTH2 a
-syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt clear client_ip cram-md5
+syntax keyword mailgateValue accept argon2 authenticated auto base bcrypt both clear client_ip cram-md5
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
 syntax keyword mailgateValue failed false field fingerprint forward happy_eyeballs ignore info ipv4_only
 syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy next no none normalize
 syntax keyword mailgateValue oauthbearer off on one operate optional optional_verify ordered plain postgres
-syntax keyword mailgateValue quarantine random relaxed/relaxed relaxed/simple require require_verify
+syntax keyword mailgateValue quarantine random recipient relaxed/relaxed relaxed/simple require require_verify
 syntax keyword mailgateValue round_robin scram-sha-256 self_signed sender_domain set sha256-crypt sha512-crypt
 syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout string strip sub success syslog
 syntax keyword mailgateValue true txt v1 v2 view warn xoauth2 yes yescrypt
