@@ -34,13 +34,14 @@ FORMAT_VERSION = 1
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--online", is_flag=True, help="Try the next hops too: resolve, connect, TLS. Nothing is sent or changed.")
-def check(path: str, style: str, as_json: bool, strict: bool, online: bool) -> None:
+@click.option("--workers", type=click.IntRange(1), default=1, help="For so many of `twistd mailgate --workers`.")
+def check(path: str, style: str, as_json: bool, strict: bool, online: bool, workers: int) -> None:
     """Check a configuration file.
 
     Exit status: 0 clean, 1 errors (with --strict warnings too), 2 the file can't be read. `mailgate help CODE` explains.
     """
     try:
-        diagnostics = examine(path, online=online)
+        diagnostics = examine(path, online=online, workers=workers)
     except OSError as error:
         click.echo(f"error: can't read {path}: {error.strerror or error}", err=True)
         sys.exit(UNREADABLE)
@@ -53,9 +54,9 @@ def check(path: str, style: str, as_json: bool, strict: bool, online: bool) -> N
     sys.exit(status)
 
 
-def examine(path: str, *, online: bool = False) -> list[Diagnostic]:
+def examine(path: str, *, online: bool = False, workers: int = 1) -> list[Diagnostic]:
     """Everything there is to say of a file. :raises OSError: it can't be read."""
-    built = build(path)
+    built = build(path, workers=workers)
     if built.configuration is None:
         return built.diagnostics
     found = [*built.diagnostics, *run_tests(built.configuration)]

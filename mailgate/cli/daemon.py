@@ -94,6 +94,9 @@ class Daemon:
             reply = Reply(answer.status, json.loads(text))
         except ValueError:
             _fail(f"{self._path}: this is no gateway", UNREACHABLE)
+        absent = reply.body.get("absent") if isinstance(reply.body, dict) else None
+        if absent:
+            click.echo(f"warning: worker {', '.join(map(str, absent))} is away, and missing here", err=True)
         if reply.status in (401, 403):
             _fail(reply.error, 1)
         return reply

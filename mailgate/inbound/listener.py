@@ -429,7 +429,7 @@ class Listener(
             max_connections=self.max_connections,
             max_connections_per_ip=self.max_connections_per_ip,
             uncounted=self.relay_from,
-            **self.crowd_settings(self.max_connections, self.context.adapters.workers if self.context.adapters else 1),
+            **self.crowd_settings(self.max_connections, self.context.workers),
         )
 
     @property

@@ -85,8 +85,8 @@ class LimitsBlock(Module):
         """At work: one for all who refer to the block."""
         if self._limits is None:
             assert self.context.adapters is not None
-            workers = self.context.adapters.workers
-            self._limits = Limits([line.divided(workers) for line in self.lines], self.context.adapters.reactor, self._before)
+            lines = [line.divided(self.context.workers) for line in self.lines]
+            self._limits = Limits(lines, self.context.adapters.reactor, self._before)
             self._before = None
         return self._limits
 
@@ -102,7 +102,7 @@ class LimitsBlock(Module):
                     hint="one of them",
                     notes=(f"the first is at {before.span}",),
                 )
-        workers = self.context.adapters.workers if self.context.adapters is not None else 1
+        workers = self.context.workers
         for item in self.items:
             if item.value.kind is Kind.CONCURRENCY and item.value.count < workers:
                 report.error(

@@ -64,11 +64,12 @@ def build(
     environment: Mapping[str, str] | None = None,
     outfit: Callable[[Globals], Mapping[str, Any]] | None = None,
     files: Files = DISK,
+    workers: int = 1,
 ) -> Built:
     """Build the configuration of a file, or of a text (a string with a line end in it) that stands ``at`` a path.
 
     ``outfit`` gives, from the global settings, what the modules' contexts have besides: ``spool``, ``log``, and
-    ``adapters`` in place of those given.
+    ``adapters`` in place of those given. ``workers`` are as many as ``adapters`` say, if there are any.
 
     :raises OSError: the file itself can't be read.
     """
@@ -78,7 +79,8 @@ def build(
         loaded = config.load_text(path_or_text, at, report=report, environment=environment)
     else:
         loaded = config.load(os.fspath(path_or_text), report=report, environment=environment, files=files)
-    configuration = _Assembly(report, environment, adapters, outfit).run(loaded.tree)
+    workers = adapters.workers if adapters is not None else workers
+    configuration = _Assembly(report, environment, adapters, outfit, workers).run(loaded.tree)
     return Built(None if report.error_count else configuration, report.diagnostics)
 
 
@@ -111,9 +113,10 @@ class _Assembly:
         environment: Mapping[str, str],
         adapters: Adapters | None,
         outfit: Callable[[Globals], Mapping[str, Any]] | None,
+        workers: int,
     ) -> None:
         self.report = report
-        self.scope = Scope(report, self, environment, workers=adapters.workers if adapters is not None else 1)
+        self.scope = Scope(report, self, environment, workers=workers)
         self.adapters = adapters
         self.outfit = outfit
         self.named: dict[str, _Named] = {}
@@ -210,6 +213,7 @@ class _Assembly:
             instances=self.instances,
             hostname=settings.hostname or socket.gethostname(),
             state_dir=settings.state_dir,
+            workers=self.scope.workers,
             runtime_dir=settings.runtime_dir,
             resolver=settings.resolver,
             **{"adapters": self.adapters, **(self.outfit(settings) if self.outfit else {})},

@@ -39,6 +39,8 @@ class ModuleContext:
     resolver: ResolverBlock | None = None
     """The block at the top level; `Adapters.resolver` is made of it."""
     local_domains: LocalDomains = NOTHING_LOCAL
+    workers: int = 1
+    """Processes that the numbers of the configuration are divided among."""
     instances: Mapping[str, Any] = field(default_factory=dict)
     """Every module of the configuration by name, inline ones by label and place; filled once all are made."""
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from mailgate.cli import main
 from mailgate.cli.daemon import Daemon
 from mailgate.testing.client import ConnectionEnded, RawClient, connect
 from mailgate.testing.nexthop import NextHop
@@ -148,6 +150,12 @@ class ServingTests(WorkersCase):
         found = await self.until(lambda found: [one["state"] for one in found["workers"]] == ["serving", "serving"])
         self.assertEqual((found["workers"][0]["restarts"], found["workers"][0]["last_end"]), (1, "killed by SIGKILL"))
         self.assertNotEqual(found["workers"][0]["pid"], victim["pid"])
+        shown = await deferToThread(CliRunner().invoke, main, ["status", "-c", str(self.home / "mailgate.conf")])
+        self.assertEqual(shown.exit_code, 0, shown.output)
+        self.assertRegex(
+            shown.output, r"  worker 1: serving, pid \d+, \d+ sessions, 1 restarts, the last after killed by SIGKILL\n"
+        )
+        self.assertRegex(shown.output, r"  worker 2: serving, pid \d+, \d+ sessions\n")
         self.assertEqual((await self.metrics())[name], 10)
 
     async def test_a_unix_socket_is_shared_and_is_gone_at_the_end(self) -> None:
@@ -368,7 +376,7 @@ class UnderLoad(WorkersCase):
 
     timeout = 600
 
-    async def load(self, text: str, hop: NextHop, deeds: Callable[[], Any], *, losing: bool) -> Ledger:
+    async def load(self, text: str, hop: NextHop, deeds: Callable[[], Any], *, losing: bool, most_broken: int = 12) -> Ledger:
         """``losing``: sessions may break off; then what was not answered may have arrived."""
         self.start(text)
         ledger = Ledger()
@@ -406,7 +414,7 @@ class UnderLoad(WorkersCase):
         finally:
             running = False
         results = await DeferredList(loads, fireOnOneErrback=True, consumeErrors=True)
-        self.assertLessEqual(broken, 12)
+        self.assertLessEqual(broken, most_broken)
         print(f"\n{sum(count for _, count in results)} connections, {broken} sessions broken off, refused: 0")
         return ledger
 
@@ -438,6 +446,21 @@ class UnderLoad(WorkersCase):
 
     async def test_a_few_reloads(self) -> None:
         await self.reloads(5)
+
+    async def kill_ten(self) -> None:
+        """One after the other, as soon as all serve again."""
+        for number in range(10):
+            victim = (await self.status())["workers"][number % 2]
+            os.kill(victim["pid"], signal.SIGKILL)
+            await self.until(lambda found, number=number: sum(one["restarts"] for one in found["workers"]) > number)
+            await self.until(lambda found: all(one["state"] == "serving" for one in found["workers"]))
+
+    @pytest.mark.slow
+    async def test_ten_kills(self) -> None:
+        hop = self.hop()
+        ledger = await self.load(self.queueing(hop), hop, self.kill_ten, losing=True, most_broken=60)
+        await self.until(lambda found: found["queues"][0]["waiting"] == 0 and found["queues"][0]["in_flight"] == 0)
+        self.assertEqual([problem for problem in ledger.book(hop).problems() if not problem.startswith("I3")], [])
 
     @pytest.mark.slow
     async def test_60_reloads(self) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.adapters import Adapters
+from mailgate.cli.check import examine
 from mailgate.config.files import Recorded
 from mailgate.config.schema import Directive
 from mailgate.limits.guesses import Guesses
@@ -92,6 +93,12 @@ class DivisionTests(SynchronousTestCase):
         self.assertEqual([str(one) for one in self.built(CONFIGURATION, 7).diagnostics if one.is_error], [])
         errors = [one for one in self.built(CONFIGURATION, 10).diagnostics if one.is_error]
         self.assertEqual([(one.code, one.span.line) for one in errors if one.span], [("E0409", 10), ("E0409", 15)])
+
+    def test_the_check_can_be_for_workers(self) -> None:
+        path = Path(self.mktemp())
+        path.write_text(CONFIGURATION)
+        self.assertEqual([one for one in examine(str(path)) if one.is_error], [])
+        self.assertEqual([one.code for one in examine(str(path), workers=10) if one.is_error], ["E0409", "E0409"])
 
     def test_a_default_is_enough_for_one_each(self) -> None:
         built = self.built("hostname g.test\ntls off\nsmtp tcp://127.0.0.1:2525 {\n discard\n}\n", 64)

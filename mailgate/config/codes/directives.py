@@ -56,7 +56,7 @@ CODES = {
     "E0409": Entry(
         "a number that is too small for the workers",
         "What the whole gateway may is divided among its workers, and each needs at least one: with more of them than the number"
-        " says, the limit could not be kept. Said at start and reload with `--workers`.",
+        " says, the limit could not be kept. Said by `mailgate check --workers N`, and at start and reload.",
         needs="several workers",
     ),
 }

@@ -241,8 +241,7 @@ class QueueTarget(Module):
         return ReportSettings(self.context.hostname, words.from_address if words else "", words.texts if words else None)
 
     def _each(self) -> int:
-        adapters = self.context.adapters
-        workers = adapters.workers if adapters is not None else 1
+        workers = self.context.workers
         if self.limits is None:
             return min(max(20 // workers, 1), int(self.concurrency))
         at_once = [line.divided(workers).count for line in self.limits.lines if line.kind is Kind.CONCURRENCY]
@@ -250,8 +249,7 @@ class QueueTarget(Module):
 
     def _rate(self) -> tuple[int, float] | None:
         """Deliveries to each destination, and the seconds for so many."""
-        adapters = self.context.adapters
-        workers = adapters.workers if adapters is not None else 1
+        workers = self.context.workers
         lines = self.limits.lines if self.limits is not None else ()
         rates = [line.divided(workers) for line in lines if line.kind is Kind.RATE]
         return (rates[0].count, rates[0].period) if rates else None
