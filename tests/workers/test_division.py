@@ -109,7 +109,8 @@ class DivisionTests(SynchronousTestCase):
         limits = [one for one in _directives() if "connections" in one.name or one.name == "concurrency"]
         self.assertGreater(len(limits), 5)
         undivided = {one.name for one in limits if not one.divided}
-        self.assertEqual(undivided, {"reserved_connections"})  # which has a part for each in `CrowdDirectives.crowd_settings`
+        # It has a part for each in `CrowdDirectives.crowd_settings`. Others say `divided=True`, or each worker would have them all.
+        self.assertEqual(undivided, {"reserved_connections"})
 
 
 def _directives() -> Iterator[Directive]:

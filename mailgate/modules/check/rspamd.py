@@ -114,7 +114,9 @@ class Rspamd(AskingCheck):
     root_ca = Directive(
         "root_ca", v.List(v.Path()), default=(), doc="Files with the certificates to trust (PEM), in place of the system's."
     )
-    connections = Directive("connections", v.Integer(minimum=1, maximum=1000), default=20, doc="Questions at the same time.")
+    connections = Directive(
+        "connections", v.Integer(minimum=1, maximum=1000), default=20, divided=True, doc="Questions at the same time."
+    )
     timeout = Directive("timeout", v.Duration(minimum=0.1, maximum=600), default=30.0, doc="For the whole answer.")
 
     def __init__(self, context: ModuleContext) -> None:
