@@ -393,7 +393,7 @@ class UnderLoad(WorkersCase):
                 ledger.answered(token, recipient, b"")
                 count += 1
                 try:
-                    greeting = await client.reply()
+                    greeting = await client.reply(DEADLINE)
                     self.assertEqual(greeting[:3], b"220", greeting)
                     await client.command(b"EHLO c.test")
                     replies = await client.deliver(b"a@x.test", [recipient], message(token))
@@ -447,18 +447,18 @@ class UnderLoad(WorkersCase):
     async def test_a_few_reloads(self) -> None:
         await self.reloads(5)
 
-    async def kill_ten(self) -> None:
-        """One after the other, as soon as all serve again."""
-        for number in range(10):
+    async def kill_six(self) -> None:
+        """One after the other, as soon as all serve again: each comes back a little later than before."""
+        for number in range(6):
             victim = (await self.status())["workers"][number % 2]
             os.kill(victim["pid"], signal.SIGKILL)
             await self.until(lambda found, number=number: sum(one["restarts"] for one in found["workers"]) > number)
             await self.until(lambda found: all(one["state"] == "serving" for one in found["workers"]))
 
     @pytest.mark.slow
-    async def test_ten_kills(self) -> None:
+    async def test_six_kills(self) -> None:
         hop = self.hop()
-        ledger = await self.load(self.queueing(hop), hop, self.kill_ten, losing=True, most_broken=60)
+        ledger = await self.load(self.queueing(hop), hop, self.kill_six, losing=True, most_broken=60)
         await self.until(lambda found: found["queues"][0]["waiting"] == 0 and found["queues"][0]["in_flight"] == 0)
         self.assertEqual([problem for problem in ledger.book(hop).problems() if not problem.startswith("I3")], [])
 

@@ -109,7 +109,7 @@ class DivisionTests(SynchronousTestCase):
         limits = [one for one in _directives() if "connections" in one.name or one.name == "concurrency"]
         self.assertGreater(len(limits), 5)
         undivided = {one.name for one in limits if not one.divided}
-        # It has a part for each in `CrowdDirectives.crowd_settings`. Others say `divided=True`, or each worker would have them all.
+        # It has its parts from `crowd_settings`. Others say `divided=True`, or each worker would have all of them.
         self.assertEqual(undivided, {"reserved_connections"})
 
 
