@@ -26,6 +26,7 @@ from mailgate.cli.pool import pool
 from mailgate.cli.queue import queue
 from mailgate.cli.reload import reload_command
 from mailgate.cli.route import route
+from mailgate.cli.table import table
 from mailgate.cli.tls import tls
 
 
@@ -59,4 +60,5 @@ main.add_command(queue)
 main.add_command(reload_command)
 main.add_command(route)
 main.add_command(status)
+main.add_command(table)
 main.add_command(tls)

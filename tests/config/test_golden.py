@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from random import Random
 from time import process_time
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import load
 from mailgate.config.diagnostics import render
 from mailgate.registry import build
+from tests.support.examples import furnish
 
 GOLDEN = Path(__file__).parent / "golden"
 OURS = "06"
@@ -41,6 +43,31 @@ class ExampleTests(SynchronousTestCase):
     def test_of_their_words_only_those_that_are_not_there_are_refused(self) -> None:
         found = {diagnostic.code for diagnostic in build(str(EXAMPLES), environment={}).diagnostics if diagnostic.code < "E07"}
         self.assertLessEqual(found, {"E0401", "E0408", "E0508"})
+
+    def test_they_load_as_one_file(self) -> None:
+        """With certificates, keys and secrets of the test's; what nobody refers to is warned of, and nothing else is said."""
+        temporary = tempfile.TemporaryDirectory(prefix="mailgate-")  # a unix socket's path has to be short
+        self.addCleanup(temporary.cleanup)
+        directory = Path(temporary.name)
+        furnish(directory)
+        (directory / "tls" / "mx.key").chmod(0o600)
+        text = EXAMPLES.read_text()
+        for written, here in (
+            ("/etc/ssl/", "tls/"),
+            ("/etc/mailgate/dkim/", ""),
+            ("/etc/mailgate/", ""),
+            ("/var/lib/mailgate", ""),
+            ("/run/mailgate", ""),
+        ):
+            text = text.replace(written, f"{directory}/{here}")
+        for name in ("ldap.secret", "smart.secret"):
+            (directory / name).write_text("a secret\n")
+            (directory / name).chmod(0o600)
+        (directory / "examples.conf").write_text(text)
+        built = build(str(directory / "examples.conf"), environment={})
+        self.assertIsNotNone(built.configuration, render(built.diagnostics))
+        said = [diagnostic.message for diagnostic in built.diagnostics]
+        self.assertEqual(said, [f"nothing refers to `{name}`" for name in ("auth.static lab", "target.remote direct")])
 
 
 class GoldenTests(SynchronousTestCase):
