@@ -8,6 +8,7 @@ directives and the engine's settings of the same name meet in `Listener.server_s
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import time
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -57,6 +58,9 @@ KEYWORDS = (
     "DSN",
     "LIMITS",
     "REQUIRETLS",
+    "MT-PRIORITY",
+    "FUTURERELEASE",
+    "DELIVERBY",
 )
 """What `hide` takes: every keyword that the engine may announce in this version."""
 
@@ -275,6 +279,7 @@ class Listener(
         self.check_admission(report)
         self.check_sockets(report)
         self.check_mail_options(report)
+        self.check_queues(self._router, report)
         self._contexts = contexts_of(self, report)
         if self.damaged or (self.tls is not None and self.tls.word != "off"):
             return  # what is wrong with `tls` has been said
@@ -414,6 +419,7 @@ class Listener(
             refuse_early_talkers=self.early_talker == "reject",
             **self.login_settings(),
             **self.mail_option_settings(),
+            wall_time=self.context.adapters.wall_time if self.context.adapters is not None else time,
             starttls=self._contexts is not None,
             requiretls=enforces_requiretls(self.router),
         )

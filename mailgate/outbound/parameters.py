@@ -114,6 +114,13 @@ def mail_parameters(
         words.append("REQUIRETLS")
     if offered.dsn and not lmtp:
         words += [f"RET={given.ret}"] * (given.ret is not None) + [f"ENVID={given.envid}"] * (given.envid is not None)
+    if given.priority is not None and offered.priority:
+        words.append(f"MT-PRIORITY={given.priority}")
+    if given.by is not None and not lmtp:
+        if offered.deliver_by:
+            words.append(f"BY={given.by}")
+        elif given.by.returns:  # RFC 2852 4.2: nobody would return it
+            raise PermanentError("The next hop does not support DELIVERBY", code=550, enhanced="5.3.3")
     if given.auth is not None and offered.mechanisms:
         words.append(f"AUTH={given.auth if trusted else '<>'}")
     return tuple(words)

@@ -26,6 +26,8 @@ from mailgate.queue.schedule import RETRY_AT_ONCE, Class, class_of
 from mailgate.queue.store import StoreError
 from mailgate.smtp.reply import Reply, reply_for
 
+TOO_LATE = Reply(554, "5.4.7", "Delivery time expired")
+"""What was to be returned when it is late (RFC 2852 4.2.2)."""
 NO_ANSWER = Reply(451, "4.3.0", "No answer of the next hop")
 
 _OURS = frozenset(kind.reply for kind in Kind) | {NO_ANSWER, UNKNOWN_OUTCOME}
@@ -69,6 +71,9 @@ async def try_lease(
 
     :raises StoreError: nothing was delivered, because the intent could not be written down."""
     entry = lease.entry
+    by = entry.parameters.by
+    if by is not None and by.returns and adapters.wall_time() >= entry.arrived + by.seconds:
+        return [Outcome(TOO_LATE, remote=False)] * len(lease.recipients)
     envelope = _envelope(entry, lease.recipients, message, expire, adapters.wall_time())
     if any(row.in_doubt for row in lease.recipients):
         log.warn(
@@ -125,6 +130,9 @@ def _envelope(entry: Entry, rows: Sequence[Waiting], message: Message, expire: f
     """What the target is opened with: of several recipients the one that was tried least speaks for all."""
     row = rows[0] if len(rows) == 1 else min(rows, key=lambda one: one.retries)
     parameters = entry.parameters if entry.parameters.size == message.size else replace(entry.parameters, size=message.size)
+    if parameters.by is not None:
+        left = parameters.by.seconds - int(max(now - entry.arrived, 0.0))
+        parameters = replace(parameters, by=replace(parameters.by, seconds=left))
     attempt = attempt_of(entry, row, now, expire)
     free = tls_not_required(message.header)
     session = session_of(entry.origin)

@@ -13,7 +13,7 @@ from typing import Any
 from mailgate.queue.entry import NO_WAY, Fate, LastTry, Origin, Standing, Waiting, Way
 from mailgate.queue.store import Damaged
 from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, parse_address
-from mailgate.smtp.parameters import BodyType, MailParameters, RcptParameters
+from mailgate.smtp.parameters import BodyType, DeliverBy, MailParameters, RcptParameters
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
@@ -38,6 +38,8 @@ def encode_facts(sender: Address, parameters: MailParameters, origin: Origin, pr
         "envid": parameters.envid,
         "auth": parameters.auth,
         "priority": priority,
+        "hold": parameters.hold_for,
+        "by": [parameters.by.seconds, parameters.by.returns, parameters.by.trace] if parameters.by is not None else None,
     }
     facts.update((key, value) for key, value in given.items() if value or (key == "size" and value == 0))
     came = {name: getattr(origin, name) for name in Origin.__dataclass_fields__ if getattr(origin, name)}
@@ -59,6 +61,9 @@ def decode_facts(text: bytes) -> tuple[Address, MailParameters, Origin, int]:
             ret=facts.get("ret"),
             envid=facts.get("envid"),
             auth=facts.get("auth"),
+            priority=facts.get("priority"),
+            hold_for=facts.get("hold"),
+            by=DeliverBy(*facts["by"]) if "by" in facts else None,
         )
         return _address(facts["from"]), parameters, Origin(**facts.get("origin", {})), int(facts.get("priority", 0))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -31,6 +31,9 @@ QUEUED = Reply(250, "2.0.0", "queued")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 UNAVAILABLE = Reply(451, "4.3.0", "The queue can't take mail at present, try again later")
 
+HEAD_START = 600.0
+"""Seconds of waiting that each step of priority is worth to those who wait in the store."""
+
 _FATES = {"relayed": Fate.RELAYED, "delivered": Fate.DELIVERED, "expanded": Fate.EXPANDED}
 """By the action of a report."""
 
@@ -154,27 +157,35 @@ class QueueDelivery:
 
     def _draft(self, message: Message) -> Draft:
         envelope = self._envelope
-        attempt = envelope.attempt
+        attempt, given = envelope.attempt, envelope.parameters
+        priority = attempt.priority if given.priority is None else given.priority
+        due = self._now
+        if given.hold_for is not None or given.hold_until is not None:
+            held = given.hold_until - self._now if given.hold_until is not None else float(given.hold_for or 0)
+            due += max(held, 0.0)
+            given = replace(given, hold_for=int(max(held, 0.0)), hold_until=None)
+        elif priority > 0:
+            due -= priority * HEAD_START
         return Draft(
             message_id=envelope.id,
             target=self._target,
             sender=envelope.sender,
-            parameters=envelope.parameters,
+            parameters=given,
             origin=Origin.of(envelope.session, attempt.source),
             arrived=self._now,
             message=message,
-            recipients=tuple(self._row(number, one) for number, one in enumerate(self._recipients)),
-            priority=attempt.priority,
+            recipients=tuple(self._row(number, one, due) for number, one in enumerate(self._recipients)),
+            priority=priority,
         )
 
-    def _row(self, number: int, recipient: Recipient) -> Waiting:
+    def _row(self, number: int, recipient: Recipient, due: float) -> Waiting:
         return Waiting(
             number,
             recipient.address,
             self._queue.destination_of(self._target, recipient.address),
             recipient.parameters,
             recipient.original,
-            due=self._now,
+            due=due,
         )
 
 

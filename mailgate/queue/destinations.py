@@ -28,6 +28,36 @@ BACKOFF_MOST = 1800.0
 NEVER = float("inf")
 
 
+class FreshLine:
+    """What waits in memory: the highest priority first, and among equals the first that came."""
+
+    __slots__ = ("_length", "_lines")
+
+    def __init__(self) -> None:
+        self._lines: dict[int, deque[Any]] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, one: Any, priority: int = 0) -> None:
+        line = self._lines.get(priority)
+        if line is None:
+            line = self._lines[priority] = deque()
+        line.append(one)
+        self._length += 1
+
+    def popleft(self) -> Any:
+        """:raises ValueError: nobody is there."""
+        priority = max(self._lines)
+        line = self._lines[priority]
+        one = line.popleft()
+        if not line:
+            del self._lines[priority]
+        self._length -= 1
+        return one
+
+
 class Destination:
     """One destination; ``due`` is when the first of those who wait, and are not being delivered, may be tried."""
 
@@ -62,7 +92,7 @@ class Destination:
         self.in_line = False
         self.searching = False
         """The store is being asked."""
-        self.fresh: deque[Any] = deque()
+        self.fresh = FreshLine()
         """What was just accepted and waits for its turn in memory; the owner's business."""
         self.old_next = False
         """Whose turn it is where both wait: those in the store, or a fresh one."""
@@ -126,10 +156,10 @@ class Destinations:
             destination.due = due
             self._note(destination)
 
-    def wait_fresh(self, name: str, one: Any) -> None:
+    def wait_fresh(self, name: str, one: Any, priority: int = 0) -> None:
         """Something that was just accepted waits in memory for its turn."""
         destination = self[name]
-        destination.fresh.append(one)
+        destination.fresh.append(one, priority)
         self._enter(destination)
 
     def room(self, destination: Destination, now: float) -> int:

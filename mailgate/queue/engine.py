@@ -224,7 +224,7 @@ class Queue:
                 continue
             message.body.hold()
             self._fresh += message.size
-            self.destinations.wait_fresh(name, (lease, message))
+            self.destinations.wait_fresh(name, (lease, message), entry.priority)
         self._serve()
 
     def _may_keep_fresh(self, name: str, message: Message) -> bool:

@@ -69,7 +69,9 @@ class Reporter:
         """Whether the sender is told of this end."""
         if self._submit is None or entry.sender.is_null:
             return False
-        notify = row.parameters.notify
+        notify, by = row.parameters.notify, entry.parameters.by
+        if fate is Fate.RELAYED and by is not None and by.trace and "NEVER" not in notify:
+            return True
         return _WANTED[fate] in notify if notify else fate is Fate.FAILED
 
     def wants_delay(self, entry: Entry, row: Waiting) -> bool:

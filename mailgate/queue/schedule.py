@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from mailgate.queue.entry import NO_WAY, Fate, LastTry, Standing, Waiting, Way
+from mailgate.smtp.parameters import MailParameters
 from mailgate.smtp.reply import Reply
 
 RETRY = (120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0)
@@ -108,6 +109,19 @@ class Plan:
     def quiet(self) -> float:
         """The age before which nobody hears of a recipient that just waits."""
         return min((*self.notify, self.expire))
+
+
+def as_asked(plan: Plan, parameters: MailParameters) -> Plan:
+    """The schedule as the message's own wishes bend it: what was held does not count (RFC 4865), and who wants it returned when
+    it is late (RFC 2852), or wants to hear of that, need not wait for our own times."""
+    held, by = float(parameters.hold_for or 0), parameters.by
+    if held:
+        plan = Plan(plan.retry, tuple(age + held for age in plan.notify), plan.expire + held)
+    if by is not None and by.returns:
+        return replace(plan, expire=min(plan.expire, float(by.seconds)))
+    if by is not None:
+        return replace(plan, notify=tuple(sorted({*plan.notify, max(float(by.seconds), 0.0)})))
+    return plan
 
 
 @dataclass(frozen=True, slots=True)

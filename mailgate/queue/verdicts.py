@@ -16,7 +16,7 @@ from mailgate.events import Event, EventLog
 from mailgate.queue.attempt import Outcome
 from mailgate.queue.entry import Entry, Fate, LastTry, Settled, Standing, Waiting
 from mailgate.queue.reports import Reporter
-from mailgate.queue.schedule import NOTIFY, Plan, Verdict, judge, judge_unasked
+from mailgate.queue.schedule import NOTIFY, Plan, Verdict, as_asked, judge, judge_unasked
 from mailgate.smtp.reply import Reply
 
 
@@ -50,8 +50,10 @@ class Verdicts:
 
     async def plan(self, entry: Entry, row: Waiting) -> Plan:
         try:
-            plan = self.settings.plan(entry, row)
-            return plan if isinstance(plan, Plan) else await plan
+            found = self.settings.plan(entry, row)
+            plan: Plan = found if isinstance(found, Plan) else await found
+            wishes = entry.parameters
+            return plan if wishes.by is None and wishes.hold_for is None else as_asked(plan, wishes)
         except CancelledError:
             raise
         except Exception as error:  # a lookup that failed: the schedule of the book holds

@@ -101,6 +101,8 @@ class Capabilities:
     dsn: bool = False
     requiretls: bool = False
     starttls: bool = False
+    priority: bool = False
+    deliver_by: bool = False
     mechanisms: frozenset[str] = frozenset()
     xclient: frozenset[str] = frozenset()
     """The attributes that XCLIENT takes; empty where it is not offered."""
@@ -119,6 +121,8 @@ _FLAGS = {
     "DSN": "dsn",
     "REQUIRETLS": "requiretls",
     "STARTTLS": "starttls",
+    "MT-PRIORITY": "priority",
+    "DELIVERBY": "deliver_by",
 }
 
 

@@ -1,13 +1,15 @@
 """Which service extensions a session has, and how EHLO announces them.
 
 RFC 5321 4.1.1.1, 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 2034 (ENHANCEDSTATUSCODES), 3030 (CHUNKING,
-BINARYMIME), 3461 (DSN), 9422 (LIMITS), 3207 (STARTTLS), 8689 (REQUIRETLS), 4954 (AUTH).
+BINARYMIME), 3461 (DSN), 9422 (LIMITS), 3207 (STARTTLS), 8689 (REQUIRETLS), 4954 (AUTH), 6710 (MT-PRIORITY),
+4865 (FUTURERELEASE), 2852 (DELIVERBY).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from mailgate.smtp import xclient
@@ -54,6 +56,12 @@ EXTENSIONS: Mapping[str, Extension] = {
         argument=lambda settings, lacking: " ".join(mechanisms(settings, lacking)),
         command="AUTH",
     ),
+    "MT-PRIORITY": Extension(lambda settings, tls: settings.max_priority is not None),
+    "FUTURERELEASE": Extension(lambda settings, tls: settings.max_hold > 0, argument=lambda settings, lacking: _until(settings)),
+    "DELIVERBY": Extension(
+        lambda settings, tls: settings.min_deliver_by is not None,
+        argument=lambda settings, lacking: str(settings.min_deliver_by or ""),
+    ),
     "XCLIENT": Extension(lambda settings, tls: settings.xclient, argument=lambda *_: " ".join(xclient.XCLIENT)),
     "XFORWARD": Extension(lambda settings, tls: settings.xforward, argument=lambda *_: " ".join(xclient.XFORWARD)),
 }
@@ -76,9 +84,20 @@ def accepted(settings: ServerSettings, tls: bool) -> frozenset[str]:
     return offered(settings, tls) if tls else offered(settings, tls) | {"REQUIRETLS"}
 
 
-@lru_cache(maxsize=256)
+def _until(settings: ServerSettings) -> str:
+    """How long a message may be held, and until when (RFC 4865 3)."""
+    until = datetime.fromtimestamp(settings.wall_time() + settings.max_hold, UTC)
+    return f"{settings.max_hold} {until:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str] = NEEDS_TLS) -> tuple[str, ...]:
-    """The keyword lines of the EHLO reply. AUTH is left out where the client can use none of its mechanisms."""
+    """The keyword lines of the EHLO reply. One that says a time is said anew each time."""
+    return _announcement.__wrapped__(settings, tls, lacking) if settings.max_hold else _announcement(settings, tls, lacking)
+
+
+@lru_cache(maxsize=256)
+def _announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str]) -> tuple[str, ...]:
+    """AUTH is left out where the client can use none of its mechanisms."""
     available = offered(settings, tls) - settings.hide
     if not mechanisms(settings, lacking):
         available -= {"AUTH"}

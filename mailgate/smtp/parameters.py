@@ -1,6 +1,7 @@
 """What MAIL and RCPT carry besides the address, parsed and typed.
 
-RFC 1870 (SIZE), 6152 and 3030 (BODY), 6531 (SMTPUTF8), 3461 (RET, ENVID, NOTIFY, ORCPT), 4954 (AUTH=), 8689 (REQUIRETLS).
+RFC 1870 (SIZE), 6152 and 3030 (BODY), 6531 (SMTPUTF8), 3461 (RET, ENVID, NOTIFY, ORCPT), 4954 (AUTH=), 8689 (REQUIRETLS),
+6710 (MT-PRIORITY), 4865 (HOLDFOR, HOLDUNTIL), 2852 (BY).
 
 Each parameter is one row: its name, the extension that must be offered for it, and its parser. A keyword that has no row,
 or whose extension is not offered on this connection, is 555 5.5.4; a bad value, or the same keyword twice, 501 5.5.4.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -22,6 +24,21 @@ class BodyType(Enum):
     SEVEN_BIT = "7BIT"
     EIGHT_BIT = "8BITMIME"
     BINARY = "BINARYMIME"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverBy:
+    """By when a message should be delivered (RFC 2852)."""
+
+    seconds: int
+    """From MAIL on; negative when it is late already, which only a notice can follow."""
+    returns: bool
+    """It is returned when it is late; else its sender is told, and it is tried on."""
+    trace: bool = False
+    """Each relaying is to be reported."""
+
+    def __str__(self) -> str:
+        return f"{self.seconds};{'R' if self.returns else 'N'}{'T' if self.trace else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,15 @@ class MailParameters:
     """As the client wrote it: xtext, validated, not decoded."""
     auth: str | None = None
     """As the client wrote it: xtext or ``<>``, validated."""
+    priority: int | None = None
+    """-9 to 9, at most what the listener grants."""
+    priority_lowered: bool = False
+    """More was asked for."""
+    hold_for: int | None = None
+    """Seconds until the message may be sent on."""
+    hold_until: float | None = None
+    """The same as a time, seconds since the epoch."""
+    by: DeliverBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +87,10 @@ MAX_ORCPT = 500
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 _VALUE = re.compile(r"[\x21-\x3c\x3e-\x7e]+")
 _XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
+_PRIORITY = re.compile(r"-?[1-9]|0")
+_SECONDS = re.compile(r"[1-9][0-9]{0,8}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})")
+_BY = re.compile(r"([+-]?[0-9]{1,9});([NnRr])([Tt]?)")
 _SIZE = re.compile(r"[0-9]{1,20}")
 _UTF8_VALUE = re.compile(r"[\x21-\x3c\x3e-\x7e\xa0-\U0010ffff]+")
 _ORCPT = re.compile(r"[A-Za-z0-9-]+;(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})+")
@@ -124,6 +154,32 @@ def _auth(value: str) -> str | None:
     return value if value == "<>" or is_xtext(value) else None
 
 
+def _priority(value: str) -> int | None:
+    return int(value) if _PRIORITY.fullmatch(value) else None
+
+
+def _seconds(value: str) -> int | None:
+    return int(value) if _SECONDS.fullmatch(value) else None
+
+
+def _time(value: str) -> float | None:
+    """RFC 3339."""
+    if not _TIME.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value.upper().replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _by(value: str) -> DeliverBy | None:
+    found = _BY.fullmatch(value)
+    if found is None:
+        return None
+    seconds, mode, trace = int(found[1]), found[2].upper(), bool(found[3])
+    return DeliverBy(seconds, mode == "R", trace) if mode == "N" or seconds > 0 else None
+
+
 def _notify(value: str) -> frozenset[str] | None:
     words = value.upper().split(",")
     chosen = frozenset(words)
@@ -157,6 +213,10 @@ MAIL_PARAMETERS: Mapping[str, Parameter] = {
     "RET": Parameter("ret", "DSN", _ret),
     "ENVID": Parameter("envid", "DSN", _envid),
     "AUTH": Parameter("auth", "AUTH", _auth),
+    "MT-PRIORITY": Parameter("priority", "MT-PRIORITY", _priority),
+    "HOLDFOR": Parameter("hold_for", "FUTURERELEASE", _seconds),
+    "HOLDUNTIL": Parameter("hold_until", "FUTURERELEASE", _time),
+    "BY": Parameter("by", "DELIVERBY", _by),
 }
 RCPT_PARAMETERS: Mapping[str, Parameter] = {
     "NOTIFY": Parameter("notify", "DSN", _notify),

@@ -24,6 +24,7 @@ RFC 5321, 2033 (LMTP), 2034, 2920, 3030, 3207, 4954, 1870, 6152, 6531, 3461, 868
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
@@ -50,6 +51,7 @@ from mailgate.smtp.parameters import (
     NO_MAIL_PARAMETERS,
     NO_RCPT_PARAMETERS,
     BodyType,
+    DeliverBy,
     MailParameters,
     parse_mail_parameters,
     parse_rcpt_parameters,
@@ -316,6 +318,8 @@ class ServerSession(TrustedDialogue):
                 argument, b"FROM:", strict=self._settings.strict_addresses, bad=replies.BAD_SENDER
             )
             parameters = parse_mail_parameters(rest, self._accepted)
+            if parameters.priority is not None:
+                parameters = self._granted(parameters, parameters.priority)
         except MailError as error:
             self._refuse(error.reply)
             return
@@ -338,12 +342,34 @@ class ServerSession(TrustedDialogue):
             return replies.NEEDS_TLS
         if parameters.body is BodyType.BINARY and "BINARYMIME" not in self._accepted:
             return replies.BAD_BODY
-        return None
+        if parameters.hold_for is not None or parameters.hold_until is not None:
+            return self._judge_hold(parameters)
+        return replies.BAD_BY if self._is_too_short(parameters.by) else None
+
+    def _granted(self, parameters: MailParameters, priority: int) -> MailParameters:
+        """The priority as far as the listener gives it (RFC 6710 4.1)."""
+        most = self._settings.max_priority or 0
+        return parameters if priority <= most else replace(parameters, priority=most, priority_lowered=True)
+
+    def _judge_hold(self, parameters: MailParameters) -> Reply | None:
+        """RFC 4865 4: one of the two, and within what was announced; a time that is over holds nothing."""
+        settings = self._settings
+        seconds = float(parameters.hold_for or 0)
+        if parameters.hold_until is not None:
+            seconds = settings.max_hold + 1.0 if seconds else parameters.hold_until - settings.wall_time()
+        if seconds > settings.max_hold:
+            return replies.BAD_HOLD
+        return replies.BAD_BY if self._is_too_short(parameters.by) else None
+
+    def _is_too_short(self, by: DeliverBy | None) -> bool:
+        return by is not None and by.returns and by.seconds < (self._settings.min_deliver_by or 0)
 
     def _mail_answered(self, question: Mail, reply: Reply) -> None:
         if reply.code >= 300:
             self._refuse(reply)
             return
+        if question.parameters.priority_lowered:
+            reply = replies.LOWER_PRIORITY
         self._phase = Phase.SENDER
         self._parameters = question.parameters
         self._utf8 = question.parameters.smtputf8

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import time
 
 from mailgate.smtp.framing import ContentRules
 
@@ -59,6 +61,14 @@ class ServerSettings:
     """RFC 3461 is offered: only where relayed reports have a queue to go to."""
     requiretls: bool = False
     """RFC 8689 is offered once TLS is on: only where the way out enforces it."""
+    max_priority: int | None = None
+    """RFC 6710 is offered, and this is the highest priority that is granted; None: it is not offered."""
+    max_hold: int = 0
+    """RFC 4865 is offered, and a message may be held for so many seconds; 0: it is not offered."""
+    min_deliver_by: int | None = None
+    """RFC 2852 is offered, and a message that is to be returned when late has at least so many seconds; None: not offered."""
+    wall_time: Callable[[], float] = time
+    """Seconds since the epoch, for times that clients name."""
     auth_mechanisms: tuple[str, ...] = ()
     """SASL mechanisms offered; without any, AUTH is not implemented."""
     xclient: bool = False

@@ -108,6 +108,13 @@ CODES = {
             "    after_body {\n        discard\n    }"
         ),
     ),
+    "E0819": Entry(
+        "a promise for later without a queue",
+        "`mt_priority`, `future_release` and `deliver_by` offer clients that a message waits, or does not wait too long. Only a"
+        " target.queue can keep that: everything such a listener delivers to is one.",
+        bad=lmtp("future_release 1d\n    deliver_to lmtp unix://store.sock"),
+        good=lmtp("deliver_to lmtp unix://store.sock"),
+    ),
     "W0801": Entry(
         "`on_split allow` may deliver twice",
         "When one of several next hops refuses after others accepted, the client is told to try again, and those who have the"
