@@ -17,6 +17,7 @@ from mailgate.mailauth.dkim_keys import ED25519_SHA256, RSA_SHA256, load_private
 from mailgate.modules.modify._signing import SigningKey
 from mailgate.testing.names import Action, MemoryNames
 from mailgate.testing.network import SimulatedReactor
+from tests.cli.test_route import CommandCase
 
 
 class GenerateTests(SynchronousTestCase):
@@ -101,3 +102,31 @@ class CheckTests(SynchronousTestCase):
         path.write_text("smtp tcp://127.0.0.1:25 {\ntls off\ndiscard\n}\n")
         done = CliRunner().invoke(main, ["dkim", "check", "-c", str(path)])
         self.assertEqual((done.exit_code, done.stdout), (0, "the configuration signs with no key\n"))
+
+
+class PublishedTests(CommandCase):
+    """As a shell sees it, with a real name server."""
+
+    async def test_the_records_of_a_configuration(self) -> None:
+        for name in ("good", "other", "sealing"):
+            key = new_key(ED25519_SHA256)
+            (self.directory / f"{name}.pem").write_bytes(key.pem)
+            (self.directory / f"{name}.pem").chmod(0o600)
+            published_key = key if name != "other" else new_key(ED25519_SHA256)
+            self.names.add(f"{name}._domainkey.d.test", "TXT", f'"{published_key.record}"')
+        path = Path(self.write())
+
+        def signing(*lines: str) -> str:
+            inner = "\n".join(f"{line} {{\nkey ./{line.split()[-1]}.pem\n}}" for line in lines)
+            whole = path.read_text().replace(" deliver_to", f" modify {{\n{inner}\n}}\n deliver_to")
+            (self.directory / "signing.conf").write_text(whole)
+            return str(self.directory / "signing.conf")
+
+        done = await self.mailgate("dkim", "check", "-c", signing("dkim d.test good", "arc d.test sealing"))
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual([line.split()[0] for line in done.stdout.splitlines()], ["ok:", "ok:"])
+        done = await self.mailgate("dkim", "check", "-c", signing("dkim d.test good", "dkim d.test other"), "--json")
+        self.assertEqual((done.returncode, [one["state"] for one in json.loads(done.stdout)["keys"]]), (1, ["ok", "other key"]))
+        self.names.script("good._domainkey.d.test", "TXT", Action.SERVFAIL)
+        done = await self.mailgate("dkim", "check", "-c", signing("dkim d.test good"))
+        self.assertEqual(done.returncode, 75, done.stdout + done.stderr)

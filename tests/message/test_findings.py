@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from email import policy
 from email.parser import BytesParser
 
+import authres
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,6 +59,21 @@ class FieldTests(SynchronousTestCase):
         self.assertTrue(raw.isascii() and raw.endswith(b"\r\n") and all(len(line) < 998 for line in raw.split(b"\r\n")))
         parsed = BytesParser(policy=policy.compat32).parsebytes(raw + b"\r\n")
         self.assertEqual(len(parsed.items()), 1)
+
+    def test_another_parser_reads_the_same(self) -> None:
+        """authres leaves quoted pairs as they are."""
+        odd = MethodResult("spf", "none", 'a "quoted" \\ reason; dkim=pass', (("smtp.mailfrom", '"a b"@example.org'),))
+        raw = authentication_results("mx.example.org", [SPF, DKIM, odd]).decode().strip()
+        parsed = authres.AuthenticationResultsHeader.parse(raw)
+        self.assertEqual(parsed.authserv_id, "mx.example.org")
+
+        def plain(text: str | None) -> str:
+            return re.sub(r"\\(.)", r"\1", text or "")
+
+        for one, found in zip((SPF, DKIM, odd), parsed.results, strict=True):
+            self.assertEqual((found.method, found.result, plain(found.reason)), (one.method, one.result, one.reason))
+            properties = [(f"{each.type}.{each.name}", plain(each.value)) for each in found.properties]
+            self.assertEqual(properties, [pair for pair in one.properties if pair[1]])
 
     def test_a_field_is_one_line(self) -> None:
         self.assertEqual(field("X-Mailgate-Tag", "a\r\nBcc: x\x00\xe9"), b"X-Mailgate-Tag: a??Bcc: x??\r\n")
