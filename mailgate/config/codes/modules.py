@@ -233,6 +233,12 @@ CODES = {
         bad=lmtp("check {\n    rspamd 127.0.0.1:11333\n}\ndiscard"),
         good=lmtp("check {\n    rspamd http://127.0.0.1:11333\n}\ndiscard"),
     ),
+    "E0798": Entry(
+        "greylisting that nobody passes",
+        "Who comes back must do so after `delay` and within `window`, both counted from the first try.",
+        bad=lmtp("check {\n    greylist {\n        delay 1h\n        window 30m\n    }\n}\ndiscard"),
+        good=lmtp("check {\n    greylist {\n        delay 10m\n        window 1d\n    }\n}\ndiscard"),
+    ),
     "W0795": Entry(
         "nobody would be an authorized sender",
         "Without a table, a user who logs in with a name and not with an address has that name in every one of local_domains; and"
