@@ -239,6 +239,13 @@ CODES = {
         bad=lmtp("check {\n    greylist {\n        delay 1h\n        window 30m\n    }\n}\ndiscard"),
         good=lmtp("check {\n    greylist {\n        delay 10m\n        window 1d\n    }\n}\ndiscard"),
     ),
+    "E0786": Entry(
+        "a program that can't judge",
+        "`command` names a program by its full path, which must be there and may be run. Its arguments may hold `{sender}` and a few"
+        " other words in braces; no shell reads them.",
+        bad=lmtp("check {\n    command /bin/true {from}\n}\ndiscard"),
+        good=lmtp("check {\n    command /bin/true {sender}\n}\ndiscard"),
+    ),
     "W0795": Entry(
         "nobody would be an authorized sender",
         "Without a table, a user who logs in with a name and not with an address has that name in every one of local_domains; and"
