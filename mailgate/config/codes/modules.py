@@ -241,8 +241,8 @@ CODES = {
     ),
     "E0786": Entry(
         "a program that can't judge",
-        "`command` names a program by its full path, which must be there and may be run. Its arguments may hold `{sender}` and a few"
-        " other words in braces; no shell reads them.",
+        "`command` names a program by its full path, which must be there and may be run. Its arguments may hold `{sender}` and a"
+        " few other words in braces; no shell reads them.",
         bad=lmtp("check {\n    command /bin/true {from}\n}\ndiscard"),
         good=lmtp("check {\n    command /bin/true {sender}\n}\ndiscard"),
     ),
