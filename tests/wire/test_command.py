@@ -23,6 +23,10 @@ CONTENT = b"From: a@x.test\r\nSubject: one\r\n\r\nhello\r\n"
 OK, TEMPORARY, REFUSED = b"250 2.0.0", b"451 4.3.0", b"550 5.7.1"
 
 
+def is_there(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
 class CommandTests(TestCase):
     timeout = 60
 
@@ -107,7 +111,7 @@ class CommandTests(TestCase):
         self.assertEqual(await self.judged(f"echo $$ > {pid}; exec sleep 1000", "timeout 300ms"), TEMPORARY)
         self.assertLess(self.reactor.seconds(), before + 10)
         number = int(pid.read_text())
-        while Path(f"/proc/{number}").exists():  # killed, and to be collected by the reactor
+        while is_there(number):  # killed, and to be collected by the reactor
             await deferLater(self.reactor, 0.02)
 
     async def test_a_large_message_and_one_who_does_not_read_it(self) -> None:
