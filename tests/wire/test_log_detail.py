@@ -6,6 +6,8 @@ import base64
 import re
 from typing import Any
 
+from twisted.internet.threads import deferToThread
+
 from mailgate.admin.log_detail import LogDetail
 from mailgate.admin.site import Answer, Fault, Question
 from mailgate.logs.detail import Detail, Subject, Watch, detail
@@ -13,6 +15,7 @@ from mailgate.testing.nexthop import NextHop
 from tests.support.ledger import message
 from tests.support.scenario import SMTP, SimulatedCase
 from tests.wire.test_administration import AdministrationCase
+from tests.wire.test_workers import WorkersCase
 
 FAR = 1e9
 OTHER = "tcp://127.0.0.1:2525"
@@ -221,3 +224,19 @@ class CommandTests(AdministrationCase):
         self.send("b@y.test")
         self.mailgate("log", "reset")
         self.assertEqual(process.log.count("session.open"), before)
+
+
+class WorkersTests(WorkersCase):
+    async def test_every_worker_does_it(self) -> None:
+        hop = self.hop()
+        running = self.start(self.relaying(hop))
+        body = {"action": "watch", "subject": "target", "value": "next", "seconds": 120}
+        self.assertEqual((await deferToThread(self.daemon.post, "/v1/log", body)).status, 200)
+        shown = (await deferToThread(self.daemon.get, "/v1/log")).body
+        self.assertEqual([one["value"] for one in shown["watches"]], ["next"])
+        for worker in (1, 2):
+            client = await self.client_of(worker)
+            await self.deliver(client, b"b@y.test", content=message(f"m{worker}"))
+            await client.quit()
+            await self.until(lambda found: found["sessions"] == 0)
+        self.assertEqual(running.log.count('line="MAIL FROM:'), 2)
