@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import email
 import email.policy
+import sqlite3
 from dataclasses import replace
 from email.message import EmailMessage
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from mailgate.queue.engine import AHEAD
 from mailgate.queue.store import Unavailable
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.network import adapters_for
@@ -288,6 +291,28 @@ class DiskTests(QueueCase):
         self.assertEqual(self.submit("two")[-1][:3], b"250")
         self.reactor.settle(10)
         self.assertEqual(len(hop.transactions), 1)
+
+
+class IntentTests(QueueCase):
+    def intents(self) -> int:
+        """Open ones, as the next process would find them."""
+        connection = sqlite3.connect(Path(self.directory) / "queue" / "outbound" / "1.sqlite")
+        (count,) = connection.execute("SELECT COUNT(*) FROM recipient WHERE intent = 1").fetchone()
+        connection.close()
+        return int(count)
+
+    def test_few_more_are_open_than_deliveries_are_under_way(self) -> None:
+        """Those written with the acceptance; they are closed when the destination turns out to be down."""
+        hop = self.hop(script=lambda step, connection, line: HANG if step is Step.MAIL else None)
+        gateway = self.queued(hop, target="    timeouts {\n        mail_from 1m\n    }\n")
+        for number in range(150):
+            self.submit(f"m{number}")
+        queue: Any = gateway.configuration.instances["outbound"]
+        self.assertEqual(queue.queue.in_flight, 20)
+        self.assertEqual(self.intents(), 20 + AHEAD)
+        self.reactor.settle(MINUTE + 10)
+        self.assertEqual(queue.queue.in_flight, 0)
+        self.assertEqual(self.intents(), 0)
 
 
 class AnswerTests(QueueCase):
