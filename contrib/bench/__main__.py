@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from .postgres import MailgatePostgres
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
 from .servers import Direct, Mailgate, MailgateQueue, MailgateTwo, PostfixProxy, PostfixQueue, Relay, Sink, tool
@@ -36,6 +37,7 @@ RELAYS: dict[str, type[Relay]] = {
     "mailgate": Mailgate,
     "mailgate-2": MailgateTwo,
     "mailgate-queue": MailgateQueue,
+    "mailgate-postgres": MailgatePostgres,
 }
 REFERENCE = PostfixProxy.name
 

@@ -65,7 +65,11 @@ class Running:
 
     @property
     def pids(self) -> list[int]:
-        """The process and all its descendants."""
+        return self.family(self._process.pid)
+
+    @staticmethod
+    def family(first: int) -> list[int]:
+        """A process and all its descendants."""
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -74,7 +78,7 @@ class Running:
                 except OSError:
                     continue
                 children.setdefault(parent, []).append(int(entry.name))
-        found = [self._process.pid]
+        found = [first]
         for pid in found:
             found += children.get(pid, [])
         return found

@@ -83,6 +83,7 @@ class Mailgate(Relay):
 
     name = "mailgate"
     target = "sink"
+    store = "store sqlite"
     workers = 1
 
     def __init__(self, sink: Sink, directory: Path) -> None:
@@ -90,7 +91,7 @@ class Mailgate(Relay):
         home = directory / self.name
         home.mkdir(mode=0o755)
         config = home / "mailgate.conf"
-        config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port, target=self.target))
+        config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port, target=self.target, store=self.store))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
         command = [
             twistd,
@@ -141,6 +142,7 @@ target.smtp sink {{
 
 target.queue queue {{
     target &sink
+    {store}
     bounce {{
         discard
     }}

@@ -23,6 +23,7 @@ from mailgate.registry import build
 from mailgate.registry.directories import state_directory
 
 FORMAT_VERSION = 1
+_Reader = Callable[[], Iterator[tuple[Entry, Iterator[bytes]]]]
 
 
 class Exporter:
@@ -74,7 +75,9 @@ def offline_entries(path: str, queue: str | None) -> Iterator[tuple[dict[str, An
     except OSError as error:
         click.echo(f"error: can't read {error.filename or path}: {error.strerror or error}", err=True)
         sys.exit(UNREADABLE)
-    parts = [(name, partial(messages_in, file)) for name in names for file in files_of(os.path.join(root, name))]
+    parts: list[tuple[str, _Reader]] = [
+        (name, partial(messages_in, file)) for name in names for file in files_of(os.path.join(root, name))
+    ]
     parts += databases.items()
     if queue is not None and not parts:
         click.echo(f"error: there is no queue {queue} in {root}, nor in a database of the configuration", err=True)
@@ -88,10 +91,10 @@ def offline_entries(path: str, queue: str | None) -> Iterator[tuple[dict[str, An
             sys.exit(1)
 
 
-def _databases(path: str) -> dict[str, Callable[[], Iterator[tuple[Entry, Iterator[bytes]]]]]:
+def _databases(path: str) -> dict[str, _Reader]:
     """What reads the queues that the configuration keeps in PostgreSQL; none where it has errors."""
     configuration = build(path).configuration
-    found = {}
+    found: dict[str, _Reader] = {}
     for module in configuration.modules if configuration is not None else ():
         if isinstance(module, QueueTarget) and (access := access_of(module)) is not None:
             from mailgate.queue import postgres_offline

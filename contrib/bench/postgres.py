@@ -1,0 +1,87 @@
+"""The gateway with its durable queue in PostgreSQL: Debian's server in a temporary directory, with its own defaults, fsync on.
+
+What is measured is both together, the gateway and the server.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import subprocess
+import time
+from pathlib import Path
+
+from .processes import NotReady, Running, free_ports
+from .servers import MailgateQueue, Sink
+
+PATIENCE = 20.0
+
+
+class Database:
+    """One server. It refuses to be root."""
+
+    def __init__(self, directory: Path) -> None:
+        found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
+        if not found:
+            raise NotReady("PostgreSQL's server is not installed (Debian: postgresql)")
+        home = directory / "postgres"
+        home.mkdir(mode=0o755)
+        self.port = free_ports(1)[0]
+        data, user = home / "data", pwd.getpwnam("postgres")
+        run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        if run_as:
+            os.chown(home, user.pw_uid, user.pw_gid)
+        making = [f"{found[-1]}/initdb", "-D", str(data), "-A", "trust", "-U", "mail", "-E", "UTF8", "--locale=C", "-N"]
+        subprocess.run(making, check=True, capture_output=True, cwd=home, **run_as)  # type: ignore[call-overload]
+        command = [f"{found[-1]}/postgres", "-D", str(data), "-k", str(home), "-h", "127.0.0.1", "-p", str(self.port)]
+        with (directory / "postgres.log").open("wb") as log:
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
+                command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **run_as
+            )
+        asking = [f"{found[-1]}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        end = time.monotonic() + PATIENCE
+        while subprocess.run(asking, check=False).returncode != 0:
+            if time.monotonic() > end:
+                self.stop()
+                raise NotReady("PostgreSQL does not come up\n" + (directory / "postgres.log").read_text(errors="replace"))
+            time.sleep(0.05)
+
+    @property
+    def dsn(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user=mail dbname=postgres"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class MailgatePostgres(MailgateQueue):
+    """See the module's docstring."""
+
+    name = "mailgate-postgres"
+
+    def __init__(self, sink: Sink, directory: Path) -> None:
+        self._database = Database(directory)
+        self.store = f'store postgres "{self._database.dsn}"'
+        super().__init__(sink, directory)
+        self.server = Together(self.running, self._database)
+
+    def stop(self) -> None:
+        super().stop()
+        self._database.stop()
+
+
+class Together(Running):
+    """A gateway, with its database."""
+
+    def __init__(self, gateway: Running, database: Database) -> None:
+        self._gateway = gateway
+        self._database = database
+
+    @property
+    def pids(self) -> list[int]:
+        return [*self._gateway.pids, *self.family(self._database.process.pid)]
+
+    def stop(self) -> None:
+        self._gateway.stop()
