@@ -31,7 +31,7 @@ from mailgate.outbound.variables import DeliveryVariables
 from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply
 
-_NOT_AUTHENTICATED = frozenset({Kind.TLS, Kind.NO_TLS, Kind.DANE})
+_NOT_AUTHENTICATED = frozenset({Kind.TLS, Kind.NO_TLS, Kind.DANE, Kind.STS, Kind.STS_NO_TLS})
 """What makes an endpoint impossible for a message with REQUIRETLS: where all are, it is refused for good (RFC 8689 4.2.1)."""
 
 

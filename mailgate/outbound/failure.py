@@ -39,6 +39,12 @@ class Kind(Enum):
         Reply(550, "5.7.10", "No next hop could be authenticated over TLS, as REQUIRETLS demands"),
         Health.NEUTRAL,
     )
+    STS_NO_TLS = (
+        "mta-sts",
+        Reply(451, "4.7.4", "The next hop lacks the encryption that its policy demands"),
+        Health.COUNT,
+    )
+    STS = ("mta-sts", Reply(451, "4.7.5", "The next hop can't be authenticated as its policy demands"), Health.COUNT)
     AUTH = ("auth", Reply(451, "4.7.0", "The next hop does not accept this gateway, try again later"), Health.COUNT)
     LOGIN = ("auth", Reply(451, "4.7.0", "The next hop does not accept this login, try again later"), Health.NEUTRAL)
     XCLIENT = ("xclient", Reply(451, "4.7.0", "The next hop does not take mail for this client, try again later"), Health.NEUTRAL)

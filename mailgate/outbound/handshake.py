@@ -22,6 +22,12 @@ from mailgate.tls.capture import peer_facts
 from mailgate.tls.dane import verify_dane
 from mailgate.tls.verification import Verdict, verify_chain, verify_peer
 
+_BY_POLICY: dict[Policy, dict[Kind, Kind]] = {
+    Policy.OURS: {},
+    Policy.DANE: {Kind.TLS: Kind.DANE, Kind.NO_TLS: Kind.DANE},
+    Policy.MTA_STS: {Kind.TLS: Kind.STS, Kind.NO_TLS: Kind.STS_NO_TLS},
+}
+
 
 class TlsFailed(AttemptFailed):
     """The handshake or the peer's certificate; ``clear`` when the decision allows a new connection in clear text."""
@@ -127,8 +133,8 @@ def _handshake_failed(connection: Connection) -> TlsFailed:
 
 
 def _kind(connection: Connection, kind: Kind) -> Kind:
-    """Whatever fails of what DANE asks for is DANE's failure."""
-    return Kind.DANE if connection.link.decision.policy is Policy.DANE else kind
+    """What fails of what others publish is a failure of that: their policy may be what is wrong, and change."""
+    return _BY_POLICY[connection.link.decision.policy].get(kind, kind)
 
 
 def _judge(connection: Connection) -> Verdict:

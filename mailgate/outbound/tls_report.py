@@ -51,7 +51,7 @@ _BY_CODE = {
     **dict.fromkeys((2, 18, 19, 20, 21, 24, 26, 27, 28), NOT_TRUSTED),
 }
 """By OpenSSL's X509_V_ERR_…: issuer missing, self-signed, no authority, wrong purpose, not trusted, rejected."""
-_OF_TLS = frozenset({Kind.TLS, Kind.NO_TLS, Kind.DANE})
+_OF_TLS = frozenset({Kind.TLS, Kind.NO_TLS, Kind.DANE, Kind.STS, Kind.STS_NO_TLS})
 
 MAX_REASON = 200
 MAX_RUA = 10

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from mailgate.outbound.failure import Kind
+from mailgate.outbound.routes import NOT_ALLOWED
 from mailgate.queue.entry import NO_WAY, Fate, LastTry, Standing, Waiting, Way
 from mailgate.smtp.parameters import MailParameters
 from mailgate.smtp.reply import Reply
@@ -50,6 +52,8 @@ class Class(Enum):
 
     CONNECTION = "connection"
     TLS = "tls"
+    DANE = "dane"
+    MTA_STS = "mta-sts"
     DNS = "dns"
     AUTH = "auth"
     MAILBOX = "mailbox"
@@ -73,7 +77,12 @@ _BY_STATUS = (
     ("4.3.", Class.SYSTEM),
 )
 """By the beginning of the enhanced code, the longest first."""
-_DESTINATION = frozenset({Class.CONNECTION, Class.TLS, Class.DNS, Class.AUTH})
+_BY_REPLY = {
+    Kind.DANE.reply: Class.DANE,
+    **dict.fromkeys((Kind.STS.reply, Kind.STS_NO_TLS.reply, NOT_ALLOWED), Class.MTA_STS),
+}
+"""What our own side said of the policies that others publish."""
+_DESTINATION = frozenset({Class.CONNECTION, Class.TLS, Class.DANE, Class.MTA_STS, Class.DNS, Class.AUTH})
 """What says something about the way there, and so about every message to the same destination."""
 
 
@@ -81,6 +90,8 @@ def class_of(reply: Reply) -> Class:
     """What a temporary reply is about."""
     if reply is RETRY_AT_ONCE:
         return Class.LOCAL
+    if reply in _BY_REPLY:
+        return _BY_REPLY[reply]
     status = reply.enhanced
     if reply.code == 450 and not status.startswith(("4.2.", "4.4.")):
         return Class.GREYLIST

@@ -19,6 +19,12 @@ _CODE = re.compile(r"""["']([EW]0\d{3})["']""")
 
 
 class CodeTests(SynchronousTestCase):
+    def test_no_code_has_two_entries(self) -> None:
+        files = (SOURCE / "config" / "codes").glob("*.py")
+        written = [code for path in files for code in re.findall(r'(?m)^ +"([EW]0\d{3})":', path.read_text())]
+        self.assertEqual(sorted(written), sorted(set(written)))
+        self.assertEqual(set(written), set(CODES))
+
     def setUp(self) -> None:
         self.addCleanup(os.chdir, os.getcwd())
 

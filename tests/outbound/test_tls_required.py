@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mailgate.modules.target import remote
 from mailgate.smtp.parameters import MailParameters
+from mailgate.testing.names import MemoryNames
 from tests.outbound.test_remote import QueuedCase
 from tests.support.scenario import codes
 
@@ -71,3 +72,30 @@ class TlsRequiredNoTests(QueuedCase):
         self.direct("tls dane")
         self.assertEqual(self.offered(MailParameters(), tls_required_no=True).code, 250)
         self.assertEqual(str(self.offered(MailParameters(requiretls=True), tls_required_no=True))[:10], "550 5.7.10")
+
+
+class LastErrorTests(QueuedCase):
+    def test_what_others_publish_is_a_class_of_failure_of_its_own(self) -> None:
+        """An expression sees it at the next attempt: here a way around it."""
+        for kind, line, port in (("dane", "tls dane", "3 1 1 " + "00" * 32), ("mta-sts", "mx_auth {\n mtasts\n}", "")):
+            with self.row(kind):
+                self.names = MemoryNames(self.reactor)
+                self.mx("d.test", "10 mx.d.test.")
+                if port:
+                    self.names.add("_25._tcp.mx.d.test", "TLSA", port)
+                self.names.add("_mta-sts.d.test", "TXT", '"v=STSv1; id=1;"')
+                self.patch(remote, "PolicyHosts", _Enforcing)
+                self.host("mx.d.test", "192.0.2.1")
+                spare = self.host("spare.test", "192.0.2.2")
+                self.queued(line, f'route {{\n if last_error == "{kind}" then [spare.test]\n else (rcpt_domain)\n}}')
+                self.send(b"u@d.test")
+                self.reactor.settle(600)
+                self.assertEqual(len(spare.transactions), 1)
+                self.assertIn(f"kind={kind}", self.running.logged("queue.retry")[0])  # type: ignore[union-attr]
+
+
+class _Enforcing:
+    def __init__(self, *_: object) -> None: ...
+
+    async def fetch(self, domain: str) -> bytes:
+        return b"version: STSv1\nmode: enforce\nmx: mx.d.test\nmax_age: 604800\n"

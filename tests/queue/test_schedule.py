@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.outbound.failure import Kind
 from mailgate.queue.destinations import BACKOFF, BACKOFF_MOST, NEVER, Destinations
 from mailgate.queue.entry import Fate, LastTry, Standing, Waiting, Way
 from mailgate.queue.schedule import (
@@ -41,6 +42,9 @@ CLASSES = (
     (Reply(451, "4.4.3", "dns"), Class.DNS),
     (Reply(451, "4.7.4", "no tls"), Class.TLS),
     (Reply(451, "4.7.5", "bad tls"), Class.TLS),
+    (Kind.DANE.reply, Class.DANE),
+    (Kind.STS.reply, Class.MTA_STS),
+    (Kind.STS_NO_TLS.reply, Class.MTA_STS),
     (Reply(454, "4.7.8", "login"), Class.AUTH),
     (Reply(451, "", "what"), Class.SYSTEM),
     (RETRY_AT_ONCE, Class.LOCAL),
@@ -66,7 +70,7 @@ class ClassTests(SynchronousTestCase):
 
     def test_only_the_way_there_concerns_others(self) -> None:
         concerned = {kind for kind in Class if concerns_destination(kind)}
-        self.assertEqual(concerned, {Class.CONNECTION, Class.TLS, Class.DNS, Class.AUTH})
+        self.assertEqual(concerned, {Class.CONNECTION, Class.TLS, Class.DANE, Class.MTA_STS, Class.DNS, Class.AUTH})
 
     def test_what_peers_say_about_when(self) -> None:
         for text, expected in WAITS:
