@@ -73,4 +73,4 @@ class ModifySrs(SimulatedCase):
     def test_mistakes_at_load(self) -> None:
         for srs in ("srs example {\nsecret long-enough\n}", "srs srs.example.org {\nsecret short\n}", "srs srs.example.org"):
             text = f"smtp {SMTP} {{\ntls off\nmodify {{\n{srs}\n}}\ndiscard\n}}\n"
-            self.assertEqual([found.code for found in build(text).diagnostics if found.is_error], ["E0797"], srs)
+            self.assertEqual([found.code for found in build(text).diagnostics if found.is_error], ["E0829"], srs)

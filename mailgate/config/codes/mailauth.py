@@ -14,7 +14,7 @@ CODES = {
         bad=_checked("dkim {\n        required_for example..org\n    }"),
         good=_checked("dkim {\n        required_for example.org\n    }"),
     ),
-    "E0798": Entry(
+    "E0829": Entry(
         "senders that can't be rewritten",
         "`srs` needs a domain whose mail comes here, and a secret of at least eight characters: who guesses it sends bounces"
         " through us to whomever they like.",

@@ -59,13 +59,13 @@ class Srs(Modifier):
 
     def configure(self, report: Report) -> None:
         if not ascii_domain(self.domain) or "." not in self.domain:
-            report.error(self.span, f"`{self.domain}` is no domain that addresses can be at", code="E0798")
+            report.error(self.span, f"`{self.domain}` is no domain that addresses can be at", code="E0829")
         if not self.secrets:
-            report.error(self.span, "there is no secret to make addresses with", code="E0798", hint="`secret file:…`")
+            report.error(self.span, "there is no secret to make addresses with", code="E0829", hint="`secret file:…`")
         for secret in self.secrets:
             if len(secret.reveal()) < LEAST_SECRET:
                 message = f"a secret of fewer than {LEAST_SECRET} characters can be guessed"
-                report.error(self.span_of("secret"), message, code="E0798")
+                report.error(self.span_of("secret"), message, code="E0829")
         self._rewriter = Rewriter([secret.reveal() for secret in self.secrets], int(self.max_age // 86400))
         self._domain_key = domain_key(self.domain)
 
