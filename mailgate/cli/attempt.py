@@ -200,7 +200,7 @@ def attempt(
     if script is not None and script.name.endswith(".eml") and sender is None:
         fail(f"{script.name} is a message: it needs --from and --rcpt", UNREADABLE)
     outside = adapters(online=online)
-    configuration = load(path, outside)
+    configuration = load(path, outside, names=online)
     chosen = choose_listener(configuration, listener, path)
     session = Question(NULL_ADDRESS, (), ip, helo, auth_user, tls, listener).session(chosen)
     source = script or sys.stdin.buffer

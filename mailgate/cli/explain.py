@@ -131,7 +131,7 @@ def explain_files(paths: Sequence[str], question: Question, *, online: bool) -> 
     """One envelope, explained by each of several files. Exits if one can't be used."""
     outside = adapters(online=online)
     may_ask = ONLINE if online else WITHOUT_IO
-    configurations = [load(path, outside) for path in paths]
+    configurations = [load(path, outside, names=online) for path in paths]
     listeners = [choose_listener(one, question.listener, path) for one, path in zip(configurations, paths, strict=True)]
 
     async def explained() -> list[Explanation]:

@@ -104,6 +104,27 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual((done.exit_code, done.stdout), (0, "the configuration signs with no key\n"))
 
 
+class OnlineTests(CommandCase):
+    """`try --online` asks checks that need names, with the configuration's own servers, and writes nothing."""
+
+    def checked(self, rules: str) -> str:
+        path = Path(self.write())
+        path.write_text(path.read_text().replace(" deliver_to", rules))
+        return str(path)
+
+    async def test_a_message_that_fails(self) -> None:
+        self.names.add("_dmarc.d.test", "TXT", '"v=DMARC1; p=reject; rua=mailto:x@d.test"')
+        path = self.checked(" check {\n spf\n dkim\n dmarc {\n reports {\n file ./d.sqlite\n }\n }\n }\n deliver_to")
+        mail = self.directory / "message"
+        mail.write_text("From: ann@d.test\n\nhi\n")
+        arguments = ("-c", path, "--ip", "192.0.2.7", "--from", "x@other.test", "--rcpt", "b@d.test", str(mail))
+        done = await self.mailgate("try", "--online", *arguments)
+        self.assertIn("550 5.7.1 Refused by the DMARC policy of d.test", done.stdout, done.stderr)
+        done = await self.mailgate("try", *arguments)
+        self.assertIn("250 2.0.0 Ok", done.stdout, done.stderr)
+        self.assertFalse((self.directory / "d.sqlite").exists())
+
+
 class PublishedTests(CommandCase):
     """As a shell sees it, with a real name server."""
 

@@ -100,7 +100,7 @@ class Dmarc(Check):
 
     async def start(self) -> None:
         adapters, reports = self.context.adapters, self.reports
-        if reports is not None and adapters is not None:
+        if reports is not None and adapters is not None and self.context.spool is not None:  # a dry run writes nothing
             self._observations = Observations(adapters, reports.file, reports.keep, reports.max_rows)
 
     async def stop(self) -> None:
