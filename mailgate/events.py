@@ -50,6 +50,9 @@ class Event(Enum):
     SESSION_CLOSE = "session.close"  # session, listener, client, peer, reason, messages
     SESSION_TLS = "session.tls"  # session, version, cipher, or error (debug)
     SESSION_REFUSED = "session.refused"  # listener, client, limit; of a check: session, stage, reply, where
+    LIMITS_ALONE = "limits.alone"  # limits, counter, reason, on_failure: shared limits can't be counted together now
+    LIMITS_SHARED = "limits.shared"  # limits, counter: they can again
+    LIMITS_LATE = "limits.late"  # counter, reason: slots could not be given back or renewed; they end by themselves
     LIMIT_REFUSED = "limit.refused"  # place (listener or target), limit, key, refused: how many since the last line
     SESSION_XCLIENT = "session.xclient"  # session, peer, and what it said of its client: name, addr, port, helo, login, …
     PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none

@@ -100,6 +100,18 @@ class ITable(Interface):
         """
 
 
+class ICounter(Interface):
+    """Counts for several processes and nodes together (`limits { shared … }`)."""
+
+    def take(asks: Any) -> Any:
+        """Awaitable `limits.shared.Taken` for a sequence of `limits.shared.Ask`: of all of them, or of none.
+
+        :raises Exception: (fails) when it can't count."""
+
+    def give_back(taken: Any) -> None:
+        """The slots of a `Taken` are free again; returns at once."""
+
+
 class ICertificateSource(Interface):
     """Certificates by name, for `sni_lookup`: what a table of file names is not enough for."""
 

@@ -34,6 +34,7 @@ class RedisLink:
     """One connection, logged in."""
 
     def __init__(self, access: RedisAccess) -> None:
+        self._scripts: dict[str, Any] = {}
         password = access.password.reveal() if access.password is not None else None
         common: dict[str, Any] = {
             "db": access.database,
@@ -52,6 +53,13 @@ class RedisLink:
                 authorities = access.root_ca or None
                 common.update(ssl=True, ssl_cert_reqs="required", ssl_check_hostname=True, ssl_ca_certs=authorities)
             self.client = redis.Redis(host=access.host, port=access.port, **common)
+
+    def script(self, text: str) -> Any:
+        """A script of Lua, to be called with ``keys`` and ``args``; the server is told its text when it does not know it."""
+        found = self._scripts.get(text)
+        if found is None:
+            found = self._scripts[text] = self.client.register_script(text)
+        return found
 
     def close(self) -> None:
         self.client.close()

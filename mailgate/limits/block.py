@@ -9,6 +9,7 @@ from mailgate.config import values as v
 from mailgate.config.schema import Directive, Item
 from mailgate.config.source import Span
 from mailgate.limits.limits import Kind, Limits, Line, Scope
+from mailgate.limits.shared import Shared
 from mailgate.registry import Module, Report
 
 _PREFIXES = (v.Integer(minimum=1, maximum=32), v.Integer(minimum=1, maximum=128))
@@ -72,27 +73,47 @@ class LimitsBlock(Module):
     )
     helo = _scope(Scope.HELO, "Messages from clients with the same name in EHLO, HELO or LHLO.")
 
+    shared = Directive(
+        "shared",
+        v.ModuleLine("counter"),
+        doc="Who counts for several workers and nodes together; each refers to it in a block of the same name. The numbers hold"
+        " for all of them, and are not divided.",
+    )
+    on_failure = Directive(
+        "on_failure",
+        v.Choice("local", "refuse"),
+        doc="What holds while the counter can't be asked: `local` counts in each process, with its part of the numbers, `refuse`"
+        " lets nobody in. Needed with `shared`.",
+    )
+
     _limits: Limits | None = None
     _before: Limits | None = None
 
     @property
     def lines(self) -> list[Line]:
         """As written."""
-        return [item.value for item in self.items]
+        return [item.value for item in self.items if isinstance(item.value, Line)]
+
+    @property
+    def _written(self) -> list[Item]:
+        return [item for item in self.items if isinstance(item.value, Line)]
 
     @property
     def limits(self) -> Limits:
         """At work: one for all who refer to the block."""
         if self._limits is None:
             assert self.context.adapters is not None
-            lines = [line.divided(self.context.workers) for line in self.lines]
-            self._limits = Limits(lines, self.context.adapters.reactor, self._before)
+            shared = None
+            if self.shared is not None:
+                shared = Shared(self.shared, self.context.name, refuses=self.on_failure == "refuse")
+            reactor = self.context.adapters.reactor
+            self._limits = Limits(self.lines, reactor, self._before, workers=self.context.workers, shared=shared)
             self._before = None
         return self._limits
 
     def configure(self, report: Report) -> None:
         first: dict[str, Item] = {}
-        for item in self.items:
+        for item in self._written:
             before = first.setdefault(item.value.subject, item)
             if before is not item:
                 report.error(
@@ -103,7 +124,7 @@ class LimitsBlock(Module):
                     notes=(f"the first is at {before.span}",),
                 )
         workers = self.context.workers
-        for item in self.items:
+        for item in () if self.shared is not None else self._written:
             if item.value.kind is Kind.CONCURRENCY and item.value.count < workers:
                 report.error(
                     item.span,
@@ -111,8 +132,23 @@ class LimitsBlock(Module):
                     code="E0409",
                     hint=f"at least {workers}, or fewer workers",
                 )
-        if not self.items and not self.damaged:
+        if not self._written and not self.damaged:
             report.error(self.span, "`limits` limits nothing", code="E0752", hint="such as `ip rate 20 1m`")
+
+        self._check_shared(report)
+
+    def _check_shared(self, report: Report) -> None:
+        if self.shared is None:
+            if self.on_failure:
+                report.error(self.span_of("on_failure"), "`on_failure` is for limits that are shared", code="E0753")
+            return
+        place = self.span_of("shared")
+        if not self.on_failure:
+            text = "what holds while the counter can't be asked?"
+            report.error(place, text, code="E0753", hint="`on_failure local` or `on_failure refuse`")
+        if not self.context.name:
+            text = "limits that are shared need a name: it is what the others count under"
+            report.error(place, text, code="E0753", hint="`limits NAME { … }` at the top level")
 
     def inherit_state(self, old: Module) -> None:
         if self.context.name and isinstance(old, LimitsBlock):
@@ -126,7 +162,7 @@ class LimitsBlock(Module):
     def check_place(self, place: str, effective: Collection[Scope], span: Span | None, report: Report) -> None:
         """Report the scopes that can't have an effect where the block is used: in ``place``, by the line at ``span``."""
         possible = ", ".join(scope.value for scope in Scope if scope in effective)
-        for item in self.items:
+        for item in self._written:
             scope: Any = item.value.scope
             if scope not in effective:
                 used = () if span == self.span else (f"the block is used by the {place} at {span}",)

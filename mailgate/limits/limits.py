@@ -23,9 +23,12 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
+from twisted.internet.defer import CancelledError
+
 from mailgate.config.scalars import format_duration
 from mailgate.events import Event, EventLog
 from mailgate.limits.buckets import Buckets
+from mailgate.limits.shared import Ask, Hold, Shared, take
 from mailgate.limits.slots import Slots
 from mailgate.net.waiting import Wait, start
 
@@ -152,9 +155,11 @@ class LimitState:
 class _Limit:
     """One line at work."""
 
-    __slots__ = ("buckets", "key", "line", "next_log", "refused", "slots", "unlogged", "waited")
+    __slots__ = ("buckets", "key", "line", "next_log", "refused", "slots", "unlogged", "waited", "whole")
 
-    def __init__(self, line: Line, clock: Any, old: _Limit | None) -> None:
+    def __init__(self, whole: Line, line: Line, clock: Any, old: _Limit | None) -> None:
+        self.whole = whole
+        """As written; ``line`` is this process's part of it."""
         self.line = line
         self.key = _KEYS[line.scope]
         self.buckets: Any = None
@@ -185,17 +190,22 @@ class Limits:
     """See the module's docstring. ``old`` are the limits of the configuration before: what they count is carried over,
     line by line, also where the numbers have changed. The old ones go on counting in the same places."""
 
-    def __init__(self, lines: Iterable[Line], clock: Any, old: Limits | None = None) -> None:
+    def __init__(
+        self, lines: Iterable[Line], clock: Any, old: Limits | None = None, *, workers: int = 1, shared: Shared | None = None
+    ) -> None:
         self.clock = clock
+        self._shared = shared
         before = {limit.line.subject: limit for limit in old._limits} if old is not None else {}
-        self._limits: list[_Limit] = [_Limit(line, clock, before.get(line.subject)) for line in lines]
+        self._limits: list[_Limit] = [_Limit(line, line.divided(workers), clock, before.get(line.subject)) for line in lines]
 
     def gate(self, scopes: Iterable[Scope], place: str, *, patience: float = 0.0) -> Gate | None:
         """Where some scopes are judged; None if no line is about them. ``place`` is the listener's or target's label for the
         log; ``patience`` the wait where none is written."""
         wanted = frozenset(scopes)
         limits = [limit for limit in self._limits if limit.line.scope in wanted]
-        return Gate(limits, self.clock, place, patience) if limits else None
+        if not limits:
+            return None
+        return Gate(limits, self.clock, place, patience, self._shared)
 
     @property
     def states(self) -> list[LimitState]:
@@ -208,7 +218,7 @@ class Lease:
 
     __slots__ = ("_held",)
 
-    def __init__(self, held: Sequence[tuple[Slots, str]] = ()) -> None:
+    def __init__(self, held: Sequence[tuple[Slots | Hold, str]] = ()) -> None:
         self._held = held
 
     def release(self) -> None:
@@ -220,9 +230,10 @@ class Lease:
 class Gate:
     """Some limits of a block, asked together."""
 
-    __slots__ = ("_clock", "_concurrency", "_log", "_patience", "_place", "_rates")
+    __slots__ = ("_clock", "_concurrency", "_log", "_patience", "_place", "_rates", "_shared")
 
-    def __init__(self, limits: Iterable[_Limit], clock: Any, place: str, patience: float) -> None:
+    def __init__(self, limits: Iterable[_Limit], clock: Any, place: str, patience: float, shared: Shared | None = None) -> None:
+        self._shared = shared
         ordered = sorted(limits, key=lambda limit: _WIDTH[limit.line.scope])
         self._rates = [limit for limit in ordered if limit.line.kind is Kind.RATE]
         self._concurrency = [limit for limit in ordered if limit.line.kind is Kind.CONCURRENCY]
@@ -232,7 +243,10 @@ class Gate:
         self._log = EventLog("mailgate.limits")
 
     def exceeded(self, subject: Subject) -> Exceeded | None:
-        """The limit that `acquire` would refuse by now, without a wait; nothing is taken."""
+        """The limit that `acquire` would refuse by now, without a wait; nothing is taken. Of limits that are shared nobody
+        knows before they are asked."""
+        if self._shared is not None:
+            return None
         for limit in self._rates:
             key = limit.key(subject, limit.line)
             if key and limit.buckets.wait(key, self._clock.seconds()) > self._patience_of(limit):
@@ -245,6 +259,42 @@ class Gate:
 
     def acquire(self, subject: Subject) -> Lease | Exceeded | Wait[Lease | Exceeded]:
         """Let one more in. See the module's docstring."""
+        if self._shared is not None:
+            return start(self._acquire_shared(self._shared, subject))
+        return self._acquire_here(subject)
+
+    async def _acquire_shared(self, shared: Shared, subject: Subject) -> Lease | Exceeded:
+        wanted = [(limit, key) for limit in (*self._rates, *self._concurrency) if (key := limit.key(subject, limit.line))]
+        waits = [self._patience_of(limit) for limit, _ in wanted]
+        asks = [
+            Ask(f"{shared.name}:{limit.whole.subject}:{key}", limit.whole.count, limit.whole.period, wait)
+            for (limit, key), wait in zip(wanted, waits, strict=True)
+        ]
+        if not asks:
+            return Lease()
+        try:
+            taken = await take(shared, asks, waits, self._clock, _pause)
+        except CancelledError:
+            raise
+        except Exception as error:
+            shared.failed(error)
+            if shared.refuses:
+                return self._refuse(*wanted[0])
+            answer = self._acquire_here(subject)
+            return await answer if isinstance(answer, Wait) else answer
+        shared.worked()
+        if taken.refused >= 0:
+            return self._refuse(*wanted[taken.refused])
+        lease = Lease([(Hold(shared.counter, taken), "")] if taken.keys else ())
+        if taken.delay > 0:
+            try:
+                await _pause(taken.delay, self._clock)
+            except BaseException:
+                lease.release()
+                raise
+        return lease
+
+    def _acquire_here(self, subject: Subject) -> Lease | Exceeded | Wait[Lease | Exceeded]:
         now = self._clock.seconds()
         tokens: list[tuple[Buckets, str]] = []
         delay = 0.0

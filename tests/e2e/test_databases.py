@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.adapters import Adapters
 from mailgate.clients.threads import NoAnswer
+from mailgate.limits.shared import Ask
 from mailgate.net.waiting import as_deferred
 from tests.modules.support import errors, instance
 from tests.support.postgres import Postgres
@@ -171,3 +172,74 @@ class RedisTests(_Asking):
     def test_mistakes(self) -> None:
         for find in ('string "alias"', 'string "{address}"', 'field "user:x" y'):
             self.assertEqual(errors(f"table.redis t {{\n find {find}\n}}"), ["E0844 2"], find)
+
+
+class CounterTests(_Asking):
+    """Two gateways, each with a counter of its own, on one Redis."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = RedisServer()
+        self.addCleanup(self.server.close)
+
+    async def counter(self, *lines: str) -> Any:
+        made = self.make("counter.redis", f"server tcp://127.0.0.1:{self.server.port}", *lines)
+        await made.start()
+        return made
+
+    async def test_a_rate_of_all_together(self) -> None:
+        one, two = await self.counter(), await self.counter()
+        ask = [Ask("ip rate:192.0.2.1", 10, 3600.0)]
+        taken = [await (one, two)[number % 2].take(ask) for number in range(20)]
+        self.assertEqual([one.refused for one in taken], [-1] * 10 + [0] * 10)
+        self.assertEqual((await two.take([Ask("ip rate:192.0.2.2", 10, 3600.0)])).refused, -1)
+
+    async def test_tokens_ahead_of_time(self) -> None:
+        counter = await self.counter()
+        ask = [Ask("all rate:*", 1, 100.0, 250.0)]
+        delays = [(await counter.take(ask)).delay for _ in range(3)]
+        for delay, expected in zip(delays, (0, 100, 200), strict=True):
+            self.assertLess(abs(delay - expected), 5)
+        self.assertEqual((await counter.take(ask)).refused, 0)
+
+    async def test_slots_of_all_together(self) -> None:
+        one, two = await self.counter(), await self.counter()
+        ask = [Ask("all rate:*", 1000, 1.0), Ask("all concurrency:*", 2)]
+        first, second = await one.take(ask), await two.take(ask)
+        self.assertEqual((first.refused, second.refused), (-1, -1))
+        self.assertEqual((await two.take(ask)).refused, 1)
+        one.give_back(first)
+        one.give_back(first)
+        while (third := await two.take(ask)).refused >= 0:  # giving back is not waited for
+            await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+        self.assertEqual((await one.take(ask)).refused, 1)
+        for taken in (second, third):
+            two.give_back(taken)
+
+    async def test_all_or_nothing(self) -> None:
+        counter = await self.counter()
+        held = await counter.take([Ask("slots", 1)])
+        for _ in range(5):
+            self.assertEqual((await counter.take([Ask("rate", 1, 3600.0), Ask("slots", 1)])).refused, 1)
+        counter.give_back(held)
+        while (await counter.take([Ask("rate", 1, 3600.0), Ask("slots", 1)])).refused == 1:
+            await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+
+    async def test_slots_of_who_died_are_free_after_a_while_and_those_of_who_lives_are_not(self) -> None:
+        dead, alive = await self.counter(), await self.counter("prefix other")
+        with redis.Redis(port=self.server.port) as client:
+            for counter in (dead, alive):
+                await counter.take([Ask("slots", 1)])
+            for key in client.keys("*slots"):  # a minute later
+                for holder in client.zrange(key, 0, -1):
+                    client.zincrby(key, -59.5e6, holder)
+            await alive._renew_all()
+            while (await dead.take([Ask("slots", 1)])).refused >= 0:
+                await deferLater(reactor, 0.1)  # type: ignore[arg-type]
+            self.assertEqual((await alive.take([Ask("slots", 1)])).refused, 0)
+
+    async def test_a_server_that_is_gone_is_a_failure(self) -> None:
+        counter = await self.counter()
+        await counter.take([Ask("slots", 1)])
+        self.server.kill()
+        await self.assertFailure(as_deferred(counter.take([Ask("slots", 1)])), NoAnswer)

@@ -18,6 +18,11 @@ def _logins(line: str, top: str = "") -> str:
     return lmtp(f"insecure_auth yes\n{line}\ndiscard", top)
 
 
+_COUNTED = (
+    "counter.redis together {{\n    {}\n}}\n"
+    "limits all_of_us {{\n    shared &together\n    on_failure local\n    ip rate 20 1m\n}}\n"
+    + lmtp("limits &all_of_us\ndiscard").replace("{", "{{").replace("}", "}}")
+)
 _SERVER = 'database postgres "host=db.example.org dbname=mail"'
 
 CODES = {
@@ -69,6 +74,12 @@ CODES = {
         good=_logins(
             "auth &tokens", 'auth.oauth2 tokens "https://login.example.org/introspect" {\n    client gateway secret\n}\n'
         ),
+    ),
+    "E0847": Entry(
+        "this can't be the prefix of keys",
+        "All keys of a counter begin with it; braces have a meaning to a cluster.",
+        bad=_COUNTED.format("prefix a{b}"),
+        good=_COUNTED.format("prefix mail"),
     ),
     "W0840": Entry(
         "a secret goes over the network in clear",

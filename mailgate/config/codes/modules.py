@@ -304,6 +304,19 @@ CODES = {
         bad=lmtp("limits {\n}\ndiscard"),
         good=lmtp("limits {\n    all concurrency 50\n}\ndiscard"),
     ),
+    "E0753": Entry(
+        "limits that can't be shared like this",
+        "Limits of several workers and nodes are counted under the block's name, so that they need one, and `on_failure` says"
+        " what holds while the counter can't be asked: `local` or `refuse`. A queue's own limits are for its own mail.",
+        bad=lmtp(
+            "limits &all_of_us\ndiscard",
+            "counter.redis together\nlimits all_of_us {\n    shared &together\n    ip rate 20 1m\n}\n",
+        ),
+        good=lmtp(
+            "limits &all_of_us\ndiscard",
+            "counter.redis together\nlimits all_of_us {\n    shared &together\n    on_failure local\n    ip rate 20 1m\n}\n",
+        ),
+    ),
     "E0793": Entry(
         "a DKIM signature that can't be made",
         "The domain, the selector or a field is no such thing, or the key can't be read or used: it is RSA of 1024 bits or more,"

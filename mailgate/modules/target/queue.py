@@ -186,6 +186,8 @@ class QueueTarget(Module):
             )
         if self.limits is not None:
             self.limits.check_place("queue", {Scope.DESTINATION}, self.span_of("limits"), report)
+            if self.limits.shared is not None:
+                report.error(self.span_of("limits"), "a queue's limits can't be shared: each has its own mail", code="E0753")
             for item in self.limits.items:
                 if item.value.wait is not None:
                     report.error(item.span, "a queue waits as long as it must", code="E0760", hint="leave `wait` out")

@@ -1,0 +1,1 @@
+"""Counters: what several workers and nodes count together."""
