@@ -33,22 +33,22 @@ syntax keyword mailgateDirective max_rejected_recipients max_replacement max_row
 syntax keyword mailgateDirective max_size max_unauthenticated_commands member min_mx_level min_tls_level
 syntax keyword mailgateDirective modify mt_priority mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
 syntax keyword mailgateDirective mx_limit name negative negative_cache network networks nonlocal_source notify
-syntax keyword mailgateDirective nul on_error on_fail on_missing on_neutral on_none on_permerror on_quarantine
-syntax keyword mailgateDirective on_reject on_softfail on_split optional_step organization oversign_headers
-syntax keyword mailgateDirective pass_all password path port positive prepare_email private_key probe
-syntax keyword mailgateDirective processes proto protocol protocols proxy_protocol quarantine_threshold query
-syntax keyword mailgateDirective quiet_hosts quit rcpt rcpt_to read_timeout refuse_clients reject
-syntax keyword mailgateDirective reject_action reject_threshold relay_from reload_interval reports require_tls
-syntax keyword mailgateDirective required required_fields required_for reroute reserved_connections resolver
-syntax keyword mailgateDirective responses retry reuse reverse_lookup reverse_lookup_timeout rewrite
-syntax keyword mailgateDirective rewrite_subject_action root_ca route rset run_on runtime_dir schemes scope
-syntax keyword mailgateDirective score score_factor secret sender server servers service session_timeout
-syntax keyword mailgateDirective settings_id shutdown_timeout sign_headers size slow_start
-syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
-syntax keyword mailgateDirective soft_reject_action source source_in source_ip source_ip_fallback
-syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
-syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag tag_threshold
-syntax keyword mailgateDirective target targets tarpit tempfail text timeout timeouts tls
+syntax keyword mailgateDirective nul on_error on_fail on_failure on_missing on_neutral on_none on_permerror
+syntax keyword mailgateDirective on_quarantine on_reject on_softfail on_split optional_step organization
+syntax keyword mailgateDirective oversign_headers pass_all password path port positive prefix prepare_email
+syntax keyword mailgateDirective private_key probe processes proto protocol protocols proxy_protocol
+syntax keyword mailgateDirective quarantine_threshold query quiet_hosts quit rcpt rcpt_to read_timeout
+syntax keyword mailgateDirective refuse_clients reject reject_action reject_threshold relay_from
+syntax keyword mailgateDirective reload_interval reports require_tls required required_fields required_for
+syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reuse reverse_lookup
+syntax keyword mailgateDirective reverse_lookup_timeout rewrite rewrite_subject_action root_ca route rset
+syntax keyword mailgateDirective run_on runtime_dir schemes scope score score_factor secret sender server
+syntax keyword mailgateDirective servers service session_timeout settings_id shared shutdown_timeout
+syntax keyword mailgateDirective sign_headers size slow_start smtp_max_line_length sni sni_lookup socket_group
+syntax keyword mailgateDirective socket_mode socket_owner soft_reject_action source source_in source_ip
+syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
+syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains subject submission_timeout
+syntax keyword mailgateDirective tag tag_threshold target targets tarpit tempfail text timeout timeouts tls
 syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
 syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
 syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_claim
@@ -59,10 +59,10 @@ syntax keyword mailgateModule auth.smtp auth.sql auth.static authorize_sender ch
 syntax keyword mailgateModule check.authorize_sender check.command check.dkim check.dmarc check.dnsbl
 syntax keyword mailgateModule check.greylist check.matching_helo check.milter check.require_auth
 syntax keyword mailgateModule check.require_mx check.require_reverse_dns check.require_tls check.rspamd
-syntax keyword mailgateModule check.score check.spf check.verify_recipient checks command dkim dmarc dns dnsbl
-syntax keyword mailgateModule dovecot email_localpart email_with_domain external greylist http ldap lmtp
-syntax keyword mailgateModule maildir matching_helo milter modifiers modify.add_header modify.arc modify.dkim
-syntax keyword mailgateModule modify.remove_header modify.replace_header modify.replace_rcpt
+syntax keyword mailgateModule check.score check.spf check.verify_recipient checks command counter.redis dkim
+syntax keyword mailgateModule dmarc dns dnsbl dovecot email_localpart email_with_domain external greylist http
+syntax keyword mailgateModule ldap lmtp maildir matching_helo milter modifiers modify.add_header modify.arc
+syntax keyword mailgateModule modify.dkim modify.remove_header modify.replace_header modify.replace_rcpt
 syntax keyword mailgateModule modify.replace_sender modify.srs modify.subject_tag msgpipeline oauth2 pki queue
 syntax keyword mailgateModule redis regexp remote remove_header replace_header replace_rcpt replace_sender
 syntax keyword mailgateModule require_auth require_mx require_reverse_dns rspamd smtp source_address spf sql
@@ -77,8 +77,8 @@ syntax keyword mailgateValue SMTPUTF8 STARTTLS VRFY XOAUTH2 a accept argon2 auth
 syntax keyword mailgateValue body both clear client_ip cram-md5 dane_fallback_require_verify dane_require
 syntax keyword mailgateValue defer delayed disabled encrypted error failed false field fingerprint forward
 syntax keyword mailgateValue happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json
-syntax keyword mailgateValue least_busy next no none normalize oauthbearer off on one operate optional
-syntax keyword mailgateValue optional_verify ordered plain postgres quarantine random recipient
+syntax keyword mailgateValue least_busy local next no none normalize oauthbearer off on one operate optional
+syntax keyword mailgateValue optional_verify ordered plain postgres quarantine random recipient refuse
 syntax keyword mailgateValue relaxed/relaxed relaxed/simple require require_verify round_robin scram-sha-256
 syntax keyword mailgateValue self_signed sender_domain set sha256-crypt sha512-crypt simple/relaxed
 syntax keyword mailgateValue simple/simple sqlite stderr stdout string strip sub success syslog true txt v1 v2
