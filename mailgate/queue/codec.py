@@ -38,10 +38,11 @@ def encode_facts(sender: Address, parameters: MailParameters, origin: Origin, pr
         "envid": parameters.envid,
         "auth": parameters.auth,
         "priority": priority,
+        "asked": parameters.priority,
         "hold": parameters.hold_for,
         "by": [parameters.by.seconds, parameters.by.returns, parameters.by.trace] if parameters.by is not None else None,
     }
-    facts.update((key, value) for key, value in given.items() if value or (key == "size" and value == 0))
+    facts.update((key, value) for key, value in given.items() if value or (key in ("size", "asked") and value == 0))
     came = {name: getattr(origin, name) for name in Origin.__dataclass_fields__ if getattr(origin, name)}
     if came:
         facts["origin"] = came
@@ -61,7 +62,7 @@ def decode_facts(text: bytes) -> tuple[Address, MailParameters, Origin, int]:
             ret=facts.get("ret"),
             envid=facts.get("envid"),
             auth=facts.get("auth"),
-            priority=facts.get("priority"),
+            priority=facts.get("asked"),
             hold_for=facts.get("hold"),
             by=DeliverBy(*facts["by"]) if "by" in facts else None,
         )

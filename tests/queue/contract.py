@@ -9,7 +9,7 @@ from typing import Any
 from mailgate.queue.entry import Fate, LastTry, Origin, Settled, Standing, Waiting, Way
 from mailgate.queue.survey import Summary
 from mailgate.smtp.address import parse_address
-from mailgate.smtp.parameters import BodyType, MailParameters, RcptParameters
+from mailgate.smtp.parameters import BodyType, DeliverBy, MailParameters, RcptParameters
 from tests.queue.support import NOW, World, content_of
 
 
@@ -31,7 +31,16 @@ class StoreContract:
     async def test_what_was_accepted_comes_back_whole(self: Any) -> None:
         store = await self.make_store()
         parameters = MailParameters(
-            size=0, body=BodyType.EIGHT_BIT, smtputf8=True, requiretls=True, ret="HDRS", envid="e+2B", auth="<>"
+            size=0,
+            body=BodyType.EIGHT_BIT,
+            smtputf8=True,
+            requiretls=True,
+            ret="HDRS",
+            envid="e+2B",
+            auth="<>",
+            priority=0,
+            hold_for=60,
+            by=DeliverBy(-5, returns=False, trace=True),
         )
         origin = Origin("s1", "tcp://[::1]:25", "192.0.2.1", "client.test", "helo.test", "ESMTP", "ann", "TLS1.3")
         way = Way("mx.one.test", "192.0.2.1:25", "192.0.2.9:40000", "TLSv1.3", "rcpt")
