@@ -246,6 +246,13 @@ CODES = {
         bad=lmtp("check {\n    command /bin/true {from}\n}\ndiscard"),
         good=lmtp("check {\n    command /bin/true {sender}\n}\ndiscard"),
     ),
+    "E0769": Entry(
+        "a rule for the content that rules nothing",
+        "`header` has `match` or `require` lines, with names of fields and regular expressions; `attachment` has `deny_name` or"
+        " `deny_type`.",
+        bad=lmtp("check {\n    attachment\n}\ndiscard"),
+        good=lmtp("check {\n    attachment {\n        deny_name *.exe\n    }\n}\ndiscard"),
+    ),
     "W0795": Entry(
         "nobody would be an authorized sender",
         "Without a table, a user who logs in with a name and not with an address has that name in every one of local_domains; and"
