@@ -16,19 +16,19 @@ syntax keyword mailgateDirective check_header chunking ciphers client client_aut
 syntax keyword mailgateDirective command_timeout compare concurrency connect connect_timeout connections
 syntax keyword mailgateDirective contact content_timeout control copy_to create curves dane data data_block
 syntax keyword mailgateDirective data_timeout database debug default_destination default_source
-syntax keyword mailgateDirective defer_sender_reject delay delimiter deliver_by deliver_to destaddr
-syntax keyword mailgateDirective destination destination_in destport disable_commands discard dn_template
-syntax keyword mailgateDirective dnssec domains early early_talker ehlo endpoint entry expand_placeholders
-syntax keyword mailgateDirective expect expire failover failures fallback_delay file filter final_dot find
-syntax keyword mailgateDirective from full_match future_release given greeting greeting_delay greylist_action
-syntax keyword mailgateDirective handshake_timeout header health helo helo_response hide hide_client
-syntax keyword mailgateDirective hold_timeout hostname ident identity idle_timeout import insecure_auth ip
-syntax keyword mailgateDirective ip_strategy keep key lease lease_timeout level lifetime limits list listener
-syntax keyword mailgateDirective local_domains local_policy log log_name login mail mail_from match max_age
-syntax keyword mailgateDirective max_auth_failures max_command_length max_connections
-syntax keyword mailgateDirective max_connections_per_endpoint max_connections_per_ip max_errors
-syntax keyword mailgateDirective max_header_count max_header_size max_idle max_lag max_line_length
-syntax keyword mailgateDirective max_message_size max_messages max_received max_recipients
+syntax keyword mailgateDirective defer_sender_reject delay delimiter deliver_by deliver_to deny_name deny_type
+syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
+syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
+syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
+syntax keyword mailgateDirective filter final_dot find from full_match future_release given greeting
+syntax keyword mailgateDirective greeting_delay greylist_action handshake_timeout header health helo
+syntax keyword mailgateDirective helo_response hide hide_client hold_timeout hostname ident identity
+syntax keyword mailgateDirective idle_timeout import insecure_auth ip ip_strategy keep key lease lease_timeout
+syntax keyword mailgateDirective level lifetime limits list listener local_domains local_policy log log_name
+syntax keyword mailgateDirective login mail mail_from match max_age max_auth_failures max_command_length
+syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip max_depth
+syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_lag max_line_length
+syntax keyword mailgateDirective max_message_size max_messages max_parts max_received max_recipients
 syntax keyword mailgateDirective max_rejected_recipients max_replacement max_rows max_sets max_signatures
 syntax keyword mailgateDirective max_size max_unauthenticated_commands member min_mx_level min_tls_level
 syntax keyword mailgateDirective modify mt_priority mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
@@ -39,11 +39,11 @@ syntax keyword mailgateDirective oversign_headers pass_all password path port po
 syntax keyword mailgateDirective private_key probe processes proto protocol protocols proxy_protocol
 syntax keyword mailgateDirective quarantine_threshold query quiet_hosts quit rcpt rcpt_to read_timeout
 syntax keyword mailgateDirective refuse_clients reject reject_action reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval reports require_tls required required_fields required_for
-syntax keyword mailgateDirective reroute reserved_connections resolver responses retry reuse reverse_lookup
-syntax keyword mailgateDirective reverse_lookup_timeout rewrite rewrite_subject_action root_ca route rset
-syntax keyword mailgateDirective run_on runtime_dir schemes scope score score_factor secret sender server
-syntax keyword mailgateDirective servers service session_timeout settings_id shared shutdown_timeout
+syntax keyword mailgateDirective reload_interval reports require require_tls required required_fields
+syntax keyword mailgateDirective required_for reroute reserved_connections resolver responses retry reuse
+syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite rewrite_subject_action root_ca
+syntax keyword mailgateDirective route rset run_on runtime_dir schemes scope score score_factor secret sender
+syntax keyword mailgateDirective server servers service session_timeout settings_id shared shutdown_timeout
 syntax keyword mailgateDirective sign_headers size slow_start smtp_max_line_length sni sni_lookup socket_group
 syntax keyword mailgateDirective socket_mode socket_owner soft_reject_action source source_in source_ip
 syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
@@ -54,19 +54,20 @@ syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_
 syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_claim
 syntax keyword mailgateDirective user_to_email users verify verify_failure weight window xclient
 syntax keyword mailgateDirective xclient_required xforward
-syntax keyword mailgateModule add_header admin arc auth.dovecot auth.external auth.file auth.ldap auth.oauth2
-syntax keyword mailgateModule auth.smtp auth.sql auth.static authorize_sender chain check.arc
-syntax keyword mailgateModule check.authorize_sender check.command check.dkim check.dmarc check.dnsbl
-syntax keyword mailgateModule check.greylist check.matching_helo check.milter check.require_auth
-syntax keyword mailgateModule check.require_mx check.require_reverse_dns check.require_tls check.rspamd
-syntax keyword mailgateModule check.score check.spf check.verify_recipient checks command counter.redis dkim
-syntax keyword mailgateModule dmarc dns dnsbl dovecot email_localpart email_with_domain external greylist http
-syntax keyword mailgateModule ldap lmtp maildir matching_helo milter modifiers modify.add_header modify.arc
-syntax keyword mailgateModule modify.dkim modify.remove_header modify.replace_header modify.replace_rcpt
-syntax keyword mailgateModule modify.replace_sender modify.srs modify.subject_tag msgpipeline oauth2 pki queue
-syntax keyword mailgateModule redis regexp remote remove_header replace_header replace_rcpt replace_sender
-syntax keyword mailgateModule require_auth require_mx require_reverse_dns rspamd smtp source_address spf sql
-syntax keyword mailgateModule srs static subject_tag submission table.chain table.dns table.email_localpart
+syntax keyword mailgateModule add_header admin arc attachment auth.dovecot auth.external auth.file auth.ldap
+syntax keyword mailgateModule auth.oauth2 auth.smtp auth.sql auth.static authorize_sender chain check.arc
+syntax keyword mailgateModule check.attachment check.authorize_sender check.command check.dkim check.dmarc
+syntax keyword mailgateModule check.dnsbl check.greylist check.header check.matching_helo check.milter
+syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
+syntax keyword mailgateModule check.rspamd check.score check.spf check.structure check.verify_recipient checks
+syntax keyword mailgateModule command counter.redis dkim dmarc dns dnsbl dovecot email_localpart
+syntax keyword mailgateModule email_with_domain external greylist http ldap lmtp maildir matching_helo milter
+syntax keyword mailgateModule modifiers modify.add_header modify.arc modify.dkim modify.remove_header
+syntax keyword mailgateModule modify.replace_header modify.replace_rcpt modify.replace_sender modify.srs
+syntax keyword mailgateModule modify.subject_tag msgpipeline oauth2 pki queue redis regexp remote
+syntax keyword mailgateModule remove_header replace_header replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule require_reverse_dns rspamd smtp source_address spf sql srs static structure
+syntax keyword mailgateModule subject_tag submission table.chain table.dns table.email_localpart
 syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
 syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
 syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
@@ -79,7 +80,7 @@ syntax keyword mailgateValue defer delayed disabled encrypted error failed false
 syntax keyword mailgateValue happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json
 syntax keyword mailgateValue least_busy local next no none normalize oauthbearer off on one operate optional
 syntax keyword mailgateValue optional_verify ordered plain postgres quarantine random recipient refuse
-syntax keyword mailgateValue relaxed/relaxed relaxed/simple require require_verify round_robin scram-sha-256
+syntax keyword mailgateValue relaxed/relaxed relaxed/simple require_verify round_robin scram-sha-256
 syntax keyword mailgateValue self_signed sender_domain set sha256-crypt sha512-crypt simple/relaxed
 syntax keyword mailgateValue simple/simple sqlite stderr stdout string strip sub success syslog true txt v1 v2
 syntax keyword mailgateValue view warn xoauth2 yes yescrypt
