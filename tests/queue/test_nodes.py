@@ -253,6 +253,26 @@ class NodesTests(TestCase):
         await self.nodes.until(lambda: len(heard) > 1, "nothing was heard")
         self.assertEqual(heard[1:], [None], "too many to name")
 
+    async def test_where_nobody_can_listen_it_looks_at_each_beat(self) -> None:
+        with mock.patch("mailgate.queue.postgres_life._listening", return_value=None):
+            node = await self.nodes.opened("deaf")
+            heard: list[Any] = []
+            node.on_waiting = heard.append
+            await node._life.beat()
+            await node._life.beat()
+        self.assertEqual(heard, [None, None])
+
+    async def test_who_could_not_hear_for_a_while_looks_when_he_can_again(self) -> None:
+        node = await self.nodes.opened("first")
+        heard: list[Any] = []
+        node.on_waiting = heard.append
+        ears = "query LIKE 'LISTEN%' AND datname = current_database()"
+        self.nodes.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ears}")
+        await self.nodes.until(lambda: node._life._ear is None, "it has not noticed")
+        await node._life.beat()
+        self.assertIsNotNone(node._life._ear)
+        self.assertEqual(heard, [None])
+
     async def test_who_leaves_leaves_nothing_behind(self) -> None:
         first, second = await self.two()
         await first.accept([await self.nodes.draft("m1")])
