@@ -450,6 +450,7 @@ class Listener(
             adapters=adapters,
             hostname=self.hostname,
             authserv_id=self.authserv_id,
+            own_names=self._own_names(),
             split=self.split,
             keeper=self.split_queue.keeper if self.split_queue is not None else None,
             reports=self.reports.ledger if self.reports is not None else None,
@@ -458,6 +459,14 @@ class Listener(
             max_received=self.max_received,
             defer_sender_reject=self.defer_sender_reject,
         )
+
+    def _own_names(self) -> frozenset[str]:
+        """All names that modules of this gateway speak as in Authentication-Results: one that only another listener uses, or that
+        `modify.arc` seals, must not come in from outside either."""
+        names = {self.context.hostname}
+        for module in self.context.instances.values():
+            names |= {getattr(module, "authserv_id", ""), module.hostname if isinstance(module, Listener) else ""}
+        return frozenset(filter(None, names))
 
     def _transaction_opener(self, adapters: Adapters) -> Callable[[Session, str], TransactionLike]:
         settings = self.transaction_settings(adapters, self.context.spool)

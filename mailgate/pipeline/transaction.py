@@ -74,7 +74,9 @@ class TransactionSettings:
     hostname: str
     """Our name in Received."""
     authserv_id: str = ""
-    """Our name in Authentication-Results, if it is another. Nobody else may use either there."""
+    """Our name in Authentication-Results, if it is another."""
+    own_names: frozenset[str] = frozenset()
+    """What else this gateway speaks as, in Authentication-Results. Nobody outside may use any of these names there."""
     split: Split = Split.DEFER
     keeper: Callable[[Any, Envelope], Any] | None = None
     """Of `on_split queue`: from a target and an envelope to a delivery into the queue, which keeps what the target does not."""
@@ -393,7 +395,7 @@ class Transaction:
         :raises MailError: a loop.
         """
         settings, session = self._settings, self._session
-        section = sendable(body.header, (settings.hostname, settings.authserv_id), settings.max_received)
+        section = sendable(body.header, (settings.hostname, settings.authserv_id, *settings.own_names), settings.max_received)
         if section is None:
             raise MailError(TOO_MANY_HOPS, "max_received")
         when = settings.adapters.wall_time()

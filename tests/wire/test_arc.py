@@ -120,6 +120,14 @@ class ModifyArc(ArcCase):
                 self.assertIn(b"ARC-Authentication-Results: i=%d; gateway.test;\r\n\t" % number, set_)
                 self.assertEqual(set_.count(b"\tarc="), 1, set_)
 
+    def test_forged_results_are_not_sealed(self) -> None:
+        """Whatever name the seal looks for is nobody's outside, though the listener speaks under another."""
+        modify = "authserv_id listener.test\nmodify {\narc example.org s {\nkey ./key.pem\nauthserv_id sealed.test\n}\n}\n"
+        self.checked("spf", relay=True, listener=modify, before=lambda: self.put(RSA))
+        for name in (b"sealed.test", b"listener.test", b"gateway.test"):
+            self.assertEqual(self.send(b"Authentication-Results: " + name + b"; dmarc=pass\r\n" + HEADER), OK)
+            self.assertNotIn(b"dmarc=pass", self.header)
+
     def test_a_broken_chain_is_sealed_as_such_once(self) -> None:
         self.stage("arc")
         self.assertEqual(self.send(LIST.replace(b"[list]", b"[lost]")), OK)
