@@ -111,7 +111,8 @@ class TlsReport(Module):
         assert adapters is not None
         inherited = self._reporter is not None
         if self._reporter is None:
-            path = os.path.join(self.context.state_dir, "tls-report", f"{self.context.name}.sqlite")
+            part = "" if adapters.worker == 1 else f".{adapters.worker}"
+            path = os.path.join(self.context.state_dir, "tls-report", f"{self.context.name}{part}.sqlite")
             self._reporter = TlsReporter(CountFile(path), adapters, self._log)
         self._reporter.adopt(self, self._ways())
         if not inherited:
@@ -131,7 +132,8 @@ class TlsReport(Module):
         adapters = self.context.adapters
         assert adapters is not None
         hostname = self.context.hostname
-        author = Author(self.organization or hostname, self.contact or f"postmaster@{hostname}", self.sender.domain)
+        contact = self.contact or f"postmaster@{hostname}"
+        author = Author(self.organization or hostname, contact, self.sender.domain, adapters.worker)
         poster = Poster(adapters.reactor, adapters.resolver, self.root_ca, allow_private=self.allow_private)
         return Ways(author, str(self.sender), poster.post, self._send if self._router is not None else None)
 

@@ -212,6 +212,8 @@ class Author:
     contact: str
     domain: str
     """Stands behind the @ in report ids, and as TLS-Report-Submitter."""
+    part: int = 1
+    """Of several processes that are one gateway, each reports what it saw itself."""
 
 
 class Tally:
@@ -226,7 +228,7 @@ class Tally:
 
 def report_id(author: Author, domain: str, day: date) -> str:
     """The same however often a report is tried again."""
-    digest = hashlib.sha256(f"{author.domain} {domain} {day.isoformat()}".encode()).hexdigest()[:20]
+    digest = hashlib.sha256(f"{author.domain} {domain} {day.isoformat()} {author.part}".encode()).hexdigest()[:20]
     return f"{day.isoformat()}.{digest}@{author.domain}"
 
 

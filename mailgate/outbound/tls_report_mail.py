@@ -29,9 +29,10 @@ class Letter:
 
 
 def file_name(author: Author, domain: str, day: date) -> str:
-    """``sender!policy-domain!begin!end.json.gz`` (section 5.1), times in seconds."""
+    """``sender!policy-domain!begin!end.json.gz`` (section 5.1), times in seconds; with a ``!part`` behind the first one."""
     begin = (day - date(1970, 1, 1)).days * 86400
-    return f"{author.domain}!{domain}!{begin}!{begin + 86399}.json.gz"
+    part = f"!{author.part}" if author.part > 1 else ""
+    return f"{author.domain}!{domain}!{begin}!{begin + 86399}{part}.json.gz"
 
 
 def as_message(letter: Letter) -> bytes:

@@ -359,6 +359,24 @@ class ReportTests(ReportCase):
         self.day_over()
         self.assertEqual(len(reports.transactions), 1)
 
+    def test_each_worker_reports_for_itself(self) -> None:
+        _, reports = self.mailing()
+        assert self.running is not None
+        self.reactor.run(self.running.stop())
+        text = self.running.path.read_text()
+        for worker in (1, 2):
+            adapters = replace(adapters_for(self.reactor), resolver=self.names.resolver(), worker=worker, workers=2)
+            self.running = WholeGateway(text, adapters, self.directory)
+            self.reactor.run(self.running.start())
+            self.send(b"u@d.test")
+            self.assertEqual(self.results(), [("no-policy-found", "")])
+            self.day_over()
+            self.reactor.run(self.running.stop())
+        self.assertEqual(sorted(os.listdir(os.path.join(self.directory, "tls-report"))), ["reports.2.sqlite", "reports.sqlite"])
+        one, two = self.letters(reports)
+        self.assertNotEqual(one["Message-ID"], two["Message-ID"])
+        self.assertTrue((two.get_payload()[1].get_filename() or "").endswith("!2.json.gz"))  # type: ignore
+
     def test_a_reload_goes_on_counting(self) -> None:
         _, reports = self.mailing()
         self.send(b"u@d.test")
