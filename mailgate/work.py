@@ -13,6 +13,7 @@ import faulthandler
 import gc
 import importlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -97,6 +98,8 @@ class Process:
     def _otherwise(self) -> Any:
         """Where the log goes without `log` lines."""
         relays = self._told["relays"]
+        if relays:
+            os.set_inheritable(RELAY, False)
         if relays == "beside":
             globalLogPublisher.addObserver(_relay())
             return None

@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from mailgate.cli import main
 from mailgate.cli.daemon import Daemon
-from mailgate.testing.client import ConnectionEnded, RawClient, connect
+from mailgate.testing.client import ConnectionEnded, connect
 from mailgate.testing.nexthop import NextHop
 from tests.support.invariants import check_hop
 from tests.support.ledger import Ledger, message, token_of
@@ -113,16 +113,14 @@ class ServingTests(WorkersCase):
     async def test_both_serve_and_what_they_count_is_added_up(self) -> None:
         hop = self.hop()
         self.start(self.relaying(hop))
-        count = 0
-        served: set[int] = set()
-        while len(served) < 2 and count < 60:
-            client = await self.client()
-            await self.deliver(client, b"b@y.test", content=message(f"m{count}"))
+        clients = [await self.client() for _ in range(40)]
+        found = await self.until(lambda found: sum(one["sessions"] for one in found["workers"]) == 40)
+        self.assertTrue(all(one["sessions"] for one in found["workers"]), found["workers"])
+        self.assertEqual(found["sessions"], 40)
+        for number, client in enumerate(clients):
+            await self.deliver(client, b"b@y.test", content=message(f"m{number}"))
             await client.quit()
-            count += 1
-            hold = await self.status()
-            served |= {one["worker"] for one in hold["workers"]} if count > 8 else set()
-        found = await self.status()
+        count = len(clients)
         self.assertEqual([one["state"] for one in found["workers"]], ["serving", "serving"])
         self.assertEqual(len({found["pid"], *(one["pid"] for one in found["workers"])}), 3)
         self.assertEqual(len(hop.transactions), count)
