@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from mailgate.cli import main
 from mailgate.cli.daemon import Daemon
-from mailgate.testing.client import ConnectionEnded, connect
+from mailgate.testing.client import ConnectionEnded, RawClient, connect
 from mailgate.testing.nexthop import NextHop
 from tests.support.invariants import check_hop
 from tests.support.ledger import Ledger, message, token_of
