@@ -7,6 +7,8 @@ is a listener's; `Login` is one AUTH exchange. The contract:
   first that says yes wins; nobody says "wrong" while one that might have said yes is out of order.
 - Unknown user and wrong password take the same time and the same words: where a provider stores hashes, an unknown user's
   password is compared with its decoy.
+- A name is normalised and looked up in the map before a provider hears it; one that the map does not have is nobody's, and takes
+  as long as any other.
 - Who has guessed too often, by address or by user, is not listened to (454), before any password is looked at.
 - Hashes are computed in threads of their own, `THREADS` at a time, `WAITING` waiting; beyond it 454, so that a flood of logins
   costs neither the reactor nor the threads that write bodies. A provider that does not answer is given `PATIENCE`.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -30,6 +32,7 @@ from mailgate.limits.guesses import Guesses
 from mailgate.message.envelope import Session
 from mailgate.net.waiting import within
 from mailgate.passwords import Form, Stored, read_secret
+from mailgate.pipeline.lookup import look_up
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
 from mailgate.smtp.sasl_server import (
     MECHANISMS,
@@ -122,6 +125,10 @@ class Logins:
     hostname: str
     steps: Sequence[Callable[[Session], Any]] = ()
     keeps_password: bool = False
+    normalize: Callable[[str], str] | None = None
+    """What is made of a name before it is looked up or asked for."""
+    name_map: Any = None
+    """A table from names as clients give them to those of the providers."""
 
     def begin(self, session: Session, mechanism: str, bindings: Callable[[], Mapping[str, bytes]]) -> Login:
         """An exchange of a mechanism that is offered; ``bindings`` gives those of the connection's TLS."""
@@ -250,6 +257,34 @@ class Login:
 
     async def _answer(self, question: Question) -> Any:
         """What some provider says. :raises Exception: none said yes, and one could not say anything."""
+        logins = self._logins
+        if logins.name_map is None and logins.normalize is None:
+            return await self._asked(question)
+        if isinstance(question, CheckToken | CheckCertificate):
+            return await self._asked(question)
+        user = question.user
+        if logins.normalize is not None:
+            user = logins.normalize(user)
+        mapped = (user,) if logins.name_map is None else await look_up(logins.name_map, user)
+        if len(mapped) > 1:
+            raise TemporaryError(
+                "Bad entry for this name", reason=f"{logins.name_map.label} has {len(mapped)} names for {user!r}"
+            )
+        name = mapped[0] if mapped and mapped[0] else user
+        if any(ord(character) < 32 for character in name):
+            raise TemporaryError("Bad entry for this name", reason=f"{logins.name_map.label}: {name!r} is no name")
+        answer = await self._asked(replace(question, user=name))
+        return answer if mapped else self._nobodys(question, answer)
+
+    def _nobodys(self, question: Question, answer: Any) -> Any:
+        """What is answered for a name that nobody has, after somebody was asked for it all the same."""
+        if not isinstance(question, FindKeys):
+            return None
+        iterations = answer[1].iterations
+        return None, decoy_keys(question.user, self._logins.guard.secret, iterations)
+
+    async def _asked(self, question: Question) -> Any:
+        """:raises Exception: none said yes, and one could not say anything."""
         ask = _ASK[type(question)]
         trouble: Exception | None = None
         otherwise: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
+from unicodedata import normalize
 
 from mailgate.adapters import Adapters
 from mailgate.config import values as v
@@ -17,6 +18,13 @@ from mailgate.smtp.sasl_server import MECHANISMS
 
 WITH_PASSWORD = ("PLAIN", "LOGIN")
 """The mechanisms that give us the password itself."""
+
+
+def _casefolded(name: str) -> str:
+    return normalize("NFKC", normalize("NFKC", name).casefold())
+
+
+_NORMALIZE: dict[str, Callable[[str], str] | None] = {"none": None, "lower": str.lower, "casefold": _casefolded}
 
 
 class LoginDirectives(Block):
@@ -36,6 +44,21 @@ class LoginDirectives(Block):
         repeatable=True,
         doc="Who knows the users: a module of the namespace `auth`. Several are asked in this order;"
         " the first that says yes counts.",
+        origin="maddy",
+    )
+    auth_normalize = Directive(
+        "auth_normalize",
+        v.Choice("none", "lower", "casefold"),
+        default="none",
+        doc="What is made of a user's name before anybody is asked: `lower` is lower case, `casefold` the form in which Unicode"
+        " compares names (NFKC and case folding). Providers that compare names as they are want their names in that form.",
+        origin="maddy",
+    )
+    auth_map = Directive(
+        "auth_map",
+        v.ModuleLine("table"),
+        doc="From names as clients give them to those of the providers: an address to an account, say. A name that it does not"
+        " have is nobody's; one without a value stays as it is. Not for tokens and certificates, which have names of their own.",
         origin="maddy",
     )
     auth_mechanisms = Directive(
@@ -111,7 +134,17 @@ class LoginDirectives(Block):
         if not self.auth:
             return None
         mechanisms, guard = self.mechanisms, self.context.guard
-        return Logins(self.auth, mechanisms, guard, adapters, self.hostname, steps, keeps_password=self.forwards_logins)
+        return Logins(
+            self.auth,
+            mechanisms,
+            guard,
+            adapters,
+            self.hostname,
+            steps,
+            keeps_password=self.forwards_logins,
+            normalize=_NORMALIZE[self.auth_normalize],
+            name_map=self.auth_map,
+        )
 
     def check_logins(self, report: Report) -> None:
         """What only all of it together shows."""
@@ -134,7 +167,7 @@ class LoginDirectives(Block):
         if not asks_certificates and any(Proof.CERTIFICATE in provider.proofs for provider in self.auth):
             hint = "say `client_auth optional` and `client_ca FILE` in `tls { … }`"
             report.warning(self.span_of("auth"), "no client is asked for a certificate here", code="W0786", hint=hint)
-        for name in ("auth_mechanisms", "insecure_auth", "max_auth_failures"):
+        for name in ("auth_mechanisms", "auth_map", "auth_normalize", "insecure_auth", "max_auth_failures"):
             if not self.auth and self.span_of(name) is not None:
                 report.warning(self.span_of(name), f"`{name}` has no effect here", code="W0714", hint="there is no `auth`")
         for name in ("auth_required_message", "max_unauthenticated_commands"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,6 +15,7 @@ from mailgate.message.envelope import Session
 from mailgate.net.waiting import spawn
 from mailgate.smtp.reply import Reply
 from mailgate.testing.network import SimulatedReactor, adapters_for
+from tests.pipeline.fakes import FakeTable
 
 RIGHT = b64encode(b"\0alice\0secret")
 ALICE = Identity("alice")
@@ -106,6 +107,40 @@ class AuthenticationTests(SynchronousTestCase):
         self.guard.compute = compute  # type: ignore[method-assign]
         self.assertEqual("535 5.7.8", self.codes(Store(None)))
         self.assertEqual(["verify"], computed)
+
+    def test_names_are_normalised_and_mapped(self) -> None:
+        names = FakeTable({"ann@x.test": ("alice",), "same": ("",), "two": ("a", "b"), "odd": ("a\nb",)})
+        for given, expected, asked, keywords in (
+            ("ann@x.test", "235 2.7.0", "alice", {"name_map": names}),
+            ("ANN@X.test", "535 5.7.8", "ANN@X.test", {"name_map": names}),
+            ("ANN@X.test", "235 2.7.0", "alice", {"name_map": names, "normalize": str.lower}),
+            ("same", "235 2.7.0", "same", {"name_map": names}),
+            ("nobody", "535 5.7.8", "nobody", {"name_map": names}),
+            ("two", "454 4.7.0", None, {"name_map": names}),
+            ("odd", "454 4.7.0", None, {"name_map": names}),
+            ("any", "454 4.7.0", None, {"name_map": FakeTable(OSError("gone"))}),
+            ("ANN", "235 2.7.0", "ann", {"normalize": str.lower}),
+        ):
+            judge = Judge(ALICE)
+            heard: list[str] = []
+            judge.check_password = lambda user, password, heard=heard: (heard.append(user), ALICE)[1]  # type: ignore[method-assign, misc]
+            response = b64encode(f"\0{given}\0secret".encode())
+            with self.subTest(given):
+                self.assertEqual(expected, self.codes(judge, response=response, **keywords))
+                self.assertEqual([asked] if asked else [], heard, "a name that nobody has takes as long")
+        self.flushLoggedErrors()
+
+    def test_the_map_and_scram(self) -> None:
+        """A name that the map does not have gets a salt like any other, and no way in."""
+        self.guard.guesses = Guard(self.adapters).guesses
+        logins = Logins(
+            [Store("secret")], ("SCRAM-SHA-256",), self.guard, self.adapters, "mx.test", name_map=FakeTable({"ann": ("alice",)})
+        )
+        for name in ("ann", "alice", "nobody"):
+            session = Session("s", "l", "mx.test", client_ip="192.0.2.1")
+            first = b64encode(f"n,,n={name},r=abc".encode())
+            reply = self.reactor.run(_settled(logins.begin(session, "SCRAM-SHA-256", dict).step(first)), limit=60)
+            self.assertEqual((reply.code, b"s=" in b64decode(str(reply).split()[-1])), (334, True), name)
 
     def test_hashing_is_bounded(self) -> None:
         waiting: list[Deferred[bool]] = []
