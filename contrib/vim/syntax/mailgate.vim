@@ -8,11 +8,11 @@ syntax iskeyword @,48-57,_,.,-
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
 syntax keyword mailgateDirective accept_sender_field add_header_action addr address address_literals
 syntax keyword mailgateDirective after_body all allow allow_loopback allow_private announce_size ask
-syntax keyword mailgateDirective attempt_starttls attempts attribute audience auth auth_insecure
-syntax keyword mailgateDirective auth_mechanisms auth_required auth_required_message authserv_id auto_allow
-syntax keyword mailgateDirective backoff balance banner base_dn bind body_spool_limit bounce ca cache
-syntax keyword mailgateDirective cache_size canonicalization case_insensitive cert certificate check
-syntax keyword mailgateDirective check_header chunking ciphers client client_auth client_ca code
+syntax keyword mailgateDirective attempt_starttls attempts attribute audience auth auth_insecure auth_map
+syntax keyword mailgateDirective auth_mechanisms auth_normalize auth_required auth_required_message
+syntax keyword mailgateDirective authserv_id auto_allow backoff balance banner base_dn bind body_spool_limit
+syntax keyword mailgateDirective bounce ca cache cache_size canonicalization case_insensitive cert certificate
+syntax keyword mailgateDirective check check_header chunking ciphers client client_auth client_ca code
 syntax keyword mailgateDirective command_timeout compare concurrency connect connect_timeout connections
 syntax keyword mailgateDirective contact content_timeout control copy_to create curves dane data data_block
 syntax keyword mailgateDirective data_timeout database debug default_destination default_source
@@ -75,15 +75,15 @@ syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKI
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL FUTURERELEASE HELP LIMITS LOGIN MT-PRIORITY
 syntax keyword mailgateValue OAUTHBEARER PIPELINING PLAIN REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE
 syntax keyword mailgateValue SMTPUTF8 STARTTLS VRFY XOAUTH2 a accept argon2 authenticated auto base bcrypt
-syntax keyword mailgateValue body both clear client_ip cram-md5 dane_fallback_require_verify dane_require
-syntax keyword mailgateValue defer delayed disabled encrypted error failed false field fingerprint forward
-syntax keyword mailgateValue happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json
-syntax keyword mailgateValue least_busy local next no none normalize oauthbearer off on one operate optional
-syntax keyword mailgateValue optional_verify ordered plain postgres quarantine random recipient refuse
-syntax keyword mailgateValue relaxed/relaxed relaxed/simple require_verify round_robin scram-sha-256
-syntax keyword mailgateValue self_signed sender_domain set sha256-crypt sha512-crypt simple/relaxed
-syntax keyword mailgateValue simple/simple sqlite stderr stdout string strip sub success syslog true txt v1 v2
-syntax keyword mailgateValue view warn xoauth2 yes yescrypt
+syntax keyword mailgateValue body both casefold clear client_ip cram-md5 dane_fallback_require_verify
+syntax keyword mailgateValue dane_require defer delayed disabled encrypted error failed false field
+syntax keyword mailgateValue fingerprint forward happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only
+syntax keyword mailgateValue ipv6_then_ipv4 json least_busy local lower next no none normalize oauthbearer off
+syntax keyword mailgateValue on one operate optional optional_verify ordered plain postgres quarantine random
+syntax keyword mailgateValue recipient refuse relaxed/relaxed relaxed/simple require_verify round_robin
+syntax keyword mailgateValue scram-sha-256 self_signed sender_domain set sha256-crypt sha512-crypt
+syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout string strip sub success syslog
+syntax keyword mailgateValue true txt v1 v2 view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
