@@ -36,7 +36,7 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        "check.arc": "",
+        "check.rate": "rates are counted by `limits` blocks, by address, network, user, source, destination and hello name",
     }.items()
 }
 """Names of the language that this version does not have."""
