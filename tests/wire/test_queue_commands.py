@@ -56,6 +56,8 @@ class QueueCommandCase(AdministrationCase):
         for recipient in recipients:
             self.assertEqual(self.send(recipient), 250)
             self.wait(lambda: process.log.count("queue.retry") > retries)
+        # The line in the log comes before what it says is written down.
+        self.wait(lambda: not any(one["in_flight"] for one in self.json("stats")["queues"]))
 
     def wait(self, happened: Any) -> None:
         deadline = time.monotonic() + 20
