@@ -363,7 +363,9 @@ class MilterCheck(AskingCheck):
         default=120.0,
         doc="For each answer at the end of the message; the content as a whole has five times as long.",
     )
-    connections = Directive("connections", v.Integer(minimum=1, maximum=10_000), default=100, doc="Messages at the same time.")
+    connections = Directive(
+        "connections", v.Integer(minimum=1, maximum=10_000), default=100, divided=True, doc="Messages at the same time."
+    )
     max_replacement = Directive(
         "max_replacement",
         v.Size(minimum=1024),
