@@ -132,9 +132,10 @@ class AuthenticationTests(SynchronousTestCase):
 
     def test_the_map_and_scram(self) -> None:
         """A name that the map does not have gets a salt like any other, and no way in."""
-        self.guard.guesses = Guard(self.adapters).guesses
+        store = Store("secret")
+        store.decoy = "secret"
         logins = Logins(
-            [Store("secret")], ("SCRAM-SHA-256",), self.guard, self.adapters, "mx.test", name_map=FakeTable({"ann": ("alice",)})
+            [store], ("SCRAM-SHA-256",), self.guard, self.adapters, "mx.test", name_map=FakeTable({"ann": ("alice",)})
         )
         for name in ("ann", "alice", "nobody"):
             session = Session("s", "l", "mx.test", client_ip="192.0.2.1")
