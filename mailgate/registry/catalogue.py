@@ -36,7 +36,8 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        "check.rate": "rates are counted by `limits` blocks, by address, network, user, source, destination and hello name",
+        "auth.pam": "let Dovecot ask PAM, and ask Dovecot: `auth.dovecot`",
+        "modify.to_7bit": "a body with octets above 127 goes to next hops that have 8BITMIME",
     }.items()
 }
 """Names of the language that this version does not have."""

@@ -58,32 +58,33 @@ syntax keyword mailgateModule add_header admin arc attachment auth.dovecot auth.
 syntax keyword mailgateModule auth.oauth2 auth.smtp auth.sql auth.static authorize_sender chain check.arc
 syntax keyword mailgateModule check.attachment check.authorize_sender check.command check.dkim check.dmarc
 syntax keyword mailgateModule check.dnsbl check.greylist check.header check.matching_helo check.milter
-syntax keyword mailgateModule check.require_auth check.require_mx check.require_reverse_dns check.require_tls
-syntax keyword mailgateModule check.rspamd check.score check.spf check.structure check.verify_recipient checks
-syntax keyword mailgateModule command counter.redis dkim dmarc dns dnsbl dovecot email_localpart
-syntax keyword mailgateModule email_with_domain external greylist http ldap lmtp maildir matching_helo milter
-syntax keyword mailgateModule modifiers modify.add_header modify.arc modify.dkim modify.remove_header
-syntax keyword mailgateModule modify.replace_header modify.replace_rcpt modify.replace_sender modify.srs
-syntax keyword mailgateModule modify.subject_tag msgpipeline oauth2 pki queue redis regexp remote
-syntax keyword mailgateModule remove_header replace_header replace_rcpt replace_sender require_auth require_mx
-syntax keyword mailgateModule require_reverse_dns rspamd smtp source_address spf sql srs static structure
-syntax keyword mailgateModule subject_tag submission table.chain table.dns table.email_localpart
-syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
-syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
-syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
+syntax keyword mailgateModule check.rate check.require_auth check.require_mx check.require_reverse_dns
+syntax keyword mailgateModule check.require_tls check.rspamd check.score check.spf check.structure
+syntax keyword mailgateModule check.verify_recipient checks command counter.redis dkim dmarc dns dnsbl dovecot
+syntax keyword mailgateModule email_localpart email_with_domain external greylist http ldap lmtp maildir
+syntax keyword mailgateModule matching_helo milter modifiers modify.add_header modify.arc modify.dkim
+syntax keyword mailgateModule modify.remove_header modify.replace_header modify.replace_rcpt
+syntax keyword mailgateModule modify.replace_sender modify.srs modify.subject_tag msgpipeline oauth2 pki queue
+syntax keyword mailgateModule rate redis regexp remote remove_header replace_header replace_rcpt
+syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns rspamd smtp
+syntax keyword mailgateModule source_address spf sql srs static structure subject_tag submission table.chain
+syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
+syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
+syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
+syntax keyword mailgateModule verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DELIVERBY DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL FUTURERELEASE HELP LIMITS LOGIN MT-PRIORITY
 syntax keyword mailgateValue OAUTHBEARER PIPELINING PLAIN REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE
-syntax keyword mailgateValue SMTPUTF8 STARTTLS VRFY XOAUTH2 a accept argon2 authenticated auto base bcrypt
-syntax keyword mailgateValue body both casefold clear client_ip cram-md5 dane_fallback_require_verify
-syntax keyword mailgateValue dane_require defer delayed disabled encrypted error failed false field
-syntax keyword mailgateValue fingerprint forward happy_eyeballs ignore info ipv4_only ipv4_then_ipv6 ipv6_only
-syntax keyword mailgateValue ipv6_then_ipv4 json least_busy local lower next no none normalize oauthbearer off
-syntax keyword mailgateValue on one operate optional optional_verify ordered plain postgres quarantine random
-syntax keyword mailgateValue recipient refuse relaxed/relaxed relaxed/simple require_verify round_robin
-syntax keyword mailgateValue scram-sha-256 self_signed sender_domain set sha256-crypt sha512-crypt
-syntax keyword mailgateValue simple/relaxed simple/simple sqlite stderr stdout string strip sub success syslog
-syntax keyword mailgateValue true txt v1 v2 view warn xoauth2 yes yescrypt
+syntax keyword mailgateValue SMTPUTF8 STARTTLS VRFY XOAUTH2 a accept argon2 auth_user authenticated auto base
+syntax keyword mailgateValue bcrypt body both casefold clear client_ip client_name client_network cram-md5
+syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
+syntax keyword mailgateValue failed false field fingerprint forward happy_eyeballs ignore info ipv4_only
+syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy local lower next no none
+syntax keyword mailgateValue normalize oauthbearer off on one operate optional optional_verify ordered plain
+syntax keyword mailgateValue postgres quarantine random rcpt_domain recipient refuse relaxed/relaxed
+syntax keyword mailgateValue relaxed/simple require_verify round_robin scram-sha-256 self_signed sender_domain
+syntax keyword mailgateValue set sha256-crypt sha512-crypt simple/relaxed simple/simple sqlite stderr stdout
+syntax keyword mailgateValue string strip sub success syslog true txt v1 v2 view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
