@@ -313,15 +313,16 @@ class RefusingToStart(SynchronousTestCase):
         self.assertIn("in use", log)
         self.assertNotIn("Traceback", log)
 
-    def test_a_missing_file_and_workers_are_refused(self) -> None:
+    def test_a_missing_file_and_no_number_of_workers_are_refused(self) -> None:
         gateway = GatewayProcess("/nonexistent/mailgate.conf")
         self.addCleanup(gateway.kill)
         self.assertEqual(gateway.wait(), 2)
-        done = subprocess.run(
-            [twistd(), "-n", "--pidfile=", "mailgate", "--workers", "2"], capture_output=True, text=True, timeout=30
-        )
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("workers", done.stdout + done.stderr)
+        for number in ("0", "65", "many"):
+            done = subprocess.run(
+                [twistd(), "-n", "--pidfile=", "mailgate", "--workers", number], capture_output=True, text=True, timeout=30
+            )
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("workers", done.stdout + done.stderr)
 
 
 class WhatItAsksNameServers(ProcessCase):
