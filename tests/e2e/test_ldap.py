@@ -27,7 +27,7 @@ ENTRIES = (
     + person("ben", password="cheshire", mail=("ben@example.org", "sales@example.org"))
     + person("team", mail="team@example.org", mailLocalAddress=("ann@store.test", "ben@store.test"))
     + person("twin", password="same", mail=("twin@example.org", "o(dd)*@example.org"))
-    + "".join(person(f"u{number}", mail=f"u{number}@example.org") for number in range(1000))
+    + "".join(person(f"u{number}", mail=f"u{number}@example.org") for number in range(20_000))
 )
 PEOPLE = f"""\
 hostname gateway.test
