@@ -163,6 +163,12 @@ class Login:
         """Whom the client has named, for the log and the count of guesses."""
         self._password = ""
 
+    @property
+    def _counted(self) -> str:
+        """The name under which guesses are counted: the same for all ways of writing it that lead to one user."""
+        normalize = self._logins.normalize
+        return (self._user if normalize is None else normalize(self._user)).casefold()
+
     async def step(self, response: bytes | None) -> Reply:
         """``response`` is as it came; None at the beginning if there was none."""
         try:
@@ -196,7 +202,7 @@ class Login:
                     self._count_failure()
                 return _challenge(wanted)
             self._user = getattr(wanted, "user", "") or self._user
-            if self._logins.guard.guesses.exceeded(self._session.client_ip, self._user.casefold()):
+            if self._logins.guard.guesses.exceeded(self._session.client_ip, self._counted):
                 return self._fail("too many failed logins", GUESSED)
             answer = await self._answer(wanted)
 
@@ -205,7 +211,7 @@ class Login:
         if proved is None:
             self._count_failure()
             return WRONG
-        self._logins.guard.guesses.succeeded(session.client_ip, self._user.casefold())
+        self._logins.guard.guesses.succeeded(session.client_ip, self._counted)
         session.auth_user = proved.user
         session.auth_mechanism = self._mechanism.name
         refusal: Reply | None = UNAVAILABLE
@@ -233,7 +239,7 @@ class Login:
     def _count_failure(self) -> None:
         if not self._failed:
             self._failed = True
-            self._logins.guard.guesses.failed(self._session.client_ip, self._user.casefold())
+            self._logins.guard.guesses.failed(self._session.client_ip, self._counted)
             self._fail("wrong credentials", WRONG)
 
     def _fail(self, reason: str, reply: Reply) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from typing import Any
+from unicodedata import normalize
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -129,6 +130,15 @@ class AuthenticationTests(SynchronousTestCase):
                 self.assertEqual(expected, self.codes(judge, response=response, **keywords))
                 self.assertEqual([asked] if asked else [], heard, "a name that nobody has takes as long")
         self.flushLoggedErrors()
+
+    def test_guesses_are_counted_by_the_normalised_name(self) -> None:
+        """Else each way of writing a name would have guesses of its own."""
+        failed: list[str] = []
+        self.guard.guesses.failed = lambda ip, user: failed.append(user)  # type: ignore[method-assign]
+        for name in ("Ann", "\uff21nn", "a\uff4e\uff4e"):
+            response = b64encode(f"\0{name}\0wrong".encode())
+            self.codes(Judge(None), response=response, normalize=lambda text: normalize("NFKC", text).casefold())
+        self.assertEqual(failed, ["ann"] * 3)
 
     def test_the_map_and_scram(self) -> None:
         """A name that the map does not have gets a salt like any other, and no way in."""
