@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mailgate.clients.threads import Unanswerable
+
 MAX_ROWS = 1000
 """Of one answer: more is a failure, since a cut list of recipients would lose some."""
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\{([a-z]+)\}|%", re.DOTALL)
@@ -28,7 +30,7 @@ class BadQuery(ValueError):
     """The text can't be put as it is."""
 
 
-class TooMuch(Exception):
+class TooMuch(Unanswerable):
     """More rows, or wider values, than a table can have."""
 
 
@@ -91,6 +93,7 @@ class PostgresLink:
     def __init__(self, conninfo: str, connect_timeout: float, timeout: float) -> None:
         import psycopg
 
+        self._data_error = psycopg.DataError
         milliseconds = int(timeout * 1000)
         self._connection = psycopg.connect(
             conninfo,
@@ -104,7 +107,10 @@ class PostgresLink:
     def rows(self, query: Query, values: Mapping[str, str]) -> list[tuple[Any, ...]]:
         used = {name: values[name] for name in query.names}
         with self._connection.cursor() as cursor:
-            cursor.execute(query.for_postgres().encode(), used)
+            try:
+                cursor.execute(query.for_postgres().encode(), used)
+            except self._data_error as error:  # a value that the database has no text for
+                raise Unanswerable(str(error).strip()) from error
             return _bounded(cursor.fetchmany(MAX_ROWS + 1))
 
     def close(self) -> None:

@@ -36,6 +36,11 @@ class NoAnswer(Exception):
     """The server could not say."""
 
 
+class Unanswerable(Exception):
+    """The server has answered, and nothing can be made of it for this question: no outage, so that nobody who chooses what is
+    asked can have the server left alone."""
+
+
 class Link(Protocol):
     """What ``connect`` makes. It is used by one thread at a time; `abort` comes from another."""
 
@@ -90,6 +95,9 @@ class Threads(Generic[L]):
             self._breaker.gave_up()
             question.abort()
             raise
+        except Unanswerable as error:
+            self._breaker.succeeded()
+            raise NoAnswer(f"{self.label}: {error}") from error
         except Exception as error:
             self._breaker.failed()
             question.abort()
@@ -152,6 +160,8 @@ class _Question(Generic[L, T]):
         if idle is not None:
             try:
                 return self._ask(idle)
+            except Unanswerable:
+                raise
             except Exception:
                 if self._is_aborted:
                     raise

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.adapters import Adapters
 from mailgate.clients.breaker import FAILURES, FIRST_PAUSE
-from mailgate.clients.threads import IDLE, WAITING, NoAnswer, Threads
+from mailgate.clients.threads import IDLE, WAITING, NoAnswer, Threads, Unanswerable
 from mailgate.net.waiting import spawn
 
 
@@ -93,6 +93,17 @@ class ThreadsTests(SynchronousTestCase):
         self.assertIn("left alone", self.failure(self.ask()))
         self.clock.advance(FIRST_PAUSE)
         self.assertEqual(self.successResultOf(self.ask()), "yes")
+
+    def test_a_key_of_which_nothing_can_be_made_is_nobodys_outage(self) -> None:
+        """Whoever chooses keys must not be able to have a server left alone."""
+
+        def work(_: FakeLink) -> str:
+            raise Unanswerable("more than 1000 rows")
+
+        for _ in range(FAILURES + 1):
+            self.assertEqual(self.failure(self.ask(work)), "the server: more than 1000 rows")
+        self.assertEqual(self.successResultOf(self.ask()), "yes")
+        self.assertEqual(len(self.links), FAILURES + 2, "a link that failed is not used again, and nothing is asked twice")
 
     def test_too_many_wait(self) -> None:
         self.held = []

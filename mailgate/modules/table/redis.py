@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from redis.exceptions import ResponseError
 from zope.interface import implementer
 
 from mailgate.clients.ldap import PLACEHOLDER
 from mailgate.clients.redis_link import RedisLink
+from mailgate.clients.threads import Unanswerable
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import REQUIRED, Directive
@@ -20,7 +22,7 @@ from mailgate.registry import ModuleContext
 MAX_VALUES = 1000
 
 
-class TooMuch(Exception):
+class TooMuch(Unanswerable):
     """More values than a table can have."""
 
 
@@ -71,8 +73,17 @@ class RedisTable(AskedTable, RedisModule):
 
         value = self.find.value
         words = [filled(value)] if isinstance(value, str) else [filled(text) for text in value]
-        found = await self.threads.ask(partial(_FIND[self.find.word], words=words, key=key))
+        found = await self.threads.ask(partial(_find, self.find.word, words=words, key=key))
         return tuple(dict.fromkeys(found))
+
+
+def _find(word: str, link: RedisLink, words: list[str], key: str) -> list[str]:
+    try:
+        return _FIND[word](link, words, key)
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):  # of this key alone
+            raise Unanswerable(str(error)) from error
+        raise
 
 
 def _string(link: RedisLink, words: list[str], key: str) -> list[str]:
