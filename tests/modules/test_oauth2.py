@@ -72,6 +72,7 @@ class OAuth2Tests(TestCase):
             ({**GOOD, "aud": None}, strict, "", None),
             ({**GOOD, "active": False}, (), "", None),
             ({**GOOD, "exp": NOW}, (), "", None),
+            ({**GOOD, "exp": float("nan")}, (), "", None),
             ({**GOOD, "exp": "never"}, (), "", None),
             ({**GOOD, "username": None}, (), "", None),
             ({**GOOD, "username": ""}, (), "", None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import b64encode
+from math import isfinite
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
@@ -151,6 +152,6 @@ class OAuth2(Module):
             and owner.isprintable()
             and has.issuperset(self.scopes)
             and (not self.audience or self.audience in given_to)
-            and (expires is None or isinstance(expires, int | float))
+            and (expires is None or (isinstance(expires, int | float) and isfinite(expires)))
         )
         return (owner, float(expires or 0)) if good else ()

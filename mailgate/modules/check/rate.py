@@ -5,7 +5,8 @@ part that speaks of the recipient every RCPT counts, else every MAIL. A part tha
 no key, and nothing counts. What is counted is in memory, survives a reload that leaves the numbers as they are, and is divided
 among workers as the lines of `limits` blocks are, which wait and share where this check only judges.
 
-A refused message has taken no token. One that passes here and is refused later has.
+A dry run (`explain`, `test` blocks) counts nothing. A refused message has taken no token. One that passes here and is refused
+later has.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from mailgate.limits.limits import Kind, Line, Scope, network_of
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.modules.check._action import ActingCheck
 from mailgate.pipeline.check import MessageCheck
-from mailgate.pipeline.lookup import Kept
 from mailgate.registry import Argument, Module, ModuleContext
 from mailgate.smtp.address import Address, domain_key, rule_keys
 from mailgate.smtp.reply import Reply
@@ -60,7 +60,6 @@ class Rate(ActingCheck):
     """More than so many messages, or recipients, in a time with the same key hear 450 4.7.1."""
 
     name = "check.rate"
-    kept = Kept.IN_CONFIGURATION
     message_state = Counting
     refusal = Reply(450, "4.7.1", "Too much mail at once, try again later")
     most = Argument("NUMBER", v.Integer(minimum=1), doc="How many may come at once.")
