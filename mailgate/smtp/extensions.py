@@ -10,11 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import wraps
+from typing import Any, TypeVar
 
 from mailgate.smtp import xclient
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.settings import ServerSettings
+
+T = TypeVar("T")
+
+
+def _known(function: Callable[..., T]) -> Callable[..., T]:
+    """Worked out once for each settings and key, and kept in the settings: what is kept anywhere else would keep a whole
+    configuration from before a reload."""
+
+    @wraps(function)
+    def known(settings: ServerSettings, key: Any) -> T:
+        answers = settings.known
+        try:
+            answer: T = answers[function, key]
+        except KeyError:
+            answer = answers[function, key] = function(settings, key)
+        return answer
+
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +52,7 @@ NEEDS_TLS = NEEDS_CERTIFICATE | NEEDS_BINDING
 """SASL mechanisms that a connection in clear lacks; one with TLS may lack some too."""
 
 
-@lru_cache(maxsize=256)
+@_known
 def mechanisms(settings: ServerSettings, lacking: frozenset[str]) -> tuple[str, ...]:
     """The SASL mechanisms that a client may use on a connection that lacks some."""
     return tuple(mechanism for mechanism in settings.auth_mechanisms if mechanism not in lacking)
@@ -68,7 +87,7 @@ EXTENSIONS: Mapping[str, Extension] = {
 """In the order of the announcement."""
 
 
-@lru_cache(maxsize=256)
+@_known
 def offered(settings: ServerSettings, tls: bool) -> frozenset[str]:
     """The extensions a client may use now, announced or hidden."""
     return frozenset(
@@ -78,7 +97,7 @@ def offered(settings: ServerSettings, tls: bool) -> frozenset[str]:
     )
 
 
-@lru_cache(maxsize=256)
+@_known
 def accepted(settings: ServerSettings, tls: bool) -> frozenset[str]:
     """The extensions whose parameters are read: in clear REQUIRETLS too, which has a refusal of its own there."""
     return offered(settings, tls) if tls else offered(settings, tls) | {"REQUIRETLS"}
@@ -92,10 +111,9 @@ def _until(settings: ServerSettings) -> str:
 
 def announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str] = NEEDS_TLS) -> tuple[str, ...]:
     """The keyword lines of the EHLO reply. One that says a time is said anew each time."""
-    return _announcement.__wrapped__(settings, tls, lacking) if settings.max_hold else _announcement(settings, tls, lacking)
+    return _announcement(settings, tls, lacking) if settings.max_hold else _known_announcement(settings, (tls, lacking))
 
 
-@lru_cache(maxsize=256)
 def _announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str]) -> tuple[str, ...]:
     """AUTH is left out where the client can use none of its mechanisms."""
     available = offered(settings, tls) - settings.hide
@@ -106,6 +124,11 @@ def _announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str]) 
         for keyword, extension in EXTENSIONS.items()
         if keyword in available
     )
+
+
+@_known
+def _known_announcement(settings: ServerSettings, key: tuple[bool, frozenset[str]]) -> tuple[str, ...]:
+    return _announcement(settings, *key)
 
 
 def hello_reply(

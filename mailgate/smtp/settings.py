@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
+from typing import Any
 
 from mailgate.smtp.framing import ContentRules
 
@@ -19,6 +20,8 @@ class ServerSettings:
     """RFC 2033: LHLO only, one reply per recipient after the content."""
     replies: list[int] = field(default_factory=lambda: [0] * 6, repr=False)
     """How many were said, by their first digits: counted here by all sessions, for whoever wants to know."""
+    known: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
+    """What follows from these settings alone, worked out once: see `mailgate.smtp.extensions`."""
     banner: str = ""
     """Text behind the host name and protocol in the greeting."""
     helo_response: str = "%s greets %s"

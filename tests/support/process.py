@@ -63,15 +63,15 @@ class GatewayProcess:
             raise DidNotStart(self.log)
         return self
 
-    def wait_for_line(self, text: str, deadline: float = DEADLINE) -> bool:
-        """Wait until the log has a line with ``text``; False if the process ended or time ran out before."""
+    def wait_for_line(self, *texts: str, deadline: float = DEADLINE) -> bool:
+        """Wait until the log has a line with all ``texts``; False if the process ended or time ran out before."""
 
-        def settled() -> bool:
-            return any(text in line for line in self._lines) or self._ended
+        def told() -> bool:
+            return any(all(text in line for text in texts) for line in self._lines)
 
         with self._changed:
-            self._changed.wait_for(settled, deadline)
-            return any(text in line for line in self._lines)
+            self._changed.wait_for(lambda: told() or self._ended, deadline)
+            return told()
 
     def wait(self, deadline: float = DEADLINE) -> int:
         """Wait until it has ended by itself; returns the exit status."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import re
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -205,9 +206,11 @@ class QueueSimulation(SimulatedCase):
 
     def of_seeds(self, count: int, first: int) -> None:
         total: Counter[str] = Counter()
+        self.addCleanup(gc.enable)
         self.addCleanup(self.bury)  # what the last run leaves, once all else is taken down
         gc.collect()
         gc.freeze()  # `bury` need not look at it each time
+        gc.disable()  # nothing is taken down in the middle of a run
         self.addCleanup(gc.unfreeze)
         for seed in seeds(count, first):
             with self.row(f"SEEDS={seed}"):
@@ -218,19 +221,19 @@ class QueueSimulation(SimulatedCase):
 
     def bury(self) -> None:
         """What was killed is taken down where nobody hears it: coroutines that Python closes do what is written for their end,
-        and leave more to be taken down. What of it Python took down earlier, by itself, was heard."""
-        for failure in self.flushLoggedErrors(ValueError):
-            self.assertIn("already executing", str(failure.value))
+        and leave more to be taken down."""
         self.reactor = SimulatedReactor()
         self.hops = []
         observers = list(globalLogPublisher._observers)
         for observer in observers:
             globalLogPublisher.removeObserver(observer)
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # pytest's would keep what it hears of
         try:
             for _ in range(MOST_LAYERS):
                 if not gc.collect():
                     break
         finally:
+            sys.unraisablehook = hook
             for observer in observers:
                 globalLogPublisher.addObserver(observer)
 

@@ -42,7 +42,7 @@ class WorkersCase(ProcessCase):
         self.write(text)
         self.gateway = GatewayProcess(config, *(options or ("--workers", "2")))
         self.addCleanup(self.finish)
-        if not self.gateway.wait_for_line(READY, DEADLINE):
+        if not self.gateway.wait_for_line(READY, deadline=DEADLINE):
             raise AssertionError(self.gateway.log)
         self.daemon = Daemon(str(config))
         return self.gateway
