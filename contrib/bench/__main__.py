@@ -26,7 +26,7 @@ from statistics import median
 from .postgres import MailgatePostgres
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
-from .servers import Direct, Mailgate, MailgateQueue, MailgateTwo, PostfixProxy, PostfixQueue, Relay, Sink, tool
+from .servers import Direct, Mailgate, MailgateQueue, MailgateQueueTwo, MailgateTwo, PostfixProxy, PostfixQueue, Relay, Sink, tool
 from .tls import TLS_RELAYS, TlsSink
 
 SESSIONS = 20
@@ -37,6 +37,7 @@ RELAYS: dict[str, type[Relay]] = {
     "mailgate": Mailgate,
     "mailgate-2": MailgateTwo,
     "mailgate-queue": MailgateQueue,
+    "mailgate-queue-2": MailgateQueueTwo,
     "mailgate-postgres": MailgatePostgres,
 }
 REFERENCE = PostfixProxy.name
@@ -120,7 +121,7 @@ def measure(options: argparse.Namespace) -> str:
         relays: list[Relay] = []
         try:
             if plain or options.probes:
-                for wanted in options.relay or RELAYS:
+                for wanted in (name for name in options.relay or RELAYS if name in RELAYS):
                     relays.append(RELAYS[wanted](sink, directory))
             if plain:
                 tables.append(throughput(options, plain, relays, sink))
@@ -138,7 +139,7 @@ def measure(options: argparse.Namespace) -> str:
 def under_tls(options: argparse.Namespace, sink: Sink, directory: Path) -> str:
     """The workloads under TLS, with relays of their own."""
     chosen = [name for name in options.workload or WORKLOADS if WORKLOADS[name].tls]
-    behind = TlsSink(sink, directory)
+    behind = TlsSink.before(sink, directory)
     relays: list[Relay] = []
     try:
         for wanted in options.relay or TLS_RELAYS:
@@ -244,7 +245,12 @@ def write(path: Path, report: str, command: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m contrib.bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--relay", action="append", choices=RELAYS, help="only these (repeatable)")
+    parser.add_argument(
+        "--relay",
+        action="append",
+        choices=[*RELAYS, *(name for name in TLS_RELAYS if name not in RELAYS)],
+        help="only these (repeatable)",
+    )
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only these (repeatable)")
     parser.add_argument("--runs", type=int, default=3, help="turns of each relay at each workload (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of messages")

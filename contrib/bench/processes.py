@@ -28,6 +28,7 @@ class Running:
         """``tls``: on ``port`` TLS comes first."""
         self.log = log
         self._tls = tls
+        self._more: list[Running] = []
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -63,9 +64,14 @@ class Running:
         context.verify_mode = ssl.CERT_NONE
         return context.wrap_socket(client)
 
+    def with_more(self, other: Running) -> Running:
+        """Another server's work is counted as this one's; it is ended by whoever started it."""
+        self._more.append(other)
+        return self
+
     @property
     def pids(self) -> list[int]:
-        return self.family(self._process.pid)
+        return self.family(self._process.pid) + [pid for other in self._more for pid in other.pids]
 
     @staticmethod
     def family(first: int) -> list[int]:

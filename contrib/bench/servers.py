@@ -115,18 +115,30 @@ class MailgateTwo(Mailgate):
 
     def __init__(self, sink: Sink, directory: Path) -> None:
         super().__init__(sink, directory)
-        end = time.monotonic() + PATIENCE
-        while " workers.start " not in self.running.log.read_text(errors="replace"):
-            if time.monotonic() > end:
-                self.stop()
-                raise NotReady("a worker does not come up\n" + self.running.log.read_text(errors="replace")[-3000:])
-            time.sleep(0.05)
+        wait_for_workers(self.running)
+
+
+def wait_for_workers(running: Running) -> None:
+    """Until all of them serve."""
+    end = time.monotonic() + PATIENCE
+    while " workers.start " not in (log := running.log.read_text(errors="replace")):
+        if time.monotonic() > end:
+            running.stop()
+            raise NotReady("a worker does not come up\n" + log[-3000:])
+        time.sleep(0.05)
 
 
 class MailgateQueue(Mailgate):
     """The same with a durable queue before the target: 250 after an fsync, then delivered."""
 
     name = "mailgate-queue"
+    target = "queue"
+
+
+class MailgateQueueTwo(MailgateTwo):
+    """The same with two workers, each with a file of its own."""
+
+    name = "mailgate-queue-2"
     target = "queue"
 
 

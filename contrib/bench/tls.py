@@ -1,8 +1,9 @@
 """The comparison with TLS on both sides: the same certificate for everybody, a handshake for every message that comes in.
 
 smtp-source and smtp-sink do not speak TLS, so stunnel stands before each relay and before the sink, without session resumption.
-Its work is the same for all relays and not counted as theirs. Postfix's proxy can't speak TLS to what is behind it: only what
-comes in is under TLS there, which is to its advantage; Postfix with its queue has it on both sides.
+Its work is the same for all relays and not counted as theirs. Postfix's proxy can't speak TLS to what is behind it, so it comes
+twice: with TLS on the side of the clients only, which is to its advantage, and with a stunnel of its own towards the sink, which
+is what whoever wants both sides under TLS there has to run, and is counted. Postfix with its queue has TLS on both sides itself.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .processes import NotReady, Running, free_ports
-from .servers import Relay, Sink, lay_out_postfix, postfix_master, tool
+from .servers import Relay, Sink, lay_out_postfix, postfix_master, tool, wait_for_workers
 
 _STUNNEL = """\
 foreground = yes
@@ -57,20 +59,26 @@ class Tunnel:
         client = "no" if server else "yes"
         config.write_text(_STUNNEL.format(client=client, accept=self.port, connect=connect, more=more))
         command = [tool("stunnel4", "stunnel4"), str(config)]
-        self._running = Running(command, directory, directory / f"{name}.log", self.port, tls=server is not None)
+        self.running = Running(command, directory, directory / f"{name}.log", self.port, tls=server is not None)
 
     def stop(self) -> None:
-        self._running.stop()
+        self.running.stop()
 
 
+@dataclass(frozen=True, slots=True)
 class TlsSink:
-    """The sink of the run, under TLS at ``port``."""
+    """The sink of the run: under TLS at ``port``, in clear at ``plain``."""
 
-    def __init__(self, sink: Sink, directory: Path) -> None:
-        self.certificate = Certificate(directory)
-        self.plain = sink.port
-        self._tunnel = Tunnel(directory, "tls-sink", sink.port, self.certificate)
-        self.port = self._tunnel.port
+    certificate: Certificate
+    plain: int
+    port: int
+    _tunnel: Tunnel
+
+    @classmethod
+    def before(cls, sink: Sink, directory: Path) -> TlsSink:
+        certificate = Certificate(directory)
+        tunnel = Tunnel(directory, "tls-sink", sink.port, certificate)
+        return cls(certificate, sink.port, tunnel.port, tunnel)
 
     def stop(self) -> None:
         self._tunnel.stop()
@@ -100,6 +108,7 @@ class TlsRelay(Relay):
 
 class MailgateTls(TlsRelay):
     name = "mailgate"
+    workers = 1
 
     def start(self, sink: TlsSink, home: Path, port: int) -> Running:
         home.mkdir(mode=0o755)
@@ -107,8 +116,30 @@ class MailgateTls(TlsRelay):
         own = sink.certificate
         config.write_text(_MAILGATE.format(home=home, port=port, sink=sink.port, certificate=own.path, key=own.key))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
-        command = [twistd, "--reactor=mailgate", "-n", "--pidfile=", "mailgate", "-c", str(config)]
+        command = [
+            twistd,
+            "--reactor=mailgate",
+            "-n",
+            "--pidfile=",
+            "mailgate",
+            "--workers",
+            str(self.workers),
+            "-c",
+            str(config),
+        ]
         return Running(command, home, home / "log", port, tls=True)
+
+
+class MailgateTwoTls(MailgateTls):
+    """The same with two workers, both of them up."""
+
+    name = "mailgate-2"
+    workers = 2
+
+    def start(self, sink: TlsSink, home: Path, port: int) -> Running:
+        running = super().start(sink, home, port)
+        wait_for_workers(running)
+        return running
 
 
 class PostfixQueueTls(TlsRelay):
@@ -135,6 +166,23 @@ class PostfixProxyTls(PostfixQueueTls):
 
     name = "Postfix proxy"
     proxy = True
+
+
+class PostfixProxyTlsTwice(PostfixProxyTls):
+    """TLS on both sides, by a stunnel that is counted with it."""
+
+    name = "Postfix proxy, stunnel"
+
+    def __init__(self, sink: TlsSink, directory: Path) -> None:
+        self._beside = Tunnel(directory, "beside-postfix", sink.port)
+        super().__init__(sink, directory)
+
+    def start(self, sink: TlsSink, home: Path, port: int) -> Running:
+        return super().start(replace(sink, plain=self._beside.port), home, port).with_more(self._beside.running)
+
+    def stop(self) -> None:
+        super().stop()
+        self._beside.stop()
 
 
 _MAILGATE = """\
@@ -167,6 +215,8 @@ smtp tls://127.0.0.1:{port} {{
 
 TLS_RELAYS: dict[str, type[TlsRelay]] = {
     "postfix-proxy": PostfixProxyTls,
+    "postfix-proxy-stunnel": PostfixProxyTlsTwice,
     "postfix-queue": PostfixQueueTls,
     "mailgate": MailgateTls,
+    "mailgate-2": MailgateTwoTls,
 }
