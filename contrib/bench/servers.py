@@ -161,6 +161,7 @@ target.queue queue {{
 }}
 
 smtp tcp://127.0.0.1:{port} {{
+    reverse_lookup no
     source bench.test {{
         destination bench.test {{
             deliver_to &{target}

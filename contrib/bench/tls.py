@@ -198,6 +198,7 @@ target.smtp sink {{
 }}
 
 smtp tls://127.0.0.1:{port} {{
+    reverse_lookup no
     tls file {certificate} {key}
     source bench.test {{
         destination bench.test {{
