@@ -7,11 +7,12 @@ garbage, nothing) is an unknown outcome: the message may have been taken, so nob
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mailgate.outbound.failure import UNKNOWN_OUTCOME
 from mailgate.smtp.client import Answer
 from mailgate.smtp.reply import Reply, default_enhanced
+from mailgate.values import value
 
 _FINAL = (2, 4, 5)
 _NO_SUCCESS = (220, 221)
@@ -26,7 +27,7 @@ def handed_up(reply: Reply) -> Reply:
     return replace(reply, code=code, enhanced=reply.enhanced or default_enhanced(code))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """One reply for each recipient that was on the wire, and how many of them, from the end, are unknown. ``closing``: a 421
     was among them, so the connection is of no further use."""

@@ -7,14 +7,14 @@ refuses it, or with a failure. ``Envelope.on_attempt`` hears of each of a messag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mailgate.events import Event, EventLog
 from mailgate.smtp.reply import Reply
 from mailgate.tls.capture import PeerFacts
+from mailgate.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionFacts:
     """The connection of an attempt, as far as it came."""
 
@@ -36,7 +36,7 @@ class ConnectionFacts:
 NOT_CONNECTED = ConnectionFacts()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptRecord:
     """See the module's docstring. ``reply`` is what the next hop said, ``error`` what happened where it said nothing."""
 

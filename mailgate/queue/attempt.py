@@ -8,7 +8,7 @@ goes wrong here is a reply; only the store's own trouble, and a cancellation, co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -25,6 +25,7 @@ from mailgate.queue.entry import NO_WAY, Entry, Fate, LastTry, Lease, Origin, Wa
 from mailgate.queue.schedule import RETRY_AT_ONCE, Class, class_of
 from mailgate.queue.store import StoreError
 from mailgate.smtp.reply import Reply, reply_for
+from mailgate.values import value
 
 TOO_LATE = Reply(554, "5.4.7", "Delivery time expired")
 """What was to be returned when it is late (RFC 2852 4.2.2)."""
@@ -34,7 +35,7 @@ _OURS = frozenset(kind.reply for kind in Kind) | {NO_ANSWER, UNKNOWN_OUTCOME}
 """Replies that we make, where no next hop said anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What one recipient heard."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -22,6 +21,7 @@ from mailgate.queue.entry import Draft, Entry, Settled, Standing
 from mailgate.queue.records import entry_checksum, recipient_values
 from mailgate.queue.rows import ENTRY_COLUMNS, RECIPIENT_COLUMNS, commit, update
 from mailgate.queue.store import Unavailable
+from mailgate.values import value
 
 ROWS = 200
 """Of one statement: sqlite takes 32,766 values, and short statements are found again in the cache."""
@@ -30,7 +30,7 @@ Values = tuple[Any, ...]
 Job = Callable[[sqlite3.Connection], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Insertion:
     """Entries with their recipients and content, as rows. ``complete`` are bodies that came in pieces."""
 
@@ -40,7 +40,7 @@ class Insertion:
     complete: list[int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Intent:
     """Recipients, as (entry, number), whose delivery may become irrevocable; or, not ``open``, was not begun after all."""
 
@@ -48,7 +48,7 @@ class Intent:
     open: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """What became of recipients of one entry."""
 
@@ -62,7 +62,7 @@ class Settlement:
     """The entry has neither a history nor content in pieces: it was delivered as it came."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Release:
     """Prepared entries that may be delivered from now on."""
 

@@ -7,7 +7,8 @@ of the variant is the entry's own. Whoever reads holds it; the last `release` gi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from mailgate.values import value
 
 INLINE = 1 << 20
 """Octets up to which content is one value in memory; larger ones are read in pieces (docs/queue.md)."""
@@ -15,7 +16,7 @@ PIECE = 1 << 18
 """Octets of one piece of larger content."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Shape:
     """What a delivery must know of content without reading it; stored with it."""
 

@@ -16,13 +16,13 @@ A recipient that was delivered, or whose report is on its way, has no row any mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from mailgate.message.envelope import Session
 from mailgate.message.message import Message
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, MailParameters, RcptParameters
+from mailgate.values import value
 
 
 class Standing(IntEnum):
@@ -46,7 +46,7 @@ class Fate(IntEnum):
     EXPANDED = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Where a message came from: for variables of dynamic settings, trace and operators."""
 
@@ -76,7 +76,7 @@ class Origin:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Way:
     """The connection of an attempt, as far as it came."""
 
@@ -101,7 +101,7 @@ class Way:
 NO_WAY = Way()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LastTry:
     """How the last attempt at a recipient ended."""
 
@@ -119,7 +119,7 @@ class LastTry:
     way: Way = NO_WAY
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiting:
     """One recipient of an entry."""
 
@@ -147,7 +147,7 @@ class Waiting:
     """Of a REMOVED one: what it was, and what it is again if that is undone."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """A message on its way in. ``recipients`` are numbered from 0; drafts over one body share it in the store."""
 
@@ -164,7 +164,7 @@ class Draft:
     """MT-PRIORITY, RFC 6710: -9 to 9."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """One message for one target, as it lies in a store."""
 
@@ -185,7 +185,7 @@ class Entry:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lease:
     """An entry's recipients that are this process's to deliver, until ``until`` of the reactor's clock; ``epoch`` guards every
     save."""
@@ -198,7 +198,7 @@ class Lease:
     """The intent to deliver them was written when they were accepted."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """What an attempt made of one recipient: its new row, or None when nothing is left to do."""
 

@@ -11,7 +11,6 @@ rule fails alone; a connection that is lost fails them all, and nobody knows wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -23,6 +22,7 @@ from mailgate.queue.postgres_link import Connection, as_store_error
 from mailgate.queue.records import recipient_values
 from mailgate.queue.store import LeaseLost, Unavailable
 from mailgate.queue.writer import Broken, Outcome
+from mailgate.values import value
 
 MOST_OCTETS = 4 << 20
 """Of content in one statement."""
@@ -35,7 +35,7 @@ Values = tuple[Any, ...]
 Job = Callable[[Connection], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Intent:
     """Recipients whose delivery may become irrevocable."""
 
@@ -43,7 +43,7 @@ class Intent:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """What became of recipients of one entry."""
 
@@ -58,7 +58,7 @@ class Settlement:
     """The entry has neither a history nor content in pieces: it was delivered as it came."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Release:
     """Claims that end with nothing changed: of recipients, as (entry, number, epoch, whether an intent is closed that came to
     nothing), and whole ones."""

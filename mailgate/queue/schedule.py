@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from mailgate.outbound.failure import Kind
@@ -26,6 +26,7 @@ from mailgate.outbound.routes import NOT_ALLOWED
 from mailgate.queue.entry import NO_WAY, Fate, LastTry, Standing, Waiting, Way
 from mailgate.smtp.parameters import MailParameters
 from mailgate.smtp.reply import Reply
+from mailgate.values import value
 
 RETRY = (120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0)
 NOTIFY = (86400.0, 3 * 86400.0)
@@ -108,7 +109,7 @@ def concerns_destination(kind: Class) -> bool:
     return kind in _DESTINATION
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """The schedule of one message, as its settings say it now. Seconds."""
 
@@ -135,7 +136,7 @@ def as_asked(plan: Plan, parameters: MailParameters) -> Plan:
     return plan
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What becomes of a recipient. ``row`` is None when nothing is left to do; ``notify`` asks for a report of delay."""
 

@@ -18,11 +18,11 @@ loss of power. A call that fails changed nothing, or, where the disk lied about 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Waiting
 from mailgate.queue.survey import Summary, Survey
+from mailgate.values import value
 
 LEASE = 60.0
 """Seconds after which others take over what a process had that is not heard of any more, in a store that several share."""
@@ -48,7 +48,7 @@ class Damaged(StoreError):
     """A stored row or body does not have the checksum it was written with."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Line:
     """One line of an entry's history: when, and what happened."""
 

@@ -7,8 +7,10 @@ A `Reply` is what some peer is told. A `MailError` is an exception that *is* a r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+
+from mailgate.values import value
 
 MAX_TEXT_LINE = 450
 """Octets of text in one reply line, below the 512 of RFC 5321 4.5.3.1.5 with code and enhanced code in front."""
@@ -20,7 +22,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """Code, enhanced status code ("" for none: greetings, 354, hello) and text; "\\n" in the text separates lines."""
 
