@@ -14,7 +14,7 @@ READY  := $(VENV)/.installed
 
 run: $(READY)
 	@echo 'Try in another terminal:'
-	@echo '  curl -s smtp://127.0.0.1:2525 --mail-from you@example.com --mail-rcpt ann@example.org -T README.md'
+	@echo '  curl -sS --crlf smtp://127.0.0.1:2525 --mail-from you@example.com --mail-rcpt ann@example.org -T README.md'
 	@echo 'The mail lands in etc/demo/Maildir/new. Stop with Control-C.'
 	$(BIN)/twistd -n --pidfile= mailgate -c etc/demo.conf
 

@@ -5,12 +5,14 @@ Exit status: 0 fine, 1 problem found, 2 usage or the named file can't be read, 3
 
 from __future__ import annotations
 
+import json
 from importlib import metadata
 
 import click
 
 from mailgate.cli.attempt import attempt
 from mailgate.cli.check import check
+from mailgate.cli.common import json_option
 from mailgate.cli.config import config
 from mailgate.cli.dkim import dkim
 from mailgate.cli.doc import doc
@@ -33,13 +35,19 @@ from mailgate.cli.tls import tls
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mailgate", prog_name="mailgate")
 def main() -> None:
-    """A mail gateway: check its configuration, read its documentation. The service itself is `twistd mailgate`."""
+    """A mail gateway's tools: its configuration, what becomes of mail, and what the running gateway does and holds.
+
+    The service itself is `twistd mailgate`. Exit status of all commands: 0 fine, 1 a problem was found, 2 wrong usage or the
+    named file can't be read, 3 no gateway answers, 75 try again later.
+    """
 
 
 @main.command()
-def version() -> None:
+@json_option
+def version(as_json: bool) -> None:
     """Print the version."""
-    click.echo(metadata.version("mailgate"))
+    number = metadata.version("mailgate")
+    click.echo(json.dumps({"version": 1, "mailgate": number}) if as_json else number)
 
 
 main.add_command(attempt)

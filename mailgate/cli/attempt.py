@@ -12,7 +12,7 @@ import click
 from twisted.internet.defer import Deferred
 
 from mailgate.adapters import Adapters
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.explain import AddressType, with_crlf, with_session_options
 from mailgate.cli.rehearse import ONLINE, ONLINE_TIME, TEMPORARY, adapters, choose_listener, fail, load, run, tables
 from mailgate.config.diagnostics import printable
@@ -173,7 +173,7 @@ class Attempt:
 @click.option("--from", "sender", type=AddressType(), help="The sender of a message file; <> is the null sender.")
 @click.option("--rcpt", "recipients", type=AddressType(), multiple=True, help="A recipient of a message file; may be repeated.")
 @with_session_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def attempt(
     script: Any,
     path: str,

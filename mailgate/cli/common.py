@@ -1,4 +1,4 @@
-"""What subcommands share: the option that names the configuration."""
+"""What subcommands share: the options that name the configuration and ask for JSON."""
 
 from __future__ import annotations
 
@@ -20,3 +20,5 @@ config_option: Callable[..., Any] = click.option(
     metavar="FILE",
     help="The configuration file.",
 )
+
+json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

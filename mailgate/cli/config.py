@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.config.diagnostics import render
 from mailgate.registry import build
 from mailgate.registry.changes import change_row, difference_lines, origin_of, setting_lines, setting_row
@@ -25,7 +25,7 @@ def config() -> None:
 @config.command("effective")
 @config_option
 @click.option("--origins", is_flag=True, help="Say of each value where it comes from.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def effective_command(path: str, origins: bool, as_json: bool) -> None:
     """Print every value in force: macros and imports replaced, defaults filled in, secrets as ***.
 
@@ -42,7 +42,7 @@ def effective_command(path: str, origins: bool, as_json: bool) -> None:
 @config.command("diff")
 @click.argument("old")
 @click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def diff_command(old: str, new: str, as_json: bool) -> None:
     """Print what NEW does differently from OLD, however the two are written.
 

@@ -15,7 +15,7 @@ from enum import Enum
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.rehearse import TEMPORARY, adapters, fail, load, run
 from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import Resolver, texts
@@ -49,7 +49,7 @@ def dkim() -> None:
 @click.option(
     "--bits", type=click.Choice(("2048", "3072", "4096")), default=str(GOOD_BITS), show_default=True, help="Of an RSA key."
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def generate(domain: str, selector: str, path: str | None, algorithm: str, bits: str, as_json: bool) -> None:
     """Make a key for signatures of DOMAIN under SELECTOR, and print its record.
 
@@ -122,7 +122,7 @@ class Finding:
 
 @dkim.command("check")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def check(path: str, as_json: bool) -> None:
     """Ask the DNS for the records of all keys that the configuration signs with.
 

@@ -22,7 +22,7 @@ GLOBALS = "global"
 def doc(name: str | None, everything: bool) -> None:
     """Print what a module, a top-level word or a directive does: `target.smtp`, `smtp`, `connect_timeout`.
 
-    Without a NAME, list everything that can be named.
+    Without a NAME, list everything that can be named. Exit status: 0 printed, 1 nothing has that name.
     """
     blocks = dict(named_blocks())
     if everything:

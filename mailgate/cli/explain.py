@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.rehearse import ONLINE, TEMPORARY, adapters, choose_listener, fail, load, run, tables
 from mailgate.config.diagnostics import printable
 from mailgate.pipeline.explain import (
@@ -83,7 +83,7 @@ def with_session_options(command: Any) -> Any:
 @with_session_options
 @click.option("--message", type=click.File("rb"), help="A message, for the checks of the content; - is standard input.")
 @click.option("--against", metavar="FILE", help="Another configuration: show what would change for this envelope.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def explain(
     path: str,
     sender: Address,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import config_option
+from mailgate.cli.common import config_option, json_option
 from mailgate.cli.daemon import TEMPORARY, Daemon, socket_option, token_option
 from mailgate.cli.queue_text import plain
 
@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 @config_option
 @socket_option
 @token_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def status(path: str, socket_path: str | None, token_file: str | None, as_json: bool) -> None:
     """Show what the running gateway is doing.
 
@@ -70,13 +70,16 @@ def _queue(one: dict[str, Any]) -> list[str]:
 @socket_option
 @click.option("--live", "what", flag_value="live", help="Does it answer at all?")
 @click.option("--ready", "what", flag_value="ready", default=True, help="Does it take mail? (default)")
-def health(path: str, socket_path: str | None, what: str) -> None:
+@json_option
+def health(path: str, socket_path: str | None, what: str, as_json: bool) -> None:
     """Ask whether the running gateway is well, by exit status.
 
     Exit status: 0 yes, 75 not ready (it starts or drains), 2 the file can't be read, 3 no gateway answers.
     """
     reply = Daemon(path, socket_path).get(f"/health/{what}")
-    if reply.status != 200:
-        click.echo(f"not ready: {reply.body.get('state', reply.status)}")
-        sys.exit(TEMPORARY)
-    click.echo(what)
+    well = reply.status == 200
+    if as_json:
+        click.echo(json.dumps({"version": FORMAT_VERSION, "asked": what, "well": well, "health": reply.body}, indent=2))
+    else:
+        click.echo(what if well else f"not ready: {reply.body.get('state', reply.status)}")
+    sys.exit(0 if well else TEMPORARY)

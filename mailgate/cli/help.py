@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from mailgate.cli.common import json_option
 from mailgate.config.codes import CODES, Entry
 from mailgate.config.suggest import nearest
 
@@ -15,9 +16,12 @@ FORMAT_VERSION = 1
 
 @click.command("help")
 @click.argument("code", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def help_command(code: str | None, as_json: bool) -> None:
-    """Explain the diagnostic CODE, such as E0401. Without a CODE, list them all."""
+    """Explain the diagnostic CODE, such as E0401. Without a CODE, list them all.
+
+    Exit status: 0 printed, 1 there is no such code.
+    """
     if code is None:
         listed = {code: entry.title for code, entry in sorted(CODES.items(), key=lambda item: item[0][1:])}
         if as_json:

@@ -10,14 +10,13 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.daemon import Daemon, socket_option, token_option
 
 FORMAT_VERSION = 1
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
-_json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="For programs.")
-_common: tuple[Callable[..., Any], ...] = (config_option, socket_option, token_option, _json_option)
+_common: tuple[Callable[..., Any], ...] = (config_option, socket_option, token_option, json_option)
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import click
 from click.core import ParameterSource
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.daemon import TEMPORARY, Daemon, Reply, socket_option, token_option
 from mailgate.cli.queue_export import Exporter, offline_entries, remote_content
 from mailgate.cli.queue_text import entry_lines, plain, show_lines, stats_lines, survey_lines, why_lines
@@ -20,7 +20,6 @@ FORMAT_VERSION = 1
 PATIENCE = 300.0
 """Seconds: a survey of a long queue looks at every entry."""
 
-_json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _queue_option: Callable[..., Any] = click.option("--queue", "queue_name", metavar="NAME", help="One queue; all by default.")
 _where_option: Callable[..., Any] = click.option(
     "--where", metavar="EXPR", help="Which recipients, such as 'rcpt_domain == \"example.org\" and age > 1d'."
@@ -99,7 +98,7 @@ def _client(command: Callable[..., Any]) -> Callable[..., Any]:
     with_client.__doc__ = command.__doc__
     with_client.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     made: Callable[..., Any] = with_client
-    for option in (_queue_option, _json_option, token_option, socket_option, config_option):
+    for option in (_queue_option, json_option, token_option, socket_option, config_option):
         made = option(made)
     return made
 

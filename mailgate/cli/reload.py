@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import config_option
+from mailgate.cli.common import config_option, json_option
 from mailgate.cli.daemon import TEMPORARY, Daemon, socket_option, token_option
 
 FORMAT_VERSION = 1
@@ -24,7 +24,7 @@ STATUS = {"reloaded": 0, "fine": 0, "refused": 1, "stopping": TEMPORARY}
 @socket_option
 @token_option
 @click.option("--dry-run", is_flag=True, help="Check the file, run its tests, print what would change; change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def reload_command(path: str, socket_path: str | None, token_file: str | None, dry_run: bool, as_json: bool) -> None:
     """Reload the configuration of the running gateway.
 

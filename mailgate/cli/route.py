@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.rehearse import TEMPORARY, adapters, fail, load, run
 from mailgate.config.diagnostics import printable
 from mailgate.dns.service import HostnameResolver
@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 @click.option("--target", "name", metavar="NAME", help="Which target.remote; the first of the file by default.")
 @click.option("--from", "sender", default="<>", metavar="ADDRESS", help="The sender, for settings that depend on it.")
 @click.option("--retry", "retry_num", type=click.IntRange(min=0), default=0, help="Attempts before this one.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def route(domain: str, path: str, name: str | None, sender: str, retry_num: int, as_json: bool) -> None:
     """Show where mail for a DOMAIN, or an address, would go: MX records, addresses in order, our address and name, TLS and why.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.rehearse import ONLINE, TEMPORARY, adapters, fail, load, run, tables
 from mailgate.config.diagnostics import printable
 from mailgate.pipeline.lookup import Lookup, Lookups, look_up
@@ -29,7 +29,7 @@ def table() -> None:
 @click.argument("key")
 @config_option
 @click.option("--steps", is_flag=True, help="Every table that was asked on the way, its answer and where that stands.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def get(name: str, key: str, path: str, steps: bool, as_json: bool) -> None:
     """Ask the table NAME for KEY, as the gateway would: a directory or a database is really asked.
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from mailgate.adapters import Adapters
-from mailgate.cli.common import UNREADABLE
+from mailgate.cli.common import UNREADABLE, json_option
 from mailgate.cli.rehearse import TEMPORARY, adapters, fail, load, run
 from mailgate.config.diagnostics import printable
 from mailgate.dns.answer import Status
@@ -80,7 +80,7 @@ def tls() -> None:
 @click.option(
     "--root-ca", type=click.Path(dir_okay=False), multiple=True, help="Trust these authorities in place of the system's."
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def probe(
     place: str, path: str | None, is_host: bool, port: int | None, implicit: bool, root_ca: tuple[str, ...], as_json: bool
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +17,40 @@ from mailgate.cli import main
 from mailgate.cli.doc import default_of, named_blocks, walk
 
 GOOD = "hostname mx.example.org\ntls off\nlmtp tcp://127.0.0.1:2524 {\n    discard\n}\n"
+
+
+TEXT_ONLY = {"doc", "dsn preview", "fmt", "init", "lsp"}
+"""What prints a text to be read or a file to be kept, or speaks another protocol."""
+
+
+def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command, str]]:
+    """Each command with its name and its help, the help of its groups included."""
+    for name, command in sorted(group.commands.items()):
+        here = (*path, name)
+        if isinstance(command, click.Group):
+            for inner, leaf, text in every_command(command, here):
+                yield inner, leaf, f"{command.help}\n{text}"
+        else:
+            yield " ".join(here), command, command.help or ""
+
+
+class HelpTests(SynchronousTestCase):
+    def test_every_command_says_its_exit_statuses(self) -> None:
+        silent = [name for name, _, text in every_command() if "Exit status" not in text]
+        self.assertEqual(silent, ["lsp", "version"])
+
+    def test_options_that_mean_the_same_are_called_the_same(self) -> None:
+        called: dict[str, set[str]] = {}
+        for name, command, _ in every_command():
+            options = {word: option for option in command.params for word in option.opts}
+            self.assertEqual("--json" in options, name not in TEXT_ONLY, name)
+            for word in ("--json", "--config", "--socket", "--token-file", "--where"):
+                if word in options and (name, word) not in {("check", "--json"), ("tls probe", "--config"), ("init", "--config")}:
+                    called.setdefault(word, set()).add(str(getattr(options[word], "help", "")))
+        self.assertEqual({word: len(texts) for word, texts in called.items()}, dict.fromkeys(called, 1), called)
+
+    def test_the_version_as_json(self) -> None:
+        self.assertEqual(json.loads(CliRunner().invoke(main, ["version", "--json"]).output)["mailgate"], __version__)
 
 
 class CommandTests(SynchronousTestCase):

@@ -25,6 +25,7 @@ from tests.support.ledger import message
 from tests.support.ports import free_port, free_ports
 from tests.support.process import GatewayProcess, twistd
 from tests.support.scenario import codes, statuses
+from tests.support.servers import tool
 
 DEMO = Path(__file__).parents[2] / "etc" / "demo.conf"
 LARGE = message("large", body=(b"x" * 998 + b"\r\n") * 8000)
@@ -221,6 +222,13 @@ class Demo(SynchronousTestCase):
         log = self.gateway.stop()
         check_log(log)
         self.assertEqual(log.count("endpoint.down"), 1)
+
+    def test_the_command_that_make_run_prints_sends_a_message(self) -> None:
+        tool("curl", "curl")
+        (printed,) = re.findall(r"@echo '  (curl .*)'", (DEMO.parents[1] / "Makefile").read_text())
+        command = printed.replace("127.0.0.1:2525", f"127.0.0.1:{self.smtp}").split()
+        subprocess.run(command, cwd=DEMO.parents[1], check=True, timeout=60)
+        self.assertIn(b"mailgate is a mail gateway", self.arrived()[0])
 
     def test_the_dead_endpoint_is_skipped_and_not_dialled_for_each_message(self) -> None:
         with smtplib.SMTP("127.0.0.1", self.smtp, timeout=20) as client:
