@@ -19,10 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
+from .checked import MailgateChecked, message_file, own_network
 from .postgres import MailgatePostgres
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
@@ -41,6 +42,8 @@ RELAYS: dict[str, type[Relay]] = {
     "mailgate-postgres": MailgatePostgres,
 }
 REFERENCE = PostfixProxy.name
+BARE = (Direct, PostfixProxy, Mailgate)
+"""What the gateway with checks is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,18 @@ class Workload:
     recipients: int = 1
     tls: bool = False
     """On both sides, between other relays than those of the rest (tls.py)."""
+    checked: bool = False
+    """Signed messages, for the gateway with checks too (checked.py)."""
+    file: Path | None = None
+    """The message itself, where it's one of those."""
 
-    def command(self, port: int, messages: int) -> list[str]:
+    def command(self, relay: Relay, messages: int) -> list[str]:
         return [
-            *(tool("smtp-source"), "-s", str(min(SESSIONS, messages)), "-m", str(messages), "-l", str(self.size)),
+            *(tool("smtp-source"), "-s", str(min(SESSIONS, messages)), "-m", str(messages)),
+            *(("-F", str(self.file)) if self.file else ("-l", str(self.size))),
             *("-r", str(self.recipients), "-M", "source.bench.test", "-f", "sender@bench.test", "-t", "rcpt@bench.test"),
             *(("-d",) if self.reuse else ()),
-            f"inet:127.0.0.1:{port}",
+            f"inet:{relay.host}:{relay.port}",
         ]
 
 
@@ -70,6 +78,7 @@ WORKLOADS = {
     "100k": Workload("100 KiB, reused connections", 5_000, 100 << 10, reuse=True),
     "10m": Workload("10 MiB, reused connections", 80, 10 << 20, reuse=True),
     "tls": Workload("5 KiB, TLS on both sides, one message per connection", 2_000, 5 << 10, reuse=False, tls=True),
+    "checked": Workload("5 KiB with a DKIM signature, reused connections", 6_000, 5 << 10, reuse=True, checked=True),
     "rcpts": Workload("5 KiB, 10 recipients, reused connections", 5_000, 5 << 10, reuse=True, recipients=10),
 }
 
@@ -95,11 +104,11 @@ def turn(relay: Relay, sink: Sink, workload: Workload, messages: int, series: Se
     used = relay.server.cpu_seconds() if relay.server else 0.0
     with PeakMemory(relay.server) as memory:
         began = time.monotonic()
-        source = subprocess.run(workload.command(relay.port, messages), capture_output=True, text=True, timeout=600)
+        source = subprocess.run(workload.command(relay, messages), capture_output=True, text=True, timeout=600)
+        if source.returncode != 0:
+            raise Miscounted(f"{relay.name}: smtp-source failed: {source.stderr.strip()}")
         arrived = sink.wait_for(before + messages) - before
         seconds = time.monotonic() - began
-    if source.returncode != 0:
-        raise Miscounted(f"{relay.name}: smtp-source failed: {source.stderr.strip()}")
     if arrived != messages:
         raise Miscounted(f"{relay.name}: {messages} sent, {arrived} arrived")
     series.rates.append(messages / seconds)
@@ -111,22 +120,28 @@ def turn(relay: Relay, sink: Sink, workload: Workload, messages: int, series: Se
 
 def measure(options: argparse.Namespace) -> str:
     """Everything that was asked for, as Markdown."""
+    chosen = {name: WORKLOADS[name] for name in options.workload or WORKLOADS}
+    plain = {name: workload for name, workload in chosen.items() if not (workload.tls or workload.checked)}
+    tls = {name: workload for name, workload in chosen.items() if workload.tls}
+    checked = {name: workload for name, workload in chosen.items() if workload.checked}
+    if checked:
+        own_network()
     with tempfile.TemporaryDirectory(prefix="mailgate-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         sink = Sink(directory)
-        chosen = options.workload or list(WORKLOADS)
-        plain = [name for name in chosen if not WORKLOADS[name].tls]
         tables = []
         relays: list[Relay] = []
         try:
-            if plain or options.probes:
+            if plain or checked or options.probes:
                 for wanted in (name for name in options.relay or RELAYS if name in RELAYS):
                     relays.append(RELAYS[wanted](sink, directory))
             if plain:
                 tables.append(throughput(options, plain, relays, sink))
-            if len(plain) < len(chosen):
-                tables.append(under_tls(options, sink, directory))
+            if tls:
+                tables.append(under_tls(options, tls, sink, directory))
+            if checked:
+                tables.append(with_checks(options, checked, relays, sink, directory))
             if options.probes:
                 tables.append(probes(relays, sink, directory))
             return "\n".join(tables)
@@ -136,26 +151,40 @@ def measure(options: argparse.Namespace) -> str:
             sink.stop()
 
 
-def under_tls(options: argparse.Namespace, sink: Sink, directory: Path) -> str:
+def under_tls(options: argparse.Namespace, workloads: dict[str, Workload], sink: Sink, directory: Path) -> str:
     """The workloads under TLS, with relays of their own."""
-    chosen = [name for name in options.workload or WORKLOADS if WORKLOADS[name].tls]
     behind = TlsSink.before(sink, directory)
     relays: list[Relay] = []
     try:
         for wanted in options.relay or TLS_RELAYS:
             if wanted in TLS_RELAYS:
                 relays.append(TLS_RELAYS[wanted](behind, directory))
-        return throughput(options, chosen, relays, sink)
+        return throughput(options, workloads, relays, sink)
     finally:
         for relay in relays:
             relay.stop()
         behind.stop()
 
 
-def throughput(options: argparse.Namespace, chosen: list[str], relays: list[Relay], sink: Sink) -> str:
+def with_checks(
+    options: argparse.Namespace, workloads: dict[str, Workload], relays: list[Relay], sink: Sink, directory: Path
+) -> str:
+    """The workloads with signed messages: the gateway that checks beside those of ``relays`` that it is compared with."""
+    file = message_file(directory)
+    signed = {name: replace(workload, file=file) for name, workload in workloads.items()}
+    compared = [relay for relay in relays if type(relay) in BARE]
+    if options.relay and MailgateChecked.name not in options.relay:
+        return throughput(options, signed, compared, sink)
+    checking = MailgateChecked(sink, directory)
+    try:
+        return throughput(options, signed, [*compared, checking], sink)
+    finally:
+        checking.stop()
+
+
+def throughput(options: argparse.Namespace, workloads: dict[str, Workload], relays: list[Relay], sink: Sink) -> str:
     results: dict[tuple[str, str], Series] = {}
-    for name in chosen:
-        workload = WORKLOADS[name]
+    for name, workload in workloads.items():
         messages = max(SESSIONS, int(workload.messages * options.scale))
         for relay in relays:  # connections, caches and pools are warm before the first turn counts
             turn(relay, sink, workload, max(SESSIONS, messages // 20), Series())
@@ -164,7 +193,9 @@ def throughput(options: argparse.Namespace, chosen: list[str], relays: list[Rela
                 series = results.setdefault((name, relay.name), Series())
                 turn(relay, sink, workload, messages, series)
                 print(f"{name:8} {number + 1}/{options.runs} {relay.name:16} {series.rates[-1]:10,.0f}/s", file=sys.stderr)
-    return table(results, chosen, [relay.name for relay in relays])
+    for relay in relays:
+        relay.confirm()
+    return table(results, list(workloads), [relay.name for relay in relays])
 
 
 def table(results: dict[tuple[str, str], Series], workloads: list[str], relays: list[str]) -> str:
@@ -248,7 +279,7 @@ def main() -> int:
     parser.add_argument(
         "--relay",
         action="append",
-        choices=[*RELAYS, *(name for name in TLS_RELAYS if name not in RELAYS)],
+        choices=list(dict.fromkeys([*RELAYS, *TLS_RELAYS, MailgateChecked.name])),
         help="only these (repeatable)",
     )
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only these (repeatable)")

@@ -18,7 +18,6 @@ import cProfile
 import gc
 import pstats
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,12 +34,13 @@ from mailgate.adapters import Adapters
 from mailgate.logs.destinations import Descriptor
 from mailgate.logs.lines import TextFormat
 from mailgate.logs.outputs import Output
-from mailgate.mailauth.dkim import Signer, Signing, SigningSettings
-from mailgate.mailauth.dkim_keys import RSA_SHA256, new_key
 from mailgate.message.body import Spool
 from mailgate.registry import build
 from mailgate.runtime import Gateway
 from mailgate.testing.names import MemoryNames
+
+from .content import ADDRESSES, HEADER, TEXT, TEXTS, quoted, signed
+from .content import CLIENT as CLIENT_IP
 
 CONFIG = """\
 hostname gateway.bench.test
@@ -63,17 +63,9 @@ smtp tcp://127.0.0.1:2525 {
     }
 }
 """
-CLIENT = IPv4Address("TCP", "192.0.2.7", 50000)
+CLIENT = IPv4Address("TCP", CLIENT_IP, 50000)
 HOP = IPv4Address("TCP", "127.0.0.1", 25)
 SERVER = IPv4Address("TCP", "127.0.0.1", 2525)
-HEADER = b"Subject: bench\r\nFrom: <sender@bench.test>\r\n"
-TEXT = (b"x" * 78 + b"\r\n") * 64
-KEY = "bench._domainkey.bench.test"
-NAMES = {
-    "bench.test": "v=spf1 a:web.bench.test include:_spf.bench.test -all",
-    "_spf.bench.test": "v=spf1 ip4:198.51.100.0/24 ip4:192.0.2.0/24 -all",
-    "_dmarc.bench.test": "v=DMARC1; p=reject",
-}
 SENDER = b"MAIL FROM:<sender@bench.test>\r\n"
 
 
@@ -204,25 +196,17 @@ class Loop:
         self.reactor.hop_transport.protocol.dataReceived(answer)
 
 
-SIGNING_KEY = new_key(RSA_SHA256)
-"""Whose messages are signed with it, where signatures are verified."""
-
-
 def _message(checks: Sequence[str]) -> bytes:
     """What follows DATA: with a signature where something is checked."""
-    if not checks:
-        return HEADER + b"\r\n" + TEXT + b".\r\n"
-    making = Signing(HEADER, SigningSettings())
-    making.update(TEXT)
-    signer = Signer("bench.test", "bench", SIGNING_KEY)
-    return signer.sign(making.unsigned(signer, time.time())) + HEADER + b"\r\n" + TEXT + b".\r\n"
+    return (signed() if checks else HEADER + b"\r\n" + TEXT) + b".\r\n"
 
 
 def _names(reactor: Reactor) -> Any:
     names = MemoryNames(reactor)
-    for name, text in {**NAMES, KEY: SIGNING_KEY.record}.items():
-        names.add(name, "TXT", " ".join(f'"{text[start : start + 250]}"' for start in range(0, len(text), 250)))
-    names.add("web.bench.test", "A", "198.51.100.80")
+    for name, text in TEXTS.items():
+        names.add(name, "TXT", quoted(text))
+    for name, address in ADDRESSES.items():
+        names.add(name, "A", address)
     return names.resolver()
 
 
@@ -278,4 +262,4 @@ def _profile(loop: Loop, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,16 +9,13 @@ import glob
 import os
 import pwd
 import subprocess
-import time
 from pathlib import Path
 
-from .processes import NotReady, Running, free_ports
+from .processes import Beside, NotReady, Running, free_ports
 from .servers import MailgateQueue, Sink
 
-PATIENCE = 20.0
 
-
-class Database:
+class Database(Beside):
     """One server. It refuses to be root."""
 
     def __init__(self, directory: Path) -> None:
@@ -35,25 +32,12 @@ class Database:
         making = [f"{found[-1]}/initdb", "-D", str(data), "-A", "trust", "-U", "mail", "-E", "UTF8", "--locale=C", "-N"]
         subprocess.run(making, check=True, capture_output=True, cwd=home, **run_as)  # type: ignore[call-overload]
         command = [f"{found[-1]}/postgres", "-D", str(data), "-k", str(home), "-h", "127.0.0.1", "-p", str(self.port)]
-        with (directory / "postgres.log").open("wb") as log:
-            self.process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
-                command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **run_as
-            )
         asking = [f"{found[-1]}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        end = time.monotonic() + PATIENCE
-        while subprocess.run(asking, check=False).returncode != 0:
-            if time.monotonic() > end:
-                self.stop()
-                raise NotReady("PostgreSQL does not come up\n" + (directory / "postgres.log").read_text(errors="replace"))
-            time.sleep(0.05)
+        super().__init__(command, home, directory / "postgres.log", lambda: subprocess.run(asking).returncode == 0, **run_as)
 
     @property
     def dsn(self) -> str:
         return f"host=127.0.0.1 port={self.port} user=mail dbname=postgres"
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
 
 
 class MailgatePostgres(MailgateQueue):

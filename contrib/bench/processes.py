@@ -8,11 +8,16 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TICK = os.sysconf("SC_CLK_TCK")
 SAMPLING = 0.2
 """Seconds between two looks at memory: often enough for a body of 10 MiB, too seldom to cost anything."""
+PATIENCE = 20.0
+"""Seconds until a server beside a relay is ready."""
+LOOPBACK = "127.0.0.1"
 
 
 class NotReady(Exception):
@@ -23,11 +28,20 @@ class Running:
     """One server, with all its children."""
 
     def __init__(
-        self, command: list[str], directory: Path, log: Path, port: int, deadline: float = 15.0, *, tls: bool = False
+        self,
+        command: list[str],
+        directory: Path,
+        log: Path,
+        port: int,
+        deadline: float = 15.0,
+        *,
+        tls: bool = False,
+        host: str = LOOPBACK,
     ) -> None:
         """``tls``: on ``port`` TLS comes first."""
         self.log = log
         self._tls = tls
+        self._host = host
         self._more: list[Running] = []
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -56,7 +70,7 @@ class Running:
         raise NotReady(f"{self._process.args!r}\n" + self.log.read_text(errors="replace")[-3000:])
 
     def _connect(self, port: int) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", port), timeout=1)
+        client = socket.create_connection((self._host, port), timeout=1)
         if not self._tls:
             return client
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -123,6 +137,27 @@ class Running:
                 self._process.wait()
 
 
+class Beside:
+    """A server that a relay needs: a database, a directory, names. ``more`` is for Popen, another user to run as say."""
+
+    def __init__(self, command: list[str], directory: Path, log: Path, ready: Callable[[], bool], **more: Any) -> None:
+        with log.open("wb") as output:
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **more
+            )
+        end = time.monotonic() + PATIENCE
+        while not ready():
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
+                raise NotReady(f"{command[0]} does not come up\n" + log.read_text(errors="replace")[-3000:])
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
+
+
 class PeakMemory:
     """Watches a server's memory while the block runs."""
 
@@ -149,7 +184,7 @@ class PeakMemory:
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
+        opened.bind((LOOPBACK, 0))
     ports = [int(opened.getsockname()[1]) for opened in sockets]
     for opened in sockets:
         opened.close()

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from .processes import NotReady, Running, free_ports
+from .processes import LOOPBACK, NotReady, Running, free_ports
 
 SESSIONS_BACKLOG = "512"
 PATIENCE = 30.0
@@ -59,10 +59,16 @@ class Relay:
 
     name = ""
     server: Running | None = None
+    host = LOOPBACK
     port = 0
 
     def __init__(self, sink: Sink, directory: Path) -> None:
         raise NotImplementedError
+
+    def confirm(self) -> None:
+        """After all turns: what was measured is what it says it is.
+
+        :raises NotReady: it is not."""
 
     def stop(self) -> None:
         if self.server is not None:
@@ -91,7 +97,7 @@ class Mailgate(Relay):
         home = directory / self.name
         home.mkdir(mode=0o755)
         config = home / "mailgate.conf"
-        config.write_text(MAILGATE_CONF.format(home=home, port=self.port, sink=sink.port, target=self.target, store=self.store))
+        config.write_text(self.configuration(home, sink.port))
         twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
         command = [
             twistd,
@@ -104,7 +110,10 @@ class Mailgate(Relay):
             "-c",
             str(config),
         ]
-        self.running = self.server = Running(command, home, home / "log", self.port)
+        self.running = self.server = Running(command, home, home / "log", self.port, host=self.host)
+
+    def configuration(self, home: Path, sink: int) -> str:
+        return MAILGATE_CONF.format(home=home, port=self.port, sink=sink, target=self.target, store=self.store)
 
 
 class MailgateTwo(Mailgate):
