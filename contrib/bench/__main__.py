@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from .checked import MailgateChecked, message_file, own_network
+from .checked import CHECKED_RELAYS, message_file, own_network
 from .postgres import MailgatePostgres
 from .probe import idle_memory, latency
 from .processes import NotReady, PeakMemory
@@ -42,7 +42,7 @@ RELAYS: dict[str, type[Relay]] = {
     "mailgate-postgres": MailgatePostgres,
 }
 REFERENCE = PostfixProxy.name
-BARE = (Direct, PostfixProxy, Mailgate)
+BARE = (Direct, PostfixProxy, PostfixQueue, Mailgate)
 """What the gateway with checks is compared with."""
 
 
@@ -173,13 +173,15 @@ def with_checks(
     file = message_file(directory)
     signed = {name: replace(workload, file=file) for name, workload in workloads.items()}
     compared = [relay for relay in relays if type(relay) in BARE]
-    if options.relay and MailgateChecked.name not in options.relay:
-        return throughput(options, signed, compared, sink)
-    checking = MailgateChecked(sink, directory)
+    checking: list[Relay] = []
     try:
-        return throughput(options, signed, [*compared, checking], sink)
+        for wanted in options.relay or CHECKED_RELAYS:
+            if wanted in CHECKED_RELAYS:
+                checking.append(CHECKED_RELAYS[wanted](sink, directory))
+        return throughput(options, signed, [*compared, *checking], sink)
     finally:
-        checking.stop()
+        for relay in checking:
+            relay.stop()
 
 
 def throughput(options: argparse.Namespace, workloads: dict[str, Workload], relays: list[Relay], sink: Sink) -> str:
@@ -279,7 +281,7 @@ def main() -> int:
     parser.add_argument(
         "--relay",
         action="append",
-        choices=list(dict.fromkeys([*RELAYS, *TLS_RELAYS, MailgateChecked.name])),
+        choices=list(dict.fromkeys([*RELAYS, *TLS_RELAYS, *CHECKED_RELAYS])),
         help="only these (repeatable)",
     )
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only these (repeatable)")

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import ctypes
 import smtplib
-import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from .content import ADDRESSES, CLIENT, DOMAIN, HEADER, TEXT, TEXTS, quoted, signed
-from .processes import LOOPBACK, Beside, NotReady, free_ports
-from .servers import Mailgate, Sink, tool
+from .processes import LOOPBACK, Beside, NotReady, free_ports, takes_connections
+from .servers import Mailgate, PostfixQueue, Relay, Sink, tool
 
+FIELDS = HEADER + b"To: <rcpt@bench.test>\r\nDate: Fri, 20 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@bench.test>\r\n"
+"""All that a message needs: servers add what is missing, and break signatures that say so."""
 SENDER = f"sender@{DOMAIN}"
 RECIPIENT = f"rcpt@{DOMAIN}"
 LOOKED_AT = f"kept@{DOMAIN}"
@@ -42,7 +42,7 @@ def own_network() -> None:
 def message_file(directory: Path) -> Path:
     """The signed message as smtp-source reads it, lines that end with LF."""
     path = directory / "signed.eml"
-    path.write_bytes(signed().replace(b"\r\n", b"\n"))
+    path.write_bytes(signed(FIELDS).replace(b"\r\n", b"\n"))
     return path
 
 
@@ -59,7 +59,7 @@ class Directory(Beside):
         data.write_text(_LDIF)
         subprocess.run([tool("slapadd", "slapd"), "-q", "-f", str(config), "-l", str(data)], check=True, capture_output=True)
         command = [tool("slapd", "slapd"), "-f", str(config), "-h", f"ldap://{LOOPBACK}:{self.port}", "-d", "stats"]
-        super().__init__(command, home, self._log, _takes_connections(self.port))
+        super().__init__(command, home, self._log, takes_connections(self.port))
 
     @property
     def questions(self) -> int:
@@ -80,7 +80,7 @@ class Names(Beside):
         data = "".join(f"    local-data: '{record}'\n" for record in records)
         config = home / "unbound.conf"
         config.write_text(_UNBOUND.format(home=home, port=self.port, host=LOOPBACK, domain=DOMAIN) + data)
-        super().__init__([tool("unbound", "unbound"), "-d", "-c", str(config)], home, self._log, _takes_connections(self.port))
+        super().__init__([tool("unbound", "unbound"), "-d", "-c", str(config)], home, self._log, takes_connections(self.port))
 
     @property
     def questions(self) -> int:
@@ -96,7 +96,8 @@ class MailgateChecked(Mailgate):
     def __init__(self, sink: Sink, directory: Path) -> None:
         self._beside: list[Directory | Names] = []
         try:
-            self._beside = [Directory(directory), Names(directory)]
+            self._beside.append(Directory(directory))
+            self._beside.append(Names(directory))
             super().__init__(sink, directory)
             self._prove(directory / self.name / "kept")
         except BaseException:
@@ -123,23 +124,12 @@ class MailgateChecked(Mailgate):
         if not delivered.endswith(message.read_bytes() + b"\n"):  # smtp-source adds an empty line
             raise NotReady("the message does not arrive as it was sent")
         asked = self._questions()
-        self._hears(b"2.", RECIPIENT, signed())
-        self._hears(b"5.1.1", f"nobody@{DOMAIN}", signed())
+        hears(self, b"2.", RECIPIENT, signed(FIELDS))
+        hears(self, b"5.1.1", f"nobody@{DOMAIN}", signed(FIELDS))
         if self._questions() != [asked[0] + 2, asked[1]]:
             raise NotReady(f"slapd and unbound were asked {asked}, then {self._questions()}")
-        self._hears(b"5.7.", RECIPIENT, HEADER + b"\r\n" + TEXT)
-        self._hears(b"5.7.", RECIPIENT, signed().replace(b"Subject: bench", b"Subject: forged"))
-
-    def _hears(self, status: bytes, recipient: str, message: bytes) -> None:
-        """What a client hears that sends a message, by the beginning of the enhanced status code."""
-        with smtplib.SMTP(self.host, self.port, local_hostname="source.bench.test", timeout=30) as client:
-            client.ehlo()
-            client.mail(SENDER)
-            code, text = client.rcpt(recipient)
-            if code == 250:
-                code, text = client.data(message)
-        if not text.startswith(status):
-            raise NotReady(f"a message for {recipient} hears {code} {text.decode()}, not {status.decode()}")
+        hears(self, b"5.7.", RECIPIENT, FIELDS + b"\r\n" + TEXT)
+        hears(self, b"5.7.", RECIPIENT, signed(FIELDS).replace(b"Subject: bench", b"Subject: forged"))
 
     def confirm(self) -> None:
         if (asked := self._questions()) != self._asked:
@@ -151,13 +141,51 @@ class MailgateChecked(Mailgate):
             server.stop()
 
 
-def _takes_connections(port: int) -> Callable[[], bool]:
-    def ready() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((LOOPBACK, port)) == 0
+class PostfixOpendkim(PostfixQueue):
+    """Postfix with its queue, signatures verified by opendkim, which has the key in a file: no recipients, no SPF."""
 
-    return ready
+    name = "Postfix queue, opendkim"
 
+    def __init__(self, sink: Sink, directory: Path) -> None:
+        home = directory / "opendkim"
+        home.mkdir()
+        (port,) = free_ports(1)
+        keys, config, ours = home / "keys", home / "conf", home / "ours"
+        keys.write_text("".join(f"{name} {text}\n" for name, text in TEXTS.items() if "_domainkey" in name))
+        ours.write_text("192.0.2.99\n")  # mail of its own hosts, 127.0.0.1 if none are named, is not verified
+        config.write_text(_OPENDKIM.format(port=port, keys=keys, hosts=ours))
+        command = [tool("opendkim", "opendkim"), "-f", "-l", "-x", str(config)]
+        self._filter = Beside(command, home, home / "log", takes_connections(port))
+        self.more = f"smtpd_milters = inet:127.0.0.1:{port}\nmilter_default_action = tempfail\n"
+        try:
+            super().__init__(sink, directory)
+            self.running.with_more(self._filter)
+            hears(self, b"5.7.", RECIPIENT, FIELDS + b"\r\n" + TEXT)
+            hears(self, b"5.7.", RECIPIENT, signed(FIELDS).replace(b"Subject: bench", b"Subject: forged"))
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        super().stop()
+        self._filter.stop()
+
+
+def hears(relay: Relay, status: bytes, recipient: str, message: bytes) -> None:
+    """Send a message: the enhanced status code begins so.
+
+    :raises NotReady: it does not."""
+    with smtplib.SMTP(relay.host, relay.port, local_hostname="source.bench.test", timeout=30) as client:
+        client.ehlo()
+        client.mail(SENDER)
+        code, text = client.rcpt(recipient)
+        if code == 250:
+            code, text = client.data(message)
+    if not text.startswith(status):
+        raise NotReady(f"{relay.name}: a message for {recipient} hears {code} {text.decode()}, not {status.decode()}")
+
+
+CHECKED_RELAYS: dict[str, type[Relay]] = {"postfix-opendkim": PostfixOpendkim, "mailgate-checked": MailgateChecked}
 
 _SLAPD = """\
 include /etc/ldap/schema/core.schema
@@ -199,6 +227,16 @@ server:
     interface: {host}
     port: {port}
     local-zone: "{domain}." static
+"""
+
+_OPENDKIM = """\
+Mode v
+Syslog no
+Socket inet:{port}@127.0.0.1
+TestPublicKeys {keys}
+InternalHosts {hosts}
+On-NoSignature reject
+On-BadSignature reject
 """
 
 _MAILGATE = """\

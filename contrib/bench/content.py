@@ -33,9 +33,9 @@ def quoted(text: str) -> str:
     return " ".join(f'"{text[start : start + 250]}"' for start in range(0, len(text), 250))
 
 
-def signed(header: bytes = HEADER, text: bytes = TEXT) -> bytes:
-    """The message with a DKIM signature before it."""
+def signed(header: bytes = HEADER) -> bytes:
+    """`TEXT` under a header section with a DKIM signature before it."""
     making = Signing(header, SigningSettings())
-    making.update(text)
+    making.update(TEXT)
     signer = Signer(DOMAIN, _SELECTOR, _KEY)
-    return signer.sign(making.unsigned(signer, time.time())) + header + b"\r\n" + text
+    return signer.sign(making.unsigned(signer, time.time())) + header + b"\r\n" + TEXT

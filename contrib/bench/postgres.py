@@ -11,7 +11,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from .processes import Beside, NotReady, Running, free_ports
+from .processes import Beside, NotReady, free_ports
 from .servers import MailgateQueue, Sink
 
 
@@ -49,23 +49,8 @@ class MailgatePostgres(MailgateQueue):
         self._database = Database(directory)
         self.store = f'store postgres "{self._database.dsn}"'
         super().__init__(sink, directory)
-        self.server = Together(self.running, self._database)
+        self.running.with_more(self._database)
 
     def stop(self) -> None:
         super().stop()
         self._database.stop()
-
-
-class Together(Running):
-    """A gateway, with its database."""
-
-    def __init__(self, gateway: Running, database: Database) -> None:
-        self._gateway = gateway
-        self._database = database
-
-    @property
-    def pids(self) -> list[int]:
-        return [*self._gateway.pids, *self.family(self._database.process.pid)]
-
-    def stop(self) -> None:
-        self._gateway.stop()

@@ -24,6 +24,22 @@ class NotReady(Exception):
     """A server did not come up in time; the text has the end of its log."""
 
 
+def family(first: int) -> list[int]:
+    """A process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [first]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
 class Running:
     """One server, with all its children."""
 
@@ -42,7 +58,7 @@ class Running:
         self.log = log
         self._tls = tls
         self._host = host
-        self._more: list[Running] = []
+        self._more: list[Running | Beside] = []
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -78,30 +94,14 @@ class Running:
         context.verify_mode = ssl.CERT_NONE
         return context.wrap_socket(client)
 
-    def with_more(self, other: Running) -> Running:
+    def with_more(self, other: Running | Beside) -> Running:
         """Another server's work is counted as this one's; it is ended by whoever started it."""
         self._more.append(other)
         return self
 
     @property
     def pids(self) -> list[int]:
-        return self.family(self._process.pid) + [pid for other in self._more for pid in other.pids]
-
-    @staticmethod
-    def family(first: int) -> list[int]:
-        """A process and all its descendants."""
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                except OSError:
-                    continue
-                children.setdefault(parent, []).append(int(entry.name))
-        found = [first]
-        for pid in found:
-            found += children.get(pid, [])
-        return found
+        return family(self._process.pid) + [pid for other in self._more for pid in other.pids]
 
     def cpu_seconds(self) -> float:
         """User and system time so far, of living and of reaped children too."""
@@ -152,10 +152,24 @@ class Beside:
                 raise NotReady(f"{command[0]} does not come up\n" + log.read_text(errors="replace")[-3000:])
             time.sleep(0.05)
 
+    @property
+    def pids(self) -> list[int]:
+        return family(self.process.pid)
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
         self.process.wait()
+
+
+def takes_connections(port: int) -> Callable[[], bool]:
+    """Ready is what can be connected to."""
+
+    def ready() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, port)) == 0
+
+    return ready
 
 
 class PeakMemory:

@@ -188,14 +188,18 @@ smtp tcp://127.0.0.1:{port} {{
 
 class _Postfix(Relay):
     proxy = True
+    more = ""
+    """Lines of main.cf."""
 
     def __init__(self, sink: Sink, directory: Path) -> None:
         if os.geteuid() != 0:
             raise NotReady("Postfix's master needs root to start its services")
         self.port = free_ports(1)[0]
-        home = directory / ("postfix-proxy" if self.proxy else "postfix-queue")
-        lay_out_postfix(home, self.port, sink.port, proxy=self.proxy)
-        self.server = Running([postfix_master(), "-c", str(home / "etc"), "-d"], home, home / "master.log", self.port)
+        home = directory / type(self).__name__
+        lay_out_postfix(home, self.port, sink.port, proxy=self.proxy, more=self.more)
+        self.running = self.server = Running(
+            [postfix_master(), "-c", str(home / "etc"), "-d"], home, home / "master.log", self.port
+        )
 
 
 def postfix_master() -> str:
