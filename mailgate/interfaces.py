@@ -77,6 +77,14 @@ class IDelivery(Interface):
         read and logged."""
 
 
+class IWholeDelivery(IDelivery):
+    """A delivery that can be told everything at once, by whoever has all of it: a queue."""
+
+    def offer(recipients: Any, message: Any) -> Any:
+        """In place of ``rcpt`` for each: awaitable list of one `Reply` for each of the recipients. The next hop may have
+        been asked for the content with them; ``send`` has to follow with the same message, or ``abort``."""
+
+
 class ITwoPhaseDelivery(IDelivery):
     """A delivery of a target whose finality is TWO_PHASE. ``send`` is ``prepare`` and ``commit`` in one step."""
 

@@ -2,7 +2,8 @@
 
 The rules are those of docs/behaviour.md. What is said here:
 
-- The first RCPT goes out with MAIL in one write; the client hears the next hop's own answer. Up to the final dot the
+- The first RCPT goes out with MAIL in one write; the client hears the next hop's own answer. Who has the whole message has all
+  recipients in that write, and DATA behind them (`offer`; RFC 2920). Up to the final dot the
   envelope can be said again elsewhere (*replayed*), since we hold it and the body: after a failure that moves, after the client
   kept a connection waiting for ``hold_timeout``, after `withdraw`, or when the content needs what MAIL did not say.
 - Moving on: trouble with connecting, greeting, hello, TLS, AUTH, a drop, a timeout, garbage and 421 always, as does an endpoint
@@ -28,7 +29,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from zope.interface import implementer
 
-from mailgate.interfaces import IDelivery
+from mailgate.interfaces import IWholeDelivery
 from mailgate.logs.detail import detail
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
@@ -59,9 +60,12 @@ from mailgate.smtp.xclient import Identity
 _BEFORE_MAIL = (Step.RSET, Step.XFORWARD)
 """What is said in front of MAIL; its answers decide nothing."""
 NO_ADDRESS = Reply(553, "5.1.3", "The address can't be passed on")
+_NOBODY: Sequence[Recipient] = ()
+_OF_ONE = (NO_SMTPUTF8, NO_ADDRESS)
+"""What is wrong with one recipient may be right with the others."""
 
 
-@implementer(IDelivery)
+@implementer(IWholeDelivery)
 class Delivery:
     """See the module's docstring."""
 
@@ -70,6 +74,7 @@ class Delivery:
         "_accepted",
         "_attempts",
         "_connection",
+        "_data",
         "_envelope",
         "_final",
         "_hops",
@@ -91,6 +96,8 @@ class Delivery:
         self._wire: list[Recipient] = []
         """Accepted in the transaction that is open on the connection."""
         self._connection: Connection | None = None
+        self._data: Reply | None = None
+        """The answer to DATA, where that was said with the envelope."""
         self._replay = False
         """What was said on the connection is not what is wanted any more."""
         self._final: Reply | None = None
@@ -116,7 +123,7 @@ class Delivery:
         try:
             connection = self._connection
             if connection is None or self._replay or connection.trouble is not None or self._utf8_is_missing(recipient.address):
-                reply = await self._say_envelope(recipient)
+                reply = (await self._say_envelope((recipient,)))[0]
             else:
                 reply = await self._say_recipient(connection, recipient)
         except Refused as refused:
@@ -130,16 +137,50 @@ class Delivery:
             raise
         if reply.code // 100 == 2:
             self._accepted.append(recipient)
+        self._hold()
+        return reply
+
+    async def offer(self, recipients: Sequence[Recipient], message: Message) -> list[Reply]:
+        """See `IWholeDelivery`."""
+        if self._final is not None:
+            return [self._final] * len(recipients)
+        self._begin()
+        self._message = self._attempts.message = message
+        try:
+            if self._hops.settings.max_line_length:
+                await self._check_lines(message, self._hops.settings.max_line_length)
+            replies = await self._say_envelope(recipients)
+        except Refused as refused:
+            if refused.reply in _OF_ONE and len(recipients) > 1:
+                self._message = self._attempts.message = None
+                return [await self.rcpt(recipient) for recipient in recipients]
+            self._final = refused.reply
+            return [refused.reply] * len(recipients)
+        except CancelledError:
+            if self._aborted:
+                return [ABORTED] * len(recipients)
+            self.abort()
+            raise
+        self._accepted += [recipient for recipient, reply in zip(recipients, replies, strict=True) if reply.code // 100 == 2]
+        connection = self._connection
+        if connection is not None and connection.session.content_open and not self._wire:
+            connection.abort("it takes content for nobody")
+        self._hold()
+        return replies
+
+    def _hold(self) -> None:
+        """The connection is the client's for a while."""
         connection = self._connection
         if connection is not None and connection.trouble is None:
             connection.arm(connection.heard_at + self._hops.settings.hold_timeout, self._give_back)
-        return reply
 
     def withdraw(self, recipients: Sequence[Recipient]) -> None:
         """See `IDelivery`."""
         self._accepted = [recipient for recipient in self._accepted if recipient not in recipients]
         self._lost = [recipient for recipient in self._lost if recipient not in recipients]
         self._replay = True
+        if self._data is not None:  # nothing but content can be said there now
+            self._give_back()
 
     async def send(self, message: Message) -> list[Reply]:
         """See `IDelivery`."""
@@ -191,37 +232,45 @@ class Delivery:
 
     # The envelope
 
-    async def _say_envelope(self, new: Recipient | None) -> Reply:
+    async def _say_envelope(self, new: Sequence[Recipient] = _NOBODY) -> list[Reply]:
         """Say MAIL, all accepted recipients and ``new`` on one endpoint after another, until one takes the transaction.
-        Returns the answer to ``new`` (without one: to the last recipient)."""
+        Returns the answers to ``new``."""
         connection = self._connection
         while True:
             try:
                 recipients = self._accepted if not self._lost else [r for r in self._accepted if r not in self._lost]
-                if new is not None:
-                    recipients = [*recipients, new]
+                if new:
+                    recipients = [*recipients, *new]
                 if connection is None or connection.trouble is not None:
                     connection = self._attempts.take(recipients)
                     if connection is None:
                         connection = await self._search()
                 self._needs = find_needs(self._envelope, recipients, self._message)
-                self._say(connection, recipients)
+                whole = self._message is not None and new is not _NOBODY
+                self._say(connection, recipients, whole=whole)
                 answers = await self._exchange(connection)
                 while answers and answers[0].step in _BEFORE_MAIL:
                     del answers[0]
+                if answers and answers[-1].step is Step.DATA:
+                    self._data = answers.pop().reply
                 # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL.
                 gone = answers[0].reply.code == 421 if answers else connection.trouble in (Kind.LOST, Kind.CLOSING)
                 if gone and connection.reused:
                     connection.quit()
                     connection = await self._search(again=connection.link.endpoint)
                     continue
-                return self._judge_envelope(connection, recipients, answers, new)
+                replies = self._judge_envelope(connection, recipients, answers, new)
+                if whole and connection.trouble is not None and self._wire:
+                    raise self._broken(connection, Step.DATA)
+                return replies
             except Moved:
                 connection = None
 
-    def _say(self, connection: Connection, recipients: Sequence[Recipient]) -> None:
-        """MAIL and RCPT. A transaction that is open is RSET first, which adds an answer in front."""
+    def _say(self, connection: Connection, recipients: Sequence[Recipient], *, whole: bool) -> None:
+        """MAIL and RCPT, and DATA if the message is ``whole``. A transaction that is open is RSET first, which adds an answer in
+        front."""
         session = connection.session
+        self._data = None
         if connection.reused:
             connection.timings = []
             if connection is not self._connection:
@@ -241,6 +290,8 @@ class Delivery:
             session.mail(sender, parameters)
             for recipient in recipients:
                 self._say_rcpt(session, recipient)
+            if whole and session.capabilities.pipelining and not (session.capabilities.chunking and self._wants_chunks):
+                session.data()
         except MailError as error:
             session.unsay()
             self._attempts.unsuitable(connection, error.reply)
@@ -293,14 +344,14 @@ class Delivery:
         try:
             if not answers:
                 raise self._broken(connection, Step.RCPT)
-            return self._judge_recipient(connection, recipient, answers[0].reply, recipient)
+            return self._judge_recipient(connection, recipient, answers[0].reply, movable=not self._wire)
         except Moved:
-            return await self._say_envelope(recipient)
+            return (await self._say_envelope((recipient,)))[0]
 
     def _judge_envelope(
-        self, connection: Connection, recipients: Sequence[Recipient], answers: Sequence[Answer], new: Recipient | None
-    ) -> Reply:
-        """The answers to MAIL and RCPT, fewer if there is trouble."""
+        self, connection: Connection, recipients: Sequence[Recipient], answers: Sequence[Answer], new: Sequence[Recipient]
+    ) -> list[Reply]:
+        """The answers to MAIL and RCPT, fewer if there is trouble; those to ``new``, the last of the recipients, are returned."""
         self._replay = False
         self._wire = []
         if not answers:
@@ -313,17 +364,23 @@ class Delivery:
             raise Refused(handed_up(reply))
         if len(answers) <= len(recipients):
             raise self._broken(connection, Step.RCPT)
-        for recipient, answer in zip(recipients, answers[1:], strict=True):
-            reply = self._judge_recipient(connection, recipient, answer.reply, new)
-        return reply
+        if len(recipients) == 1 and new:  # nearly always
+            return [self._judge_recipient(connection, new[0], answers[1].reply, movable=True)]
+        kept = len(recipients) - len(new)
+        for recipient, answer in zip(recipients[:kept], answers[1:], strict=False):
+            if self._judge_recipient(connection, recipient, answer.reply, movable=not self._wire).code // 100 != 2:
+                self._lost.append(recipient)
+        movable = not self._wire and not any(answer.reply.code // 100 == 2 for answer in answers[kept + 1 :])
+        return [
+            self._judge_recipient(connection, recipient, answer.reply, movable=movable)
+            for recipient, answer in zip(new, answers[kept + 1 :], strict=True)
+        ]
 
-    def _judge_recipient(self, connection: Connection, recipient: Recipient, reply: Reply, new: Recipient | None) -> Reply:
+    def _judge_recipient(self, connection: Connection, recipient: Recipient, reply: Reply, *, movable: bool) -> Reply:
         if reply.code // 100 == 2:
             self._wire.append(recipient)
             return reply if reply.enhanced else handed_up(reply)
-        self._judge(connection, Step.RCPT, reply, movable=not self._wire)
-        if recipient is not new:
-            self._lost.append(recipient)
+        self._judge(connection, Step.RCPT, reply, movable=movable)
         self._attempts.refused.append((recipient, reply))
         return handed_up(reply)
 
@@ -350,7 +407,7 @@ class Delivery:
         """Now that the content is here: does the open transaction suit it? If not, it is said again: there, if that may
         help, else at an endpoint that offers what it needs."""
         connection = self._connection
-        if connection is None or connection.trouble is not None or self._replay:
+        if connection is None or connection.trouble is not None or self._replay or self._data is not None:
             return
         offered = connection.session.capabilities
         if offered.size and message.size > offered.size:
@@ -371,21 +428,26 @@ class Delivery:
         """The content and what becomes of the final dot, in the open transaction or in one that is opened for it."""
         connection = self._connection
         if connection is None or self._replay or connection.trouble is not None:
-            await self._say_envelope(None)
+            await self._say_envelope()
             connection = self._connection
             assert connection is not None
-        settings = self._hops.settings
         if self._lost and (not connection.settings.lmtp or not self._wire):
             return [NO_LONGER_ACCEPTED] * len(self._accepted)
         wire = self._wire
         session = connection.session
         refusal = None
         try:
-            if session.capabilities.chunking and (settings.chunking or self._needs.body is BodyType.BINARY):
+            if session.capabilities.chunking and self._wants_chunks:
                 refusal = await self._send_chunks(connection, message)
             else:
-                session.data()
-                answers = await self._exchange(connection, self._say_whole)
+                if self._data is None:
+                    session.data()
+                    answers = await self._exchange(connection, self._say_whole)
+                elif self._say_whole() is not None:
+                    self._waiting = waiting = connection.exchange()
+                    answers = await waiting
+                else:
+                    answers = [Answer(Step.DATA, self._data)]
                 if self._connection is not None:
                     refusal = await self._send_blocks(connection, message, answers)
             if refusal is not None:
@@ -401,7 +463,12 @@ class Delivery:
         replies = self._conclude(connection, answers, wire)
         return self._for_all(replies) if self._lost else list(replies)
 
-    def _say_whole(self, _: Sequence[Answer]) -> float | None:
+    @property
+    def _wants_chunks(self) -> bool:
+        """BDAT (RFC 3030) in place of DATA, where it is offered."""
+        return self._hops.settings.chunking or self._needs.body is BodyType.BINARY
+
+    def _say_whole(self, _: Sequence[Answer] = ()) -> float | None:
         """Hears of the answer to DATA first: a message that fits into one write leaves with its final dot as soon as it may.
         None: there is more to it."""
         connection, message = self._connection, self._message

@@ -7,7 +7,7 @@ first RCPT to its end; one to a domain once, however many recipients there. A ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from mailgate.config import values as v
 from mailgate.config.schema import Block, Directive
-from mailgate.interfaces import IDelivery
+from mailgate.interfaces import IWholeDelivery
 from mailgate.limits.limits import Exceeded, Gate, Lease, Limits, Scope, Subject
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
@@ -67,7 +67,7 @@ class LimitsDirective(Block):
         )
 
 
-@implementer(IDelivery)
+@implementer(IWholeDelivery)
 class LimitedDelivery:
     """A delivery that is let through by the limits of its target, or isn't."""
 
@@ -87,6 +87,21 @@ class LimitedDelivery:
 
     async def rcpt(self, recipient: Recipient) -> Reply:
         """See `IDelivery`."""
+        refusal = await self._let_through(recipient)
+        if refusal is not None:
+            return refusal
+        reply = self._delivery.rcpt(recipient)
+        return reply if isinstance(reply, Reply) else await reply
+
+    async def offer(self, recipients: Sequence[Recipient], message: Message) -> list[Reply]:
+        """See `IWholeDelivery`."""
+        refusals = [await self._let_through(recipient) for recipient in recipients]
+        free = [recipient for recipient, refusal in zip(recipients, refusals, strict=True) if refusal is None]
+        answers: Iterator[Reply] = iter(await self._delivery.offer(free, message) if free else ())
+        return [next(answers) if refusal is None else refusal for refusal in refusals]
+
+    async def _let_through(self, recipient: Recipient) -> Reply | None:
+        """None: it may go; else what is said instead."""
         envelope = self._envelope
         source = Subject(user=envelope.session.auth_user.casefold(), source=rule_keys(envelope.sender)[1])
         if not await self._pass(self._gates.message, "", source):
@@ -94,8 +109,7 @@ class LimitedDelivery:
         domain = rule_keys(recipient.address)[1]
         if domain and not await self._pass(self._gates.domain, domain, Subject(destination=domain)):
             return ABORTED if self._aborted else LOCAL_LIMIT
-        reply = self._delivery.rcpt(recipient)
-        return reply if isinstance(reply, Reply) else await reply
+        return None
 
     def withdraw(self, recipients: Sequence[Recipient]) -> None:
         """See `IDelivery`."""

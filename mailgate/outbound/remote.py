@@ -20,7 +20,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, DeferredList
 from zope.interface import implementer
 
-from mailgate.interfaces import IDelivery
+from mailgate.interfaces import IWholeDelivery
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.message.message import Message
 from mailgate.net.waiting import as_deferred
@@ -146,7 +146,7 @@ class Office:
         return NextHops(self.settings, endpoints, self.pool, self.clock, self.log, HostOrder(endpoints), watch)
 
 
-@implementer(IDelivery)
+@implementer(IWholeDelivery)
 class RemoteDelivery:
     """See the module's docstring."""
 
@@ -180,6 +180,26 @@ class RemoteDelivery:
         if reply.code // 100 == 2:
             self._accepted.append((recipient, group))
         return reply
+
+    async def offer(self, recipients: Sequence[Recipient], message: Message) -> list[Reply]:
+        """See `IWholeDelivery`. A group after the other: the queue has one delivery for each domain."""
+        replies: dict[int, Reply] = {}
+        members: dict[Delivery, list[Recipient]] = {}
+        for recipient in recipients:
+            try:
+                members.setdefault(await self._group_of(recipient), []).append(recipient)
+            except MailError as error:
+                replies[id(recipient)] = error.reply
+            except CancelledError:
+                if self._aborted:
+                    return [ABORTED] * len(recipients)
+                raise
+        for group, some in members.items():
+            for recipient, reply in zip(some, await group.offer(some, message), strict=True):
+                replies[id(recipient)] = reply
+                if reply.code // 100 == 2:
+                    self._accepted.append((recipient, group))
+        return [replies[id(recipient)] for recipient in recipients]
 
     async def _group_of(self, recipient: Recipient) -> Delivery:
         route: Route = await self._wait_for(self._office.route(self._envelope, recipient))

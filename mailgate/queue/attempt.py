@@ -90,7 +90,7 @@ async def try_lease(
     replies: dict[int, Reply] = {}
     try:
         delivery = target.open(envelope)
-        accepted = await _offer(delivery, envelope, lease.recipients, replies)
+        accepted = await _offer(delivery, envelope, lease.recipients, message, replies)
         if accepted:
             if not lease.intended or adapters.reactor.seconds() >= lease.until:
                 await store.intend(replace(lease, recipients=tuple(accepted)))
@@ -114,12 +114,20 @@ async def try_lease(
     return [_outcome(row, replies.get(row.number, NO_ANSWER), records, target) for row in lease.recipients]
 
 
-async def _offer(delivery: Any, envelope: Envelope, rows: Sequence[Waiting], replies: dict[int, Reply]) -> list[Waiting]:
+async def _offer(
+    delivery: Any, envelope: Envelope, rows: Sequence[Waiting], message: Message, replies: dict[int, Reply]
+) -> list[Waiting]:
+    """Who was accepted. All at once where the target can do that: one wait for the next hop, however many there are."""
+    recipients = [Recipient(row.address, row.parameters, row.original) for row in rows]
+    offer = getattr(delivery, "offer", None)
+    answers = await offer(recipients, message) if offer is not None else None
     accepted = []
-    for row in rows:
-        recipient = Recipient(row.address, row.parameters, row.original)
-        answer = delivery.rcpt(recipient)
-        reply = answer if isinstance(answer, Reply) else await answer
+    for number, (row, recipient) in enumerate(zip(rows, recipients, strict=True)):
+        if answers is None:
+            answer = delivery.rcpt(recipient)
+            reply = answer if isinstance(answer, Reply) else await answer
+        else:
+            reply = answers[number]
         replies[row.number] = reply
         if reply.is_success:
             accepted.append(row)

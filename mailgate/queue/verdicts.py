@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -61,13 +62,16 @@ class Verdicts:
             return Plan()
 
     async def judge(self, entry: Entry, rows: Sequence[Waiting], outcomes: Sequence[Outcome]) -> tuple[list[Settled], float]:
-        """What each of the rows becomes, and the time that was."""
+        """What each of the rows becomes, and the time that was. Those who failed alike are due at one time: the next attempt is
+        one again, for all of them."""
         now = self._adapters.wall_time()
         results: list[Settled] = []
+        luck: int | None = None
         for row, outcome in zip(rows, outcomes, strict=True):
             if outcome.reply.is_success:
                 results.append(self._delivered(entry, row, outcome, now))
                 continue
+            luck = self._adapters.random.getrandbits(32) if luck is None else luck
             plan = await self.plan(entry, row)
             verdict = judge(
                 row,
@@ -75,7 +79,7 @@ class Verdicts:
                 plan,
                 arrived=entry.arrived,
                 now=now,
-                chance=self._adapters.random,
+                chance=Random(luck),
                 way=outcome.way,
                 remote=outcome.remote,
             )

@@ -368,11 +368,10 @@ class _Peer(Protocol):
         (self._current.recipients if said[:1] == b"2" else self._current.refused).append(argument[len(b"TO:") :])
 
     def _data(self, argument: bytes) -> None:
-        if self._current is None or not self._current.recipients:
-            cast(Any, self.transport).write(b"503 5.5.1 Recipients first\r\n")
-            return
-        said = self._step(Step.DATA, argument, b"354 Go ahead\r\n")
+        wanted = self._current is not None and self._current.recipients
+        said = self._step(Step.DATA, argument, b"354 Go ahead\r\n" if wanted else b"503 5.5.1 Recipients first\r\n")
         if said[:1] == b"3":
+            self._current = self._current or Transaction(b"", self.record.tls)
             self._current.via = "DATA"
             self._begin_content()
             self._take = self._take_content

@@ -177,7 +177,7 @@ class NodesTests(TestCase):
         (entry,) = await first.accept([await self.nodes.draft("m1")], intended=("one.test",))
         lease = first.take(entry, "one.test", intended=True)
         sent: list[Any] = []
-        delivery = mock.Mock(rcpt=lambda recipient: Reply(250, "2.1.5", "ok"), send=sent.append)
+        delivery = mock.Mock(offer=None, rcpt=lambda recipient: Reply(250, "2.1.5", "ok"), send=sent.append)
         target = mock.Mock(open=lambda envelope: delivery)
         await self.nodes.alive(second, LEASE + 1200)
         self.assertEqual(len(await self.leased(second)), 1)
