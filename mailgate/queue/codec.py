@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from operator import attrgetter
 from typing import Any
 
 from mailgate.queue.entry import NO_WAY, Fate, LastTry, Origin, Standing, Waiting, Way
@@ -16,6 +17,13 @@ from mailgate.smtp.address import NULL_ADDRESS, Address, AddressError, parse_add
 from mailgate.smtp.parameters import BodyType, DeliverBy, MailParameters, RcptParameters
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+_FLAGS = ("utf8", "requiretls", "ret", "envid", "auth", "hold", "priority")
+_flags_of = attrgetter("smtputf8", "requiretls", "ret", "envid", "auth", "hold_for")
+_ORIGIN = tuple(Origin.__dataclass_fields__)
+_origin_of = attrgetter(*_ORIGIN)
+_STATE = ("retries", "notified", "doubt", "reason")
+_state_of = attrgetter("retries", "notified", "in_doubt", "reason")
 
 
 def checksum(*parts: bytes) -> int:
@@ -29,21 +37,18 @@ def checksum(*parts: bytes) -> int:
 def encode_facts(sender: Address, parameters: MailParameters, origin: Origin, priority: int) -> bytes:
     """What an entry has besides its columns."""
     facts: dict[str, Any] = {"from": str(sender)}
-    given = {
-        "size": parameters.size,
-        "body": parameters.body.value if parameters.body is not None else None,
-        "utf8": parameters.smtputf8,
-        "requiretls": parameters.requiretls,
-        "ret": parameters.ret,
-        "envid": parameters.envid,
-        "auth": parameters.auth,
-        "priority": priority,
-        "asked": parameters.priority,
-        "hold": parameters.hold_for,
-        "by": [parameters.by.seconds, parameters.by.returns, parameters.by.trace] if parameters.by is not None else None,
-    }
-    facts.update((key, value) for key, value in given.items() if value or (key in ("size", "asked") and value == 0))
-    came = {name: getattr(origin, name) for name in Origin.__dataclass_fields__ if getattr(origin, name)}
+    if parameters.size is not None:
+        facts["size"] = parameters.size
+    if parameters.body is not None:
+        facts["body"] = parameters.body.value
+    if parameters.priority is not None:
+        facts["asked"] = parameters.priority
+    if parameters.by is not None:
+        facts["by"] = [parameters.by.seconds, parameters.by.returns, parameters.by.trace]
+    for key, given in zip(_FLAGS, (*_flags_of(parameters), priority), strict=True):
+        if given:
+            facts[key] = given
+    came = {name: known for name, known in zip(_ORIGIN, _origin_of(origin), strict=True) if known}
     if came:
         facts["origin"] = came
     return _dumps(facts).encode()
@@ -76,22 +81,22 @@ def encode_recipient(row: Waiting) -> bytes:
     facts: dict[str, Any] = {"to": str(row.address)}
     if row.parameters.notify:
         facts["notify"] = sorted(row.parameters.notify)
+    if row.parameters.orcpt:
+        facts["orcpt"] = row.parameters.orcpt
+    if row.original is not None:
+        facts["was"] = str(row.original)
     if row.last is not None:
         last = row.last
         facts["last"] = [last.at, last.code, last.status, last.text, last.kind, last.remote]
         if last.way is not NO_WAY:
             facts["way"] = [last.way.peer, last.way.address, last.way.local, last.way.tls, last.way.stage]
-    given = {
-        "orcpt": row.parameters.orcpt,
-        "was": str(row.original) if row.original is not None else None,
-        "retries": row.retries,
-        "notified": row.notified,
-        "doubt": row.in_doubt,
-        "fate": int(row.fate) if row.fate is not None else None,
-        "reason": row.reason,
-        "before": int(row.before) if row.before is not None else None,
-    }
-    facts.update((key, value) for key, value in given.items() if value)
+    if row.fate is not None:
+        facts["fate"] = int(row.fate)
+    if row.before is not None:
+        facts["before"] = int(row.before)
+    for key, given in zip(_STATE, _state_of(row), strict=True):
+        if given:
+            facts[key] = given
     return _dumps(facts).encode()
 
 
