@@ -169,6 +169,9 @@ class ICheckState(Interface):
     def rcpt(recipient: Any) -> Any:
         """Judge one recipient."""
 
+    def refused(refused: Any) -> Any:
+        """Hear of a recipient who was refused: a `pipeline.check.Refused`. Not asked of who does not have it."""
+
     def body(message: Any) -> Any:
         """Judge the content."""
 

@@ -6,7 +6,7 @@ and hello, as every MTA does it; `Client` remembers which. For another client a 
 has a word for it (quit, new connection follows), but filters made with libmilter 1.0 say nothing any more after it.
 
 - Every wait has its time: for the connection and the agreement, for each answer (a filter that is at work says so, which begins
-  the time anew), and for all of the end of a message.
+  the time anew, up to `PATIENCE` times of it), and for all of the end of a message.
 - A link on which anything went wrong, or which somebody stopped waiting on, is closed. Failures in a row are a matter of the
   `Breaker`: a filter that hangs costs three messages their time, and then nobody waits for it.
 - At most ``connections`` at a time; who finds none waits for `lease`'s time.
@@ -33,15 +33,22 @@ from mailgate.clients.breaker import Breaker
 from mailgate.clients.milter_wire import Agreement, Command, MilterError, Negotiated, Packets, Response, Said
 from mailgate.net.transport import send
 from mailgate.net.waiting import DeadlineExceeded, Wait, within
+from mailgate.smtp.reply import Reply
 
 IDLE = 60.0
 """Seconds for which a connection is kept that nobody uses."""
 MAX_QUEUED = 64
 """Packets of a filter that wait for us; then we read no more."""
+PATIENCE = 5
+"""How many times the time of an answer it may take if the filter says that it is at work."""
 
 
 class MilterFailure(Exception):
     """There is no answer to be had."""
+
+
+class ConnectionGone(MilterFailure):
+    """The filter has closed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class Milter:
         self._breaker = Breaker(adapters.reactor.seconds)
         self._idle: list[Link] = []
         self._open: set[Link] = set()
+        self.agreement: Agreement | None = None
+        """The last one."""
 
     async def lease(self, client: Client) -> Link:
         """:raises MilterFailure: there is none to be had."""
@@ -123,7 +132,7 @@ class Milter:
         except BaseException:
             link.close()
             raise
-        link.agreement = said.agreement
+        link.agreement = self.agreement = said.agreement
         return link
 
     def _endpoint(self) -> Any:
@@ -138,7 +147,7 @@ class Milter:
         return (TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint)(self.reactor, self._host, self._port, timeout=seconds)
 
     def give_back(self, link: Link, *, in_message: bool, goes_on: bool) -> None:
-        """The message is over, and it went well. ``goes_on``: the filter will hear of further messages of this client."""
+        """All is said, and it went well. ``goes_on``: the filter will hear more of this client."""
         self._breaker.succeeded()
         self._turns.release()
         if link.is_waiting or not link.is_usable:
@@ -153,7 +162,8 @@ class Milter:
 
     def part(self, link: Link) -> None:
         """The client is gone, or no message of it is to be judged any more."""
-        link.client = None
+        link.client = link.hello = None
+        link.is_introduced = False
         if self._reuse and link.agreement.version >= wire.SINCE[Command.QUIT_NEW_CONNECTION] and link.is_usable:
             link.write(wire.packet(Command.QUIT_NEW_CONNECTION))
             link.idle_since = self.reactor.seconds()
@@ -188,8 +198,10 @@ class Client:
         self.is_gone = False
         self.is_accepted = False
         """The filter has taken all that this client sends, at connect or hello."""
-        self.hello: object = None
-        """What the filter was told with the hello, over the link that is kept; None if nothing."""
+        self.refusal: Reply | None = None
+        """What it has said at connect or hello, for all of the client's messages."""
+        self.refused_hello: object = None
+        """The hello that it was said to; None if it was the connection."""
         self._milter = milter
         self._link: Link | None = None
 
@@ -198,10 +210,11 @@ class Client:
         if link is not None and link.is_usable:
             link.is_used = True
             return link
-        self.hello = None
         return None
 
     def keep(self, link: Link) -> None:
+        if self._link is not None:  # two messages at a time: a check that stands in several blocks
+            self._milter.part(self._link)
         self._link = link
 
     def gone(self) -> None:
@@ -218,8 +231,14 @@ class Link(Protocol):
     def __init__(self, milter: Milter) -> None:
         self.agreement = Agreement()
         self.client: Client | None = None
+        self.is_introduced = False
+        """The filter was told of the client's connection."""
+        self.hello: object = None
+        """What it was told with the hello; None if nothing."""
+        self.owed: Command | None = None
+        """It has been asked this, and nobody waits for the answer any more."""
         self.is_used = False
-        """A message before this one went over it: the filter may have closed it meanwhile."""
+        """Something went over it before: the filter may have closed it meanwhile."""
         self.idle_since = 0.0
         self._milter = milter
         self._packets = Packets()
@@ -231,7 +250,7 @@ class Link(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        return self._trouble is None and not self._said
+        return self._trouble is None and not self._said and self.owed is None
 
     @property
     def is_waiting(self) -> bool:
@@ -256,17 +275,21 @@ class Link(Protocol):
 
     async def answer(self, seconds: float) -> Said:
         """What the filter says next, but that it is at work. :raises MilterFailure: nothing that helps."""
+        clock = self._milter.reactor.seconds
+        until = clock() + PATIENCE * seconds
         while True:
             if not self._said:
                 if self._trouble is not None:
                     raise self._trouble
-                await self._wait(seconds)
+                await self._wait(min(seconds, until - clock()))
                 continue
             said = self._said.popleft()
             if len(self._said) == MAX_QUEUED // 2:
                 self.transport.resumeProducing()  # type: ignore[union-attr]
             if said is not Response.PROGRESS:
                 return said
+            if clock() >= until:
+                raise MilterFailure(f"{self._milter.label}: at work without an end")
 
     async def _wait(self, seconds: float) -> None:
         self._waiting = Wait()
@@ -305,7 +328,7 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._milter.lost(self)
-        self._fail(MilterFailure(f"{self._milter.label}: the connection is gone"))
+        self._fail(ConnectionGone(f"{self._milter.label}: the connection is gone"))
 
     def _fail(self, trouble: Exception) -> None:
         self._trouble = self._trouble or trouble

@@ -68,6 +68,8 @@ class Steps(IntFlag):
     NO_UNKNOWN = 0x100
     NO_DATA = 0x200
     SKIP = 0x400
+    REFUSED_RCPT = 0x800
+    """It wants to hear of recipients that others refuse."""
     QUIET_CONNECT = 0x1000
     QUIET_HELO = 0x2000
     QUIET_MAIL = 0x4000
@@ -93,8 +95,7 @@ class Can(IntFlag):
     CHOOSE_MACROS = 0x100
 
 
-ALL_STEPS = Steps(0x1FF7FF)
-"""0x800 would have us tell of recipients that we refuse ourselves: the pipeline does not ask about them."""
+ALL_STEPS = Steps(0x1FFFFF)
 ALL_ACTIONS = Can(0x1FF)
 NO_STEPS = Steps(0)
 
@@ -132,10 +133,13 @@ MACRO_STAGES = (
 )
 """In the order of their numbers (SMFIM)."""
 MACROS: Mapping[Command, tuple[str, ...]] = {
-    Command.CONNECT: ("j", "_", "{daemon_name}", "{daemon_addr}", "v"),
-    Command.HELO: ("{tls_version}", "{cipher}", "{cert_subject}"),
-    Command.MAIL: ("i", "{auth_type}", "{auth_authen}", "{mail_addr}", "{mail_host}"),
-    Command.RCPT: ("i", "{rcpt_addr}", "{rcpt_host}"),
+    Command.CONNECT: (
+        *("j", "_", "{daemon_name}", "{daemon_addr}", "{daemon_port}", "v"),
+        *("{client_addr}", "{client_name}", "{client_port}", "{client_ptr}"),
+    ),
+    Command.HELO: ("{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}"),
+    Command.MAIL: ("i", "{auth_type}", "{auth_authen}", "{auth_author}", "{mail_addr}", "{mail_host}", "{mail_mailer}"),
+    Command.RCPT: ("i", "{rcpt_addr}", "{rcpt_host}", "{rcpt_mailer}"),
     Command.DATA: ("i",),
     Command.END_OF_HEADER: ("i",),
     Command.END_OF_BODY: ("i", "{msg_id}"),
@@ -341,6 +345,8 @@ def parse(command: bytes, data: bytes) -> Said:
         read = _READERS.get(command)
         if read is not None:
             return read(data)
+        if data:
+            raise ValueError("more than there should be")
         return Response(command)
     except (ValueError, IndexError) as error:
         raise MilterError(f"{command!r} with {data[:40]!r}") from error
@@ -396,7 +402,7 @@ def _refusal(data: bytes) -> Refusal:
     if code[0] != enhanced[0]:
         raise ValueError("a reply of two classes")
     texts = [_UNPRINTABLE.sub("?", one[3] or "").replace("%%", "%")[:MAX_TEXT] for one in found if one is not None]
-    return Refusal(Reply(int(code), enhanced, " ".join(text for text in texts if text) or "Rejected by a filter"))
+    return Refusal(Reply(int(code), enhanced, "\n".join(text for text in texts if text) or "Rejected by a filter"))
 
 
 def _insert(data: bytes) -> InsertHeader:

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from mailgate.message.body import Body
 from mailgate.message.edits import Edit
 from mailgate.smtp.address import Address
+from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, MailParameters, RcptParameters
 
 MAX_VALUE = 320
 """Characters of one value: a local part of 64 and a domain of 255 (RFC 5321 4.5.3.1)."""
@@ -56,6 +57,26 @@ class MethodResult:
         return f"{self.method}={self.result}"
 
 
+@dataclass(frozen=True, slots=True)
+class NewSender:
+    """Another reverse-path, and what is to stand in MAIL besides in place of the client's; None leaves that as it is."""
+
+    address: Address
+    ret: str | None = None
+    envid: str | None = None
+    auth: str | None = None
+
+    def parameters(self, given: MailParameters) -> MailParameters:
+        changed = {name: value for name in ("ret", "envid", "auth") if (value := getattr(self, name)) is not None}
+        return replace(given, **changed) if changed else given
+
+
+@dataclass(frozen=True, slots=True)
+class AddedRecipient:
+    address: Address
+    parameters: RcptParameters = NO_RCPT_PARAMETERS
+
+
 class Findings:
     """See the module's docstring."""
 
@@ -77,11 +98,11 @@ class Findings:
         self.body: Body | None = None
         """In place of what stands behind the header section: a content that begins with the empty line. Whoever made it releases
         it, when its check is closed."""
-        self.sender: Address | None = None
+        self.sender: NewSender | None = None
         """In place of the reverse-path."""
         self.removed: list[Address] = []
         """Recipients that get nothing."""
-        self.added: list[Address] = []
+        self.added: list[AddedRecipient] = []
         """Further recipients."""
         self.discarded = False
         """Nobody gets it, and the client hears 250."""
@@ -111,9 +132,9 @@ class Judgement:
     edits: tuple[tuple[Edit, ...], ...] = ()
     """Of each check."""
     body: Body | None = None
-    sender: Address | None = None
+    sender: NewSender | None = None
     removed: tuple[Address, ...] = ()
-    added: tuple[Address, ...] = ()
+    added: tuple[AddedRecipient, ...] = ()
     discarded: bool = False
 
     @property
@@ -145,7 +166,7 @@ def judgement(findings: Iterable[Findings]) -> Judgement:
         next((one.body for one in reversed(listed) if one.body is not None), None),
         next((one.sender for one in reversed(listed) if one.sender is not None), None),
         tuple(address for one in listed for address in one.removed),
-        tuple(address for one in listed for address in one.added),
+        tuple(recipient for one in listed for recipient in one.added),
         any(one.discarded for one in listed),
     )
 

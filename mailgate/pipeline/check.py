@@ -9,6 +9,7 @@ stage is a method, and a class overrides those it has something to do in: the ot
     auth         SessionCheck    a login was right, and is not answered yet: session.auth_user, auth_mechanism
     sender       MessageCheck    MAIL: the hello name, the sender (as modified so far), its parameters
     rcpt         MessageCheck    each RCPT: the recipient as the client gave it, in a destination block as modified
+    refused      MessageCheck    a recipient was refused, by whomever: what is answered here changes nothing any more
     body         MessageCheck    the content is here, with our Received in front; the accepted recipients
     verdict      MessageCheck    all have judged the content: the sum of what they found, once for each set of them
     close        both            the connection or the transaction is over, in whatever way: called once, last
@@ -23,6 +24,7 @@ refusal at stage tls after STARTTLS is the answer to every MAIL, or closes if it
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from zope.interface import implementer
@@ -31,9 +33,18 @@ from mailgate.interfaces import ICheck, ICheckState, ISessionCheckState
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.message import Message
 from mailgate.registry import Module
+from mailgate.smtp.reply import Reply
 
 SESSION_STAGES = ("connection", "tls", "auth")
-MESSAGE_STAGES = ("sender", "rcpt", "body", "verdict")
+MESSAGE_STAGES = ("sender", "rcpt", "refused", "body", "verdict")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What stage refused is about: the recipient as the client gave it, and what the client hears."""
+
+    recipient: Recipient
+    reply: Reply
 
 
 @implementer(ISessionCheckState)
@@ -77,6 +88,9 @@ class MessageCheck:
 
     def rcpt(self, recipient: Recipient) -> Any:
         """Judge one recipient."""
+
+    def refused(self, refused: Refused) -> Any:
+        """Hear of a recipient that nobody will deliver to."""
 
     def body(self, message: Message) -> Any:
         """Judge the content."""

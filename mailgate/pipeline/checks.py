@@ -26,6 +26,9 @@ class Asked(Protocol):
         """``file:line`` of the check."""
 
 
+_LATER = ("verdict", "refused")
+
+
 class OpenCheck:
     """One check's state of one message, and the place where the check is written."""
 
@@ -39,8 +42,8 @@ class OpenCheck:
         self._state = check.open(envelope)
 
     def takes_part(self, stage: str) -> bool:
-        # Whose class does not say what it does is asked in every stage, and may be older than the last one.
-        return stage in self._stages and (stage != "verdict" or hasattr(self._state, stage))
+        # Whose class does not say what it does is asked in every stage, and may be older than some.
+        return stage in self._stages and (stage not in _LATER or hasattr(self._state, stage))
 
     def question(self, stage: str) -> Callable[[Any], Any]:
         """What asks it in a stage."""

@@ -151,7 +151,7 @@ async def amend(
     accepted: Iterable[Accepted],
     deliveries: Callable[[], Iterable[Downstream]],
     withdraw: Callable[[Plan], None],
-    offer: Callable[[Address], Awaitable[None]],
+    offer: Callable[[Recipient], Awaitable[None]],
 ) -> dict[Accepted, MailError]:
     """Make the changes of the envelope. ``withdraw`` takes a plan out at its next hop; ``offer`` has one more recipient accepted.
     Returns who is refused because of them.
@@ -159,23 +159,24 @@ async def amend(
     :raises MailError: one that was added is refused.
     """
     accepted = list(accepted)
-    added: dict[str, Address] = {}
+    added: dict[str, Recipient] = {}
     for one in accepted:
         for plan in one.plans:
             found = content.judgement(plan.marks)
-            added.update((rule_keys(address)[0], address) for address in found.added)
+            for new in found.added:
+                added.setdefault(rule_keys(new.address)[0], Recipient(new.address, new.parameters))
             if plan.is_to_deliver and (found.discarded or _is_among(plan, found.removed)):
                 if plan.delivery is not None:
                     withdraw(plan)
                 plan.target = plan.after = None
     present = {rule_keys(plan.recipient.address)[0] for one in accepted for plan in one.plans if plan.is_to_deliver}
-    for key, address in added.items():
+    for key, recipient in added.items():
         if key not in present:
-            await offer(address)
+            await offer(recipient)
     failed: dict[Recipient, MailError] = {}
     for delivery in deliveries():
         sender = content.judgement(delivery.marks).sender
-        if sender is not None and sender != delivery.envelope.sender:
+        if sender is not None and not delivery.is_from(sender):
             failed |= await delivery.begin_again(sender)
     refused = {one: failed.pop(plan.recipient) for one in accepted for plan in one.plans if plan.recipient in failed}
     for error in failed.values():  # of a recipient that was added

@@ -95,7 +95,9 @@ class ContentRoutes:
         """The plans that take the place of one that waited. :raises MailError: refused."""
         sender = self._content.judgement(waiting.marks).sender  # by a filter
         if sender is not None:
-            waiting.envelope = self._routing.from_sender(waiting.envelope, sender)
+            waiting.envelope = self._routing.from_sender(
+                waiting.envelope, sender.address, sender.parameters(waiting.envelope.parameters)
+            )
         opened = len(self._routing.opened)
         plans = await self._routing.finish(waiting, self._facts)
         await ask(self._routing.opened[opened:], "body", self._content.message)

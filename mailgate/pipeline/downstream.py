@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mailgate.message.envelope import Recipient
+from mailgate.message.findings import NewSender
 from mailgate.pipeline.answers import passed_up
 from mailgate.pipeline.routing import Plan
-from mailgate.smtp.address import Address
 from mailgate.smtp.reply import MailError, Reply
 
 
@@ -30,10 +30,16 @@ class Downstream:
         self.accepted.remove(recipient)
         self.delivery.withdraw([recipient])
 
-    async def begin_again(self, sender: Address) -> dict[Recipient, MailError]:
+    def is_from(self, sender: NewSender) -> bool:
+        """Whether it is so already."""
+        envelope = self.envelope
+        return sender.address == envelope.sender and sender.parameters(envelope.parameters) == envelope.parameters
+
+    async def begin_again(self, sender: NewSender) -> dict[Recipient, MailError]:
         """The same from another sender. Returns whom the next hop does not take any more."""
         self.delivery.abort()
-        self.envelope = replace(self.envelope, sender=sender)
+        parameters = sender.parameters(self.envelope.parameters)
+        self.envelope = replace(self.envelope, sender=sender.address, parameters=parameters)
         self.delivery = self.target.open(self.envelope)
         offered, self.accepted = self.accepted, []
         refused: dict[Recipient, MailError] = {}

@@ -42,6 +42,7 @@ from mailgate.pipeline.router import (
     place,
 )
 from mailgate.smtp.address import NULL_ADDRESS, Address, rule_keys
+from mailgate.smtp.parameters import MailParameters
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
 
 RELAY_DENIED = Reply(550, "5.7.1", "Relaying denied")
@@ -148,7 +149,7 @@ class Routing:
     __slots__ = ("_contents", "_envelopes", "_nested", "content", "opened", "waits_for_content")
 
     def __init__(self) -> None:
-        self._envelopes: dict[Address, Envelope] = {}
+        self._envelopes: dict[tuple[Address, MailParameters], Envelope] = {}
         self._nested: dict[tuple[Router, Envelope, ContentFacts | None], Path] = {}
         self._contents: dict[tuple[Any, ...], ContentFacts] = {}
         self.opened: list[OpenCheck] = []
@@ -388,12 +389,13 @@ class Routing:
             recipients = rewritten
         return recipients
 
-    def from_sender(self, envelope: Envelope, sender: Address) -> Envelope:
-        """One envelope object for each sender, so that whoever has the same sender shares a transaction."""
-        self._envelopes.setdefault(envelope.sender, envelope)
-        other = self._envelopes.get(sender)
+    def from_sender(self, envelope: Envelope, sender: Address, parameters: MailParameters | None = None) -> Envelope:
+        """One envelope object for each sender (and its parameters), so that whoever has the same sender shares a transaction."""
+        self._envelopes.setdefault((envelope.sender, envelope.parameters), envelope)
+        key = (sender, envelope.parameters if parameters is None else parameters)
+        other = self._envelopes.get(key)
         if other is None:
-            other = self._envelopes[sender] = replace(envelope, sender=sender)
+            other = self._envelopes[key] = replace(envelope, sender=sender, parameters=key[1])
         return other
 
 

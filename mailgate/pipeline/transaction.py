@@ -44,6 +44,8 @@ from mailgate.pipeline.answers import (
     passed_up,
     with_id,
 )
+from mailgate.pipeline.check import Refused
+from mailgate.pipeline.checks import ask_each
 from mailgate.pipeline.content import Content, amend
 from mailgate.pipeline.content_routes import ContentRoutes
 from mailgate.pipeline.copies import copy
@@ -236,10 +238,17 @@ class Transaction:
         except Exception as error:
             refusal = self._refusal(error)
             self._log_refusal(Event.RECIPIENT_REFUSED, refusal, str(recipient.address))
+            if self._routing.opened:
+                await self._tell_refused(Refused(recipient, refusal.reply))
             return refusal.reply
         self._accepted.append(accepted)
         self._envelope.recipients.append(recipient)
         return reply
+
+    async def _tell_refused(self, refused: Refused) -> None:
+        """Some checks count whom others refuse."""
+        for error in (await ask_each(self._routing.opened, "refused", refused)).values():
+            self._refusal(error)
 
     async def _offer(self, recipient: Recipient) -> tuple[Accepted, Reply]:
         """Route one recipient and offer it to its next hops. :raises Exception: it is refused, and nothing is left of it."""
@@ -376,6 +385,8 @@ class Transaction:
             taken = {one for one, answer in zip(self._accepted, answers, strict=True) if answer.is_success}
         else:
             taken = set(self._accepted) if answers[0].is_success else set()
+        if taken:
+            taken |= set(self._added)
         await notices.settle(lambda one: one in taken)
 
     def _make_copies(self, message: Message | None, answers: list[Reply]) -> None:
@@ -433,9 +444,9 @@ class Transaction:
             if plan.target is not None and plan.delivery is not None:
                 self._withdraw(plan)
 
-    async def _add(self, address: Address) -> None:
+    async def _add(self, recipient: Recipient) -> None:
         """One more recipient, of a filter's making. :raises MailError: it is refused."""
-        accepted, _ = await self._offer(Recipient(address))
+        accepted, _ = await self._offer(recipient)
         self._added.append(accepted)
 
     async def _route_content(self, message: Message, refused: dict[Accepted, MailError]) -> None:

@@ -170,7 +170,7 @@ class StageTests(SynchronousTestCase):
             RcptCheck: {"rcpt"},
             TlsCheck: {"tls"},
             Inherited: {"rcpt", "tls"},
-            OwnStates: {"sender", "rcpt", "body", "verdict"},
+            OwnStates: {"sender", "rcpt", "refused", "body", "verdict"},
         }
         self.assertEqual({declared: set(stages_of(declared(ModuleContext()))) for declared in table}, table)
 

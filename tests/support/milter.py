@@ -93,16 +93,16 @@ class _Connection(Protocol):
             assert offered[0] == 6, offered
             negotiated = struct.pack("!III", milter.version, milter.actions & offered[1], milter.steps & offered[2])
             for packet in milter.answers.get(b"O", [b"O" + negotiated + milter.macros]):
-                self._say(packet)
+                self.say(packet)
         elif command in b"DAK":
             pass
         elif command == b"Q":
             self.transport.loseConnection()  # type: ignore[union-attr]
         elif not milter.steps & QUIET.get(command, 0):
             for packet in milter.answers.get(command, [CONTINUE]):
-                self._say(packet)
+                self.say(packet)
 
-    def _say(self, packet: bytes) -> None:
+    def say(self, packet: bytes) -> None:
         transport: Any = self.transport
         if packet == DROP:
             transport.abortConnection()

@@ -6,6 +6,7 @@ from typing import Any
 
 from mailgate.message.body import Body
 from mailgate.message.edits import Add, BadField, Change, Insert
+from mailgate.message.findings import AddedRecipient, NewSender
 from mailgate.modules.check.require_tls import RequireTls
 from mailgate.pipeline.check import MessageCheck
 from mailgate.smtp.address import parse_address
@@ -15,6 +16,10 @@ from tests.support.scenario import LMTP, SMTP, SimulatedCase, statuses
 CONTENT = b"From: a@x.test\r\nSubject: one\r\nSubject: two\r\n\r\nhello\r\n"
 FAILS = "require_tls {\non_fail %s\n}"
 SPAM = "score {\nreject_threshold 6 554 5.7.9 spammy\nquarantine_threshold 4\ntag_threshold 2\n}".replace("spammy", '"spammy"')
+
+
+def added(address: str) -> AddedRecipient:
+    return AddedRecipient(parse_address(address))
 
 
 class ContentCase(SimulatedCase):
@@ -146,19 +151,19 @@ class FilterTests(FilterCase):
         self.assertEqual(len(self.running.logged("message.discarded")), 2)
 
     def test_recipients_that_are_added(self) -> None:
-        self.filtered(lambda found, message: found.added.extend(map(parse_address, ("c@y.test", "A@y.test"))))
+        self.filtered(lambda found, message: found.added.extend(map(added, ("c@y.test", "A@y.test"))))
         self.assertEqual(self.send(b"a@y.test"), [b"250 2.0.0"])
         self.assertEqual(self.next_hop.transactions[-1].recipients, [b"<a@y.test>", b"<c@y.test>"])
 
     def test_one_that_is_added_and_refused(self) -> None:
         rules = "destination z.test {\nreject 550 5.1.1\n}\ndefault_destination {\ndeliver_to &next\n}"
         for options in ({}, {"lmtp": True}):
-            self.filtered(lambda found, message: found.added.append(parse_address("c@z.test")), rest=rules, **options)
+            self.filtered(lambda found, message: found.added.append(added("c@z.test")), rest=rules, **options)
             self.assertEqual(self.send(b"a@y.test"), [b"550 5.1.1"])
             self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
 
     def test_another_sender(self) -> None:
-        self.filtered(lambda found, message: setattr(found, "sender", parse_address("other@x.test")))
+        self.filtered(lambda found, message: setattr(found, "sender", NewSender(parse_address("other@x.test"))))
         self.assertEqual(self.send(b"a@y.test", b"b@y.test"), [b"250 2.0.0"])
         last = self.next_hop.transactions[-1]
         self.assertEqual((last.sender, last.recipients), (b"other@x.test", [b"<a@y.test>", b"<b@y.test>"]))
@@ -166,5 +171,5 @@ class FilterTests(FilterCase):
 
     def test_a_sender_that_the_next_hop_does_not_like(self) -> None:
         script = {Step.MAIL: [say(b"250 2.1.0 ok"), say(b"550 5.1.8 not from there")]}
-        self.filtered(lambda found, message: setattr(found, "sender", parse_address("other@x.test")), script=script)
+        self.filtered(lambda found, message: setattr(found, "sender", NewSender(parse_address("other@x.test"))), script=script)
         self.assertEqual(self.send(b"a@y.test"), [b"550 5.1.8"])

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from mailgate.registry import build
-from mailgate.testing.client import RawClient
+from mailgate.testing.client import RawClient, connect
 from tests.support import milter as say
 from tests.support.milter import ScriptedMilter
 from tests.support.scenario import SMTP, statuses
@@ -18,16 +18,27 @@ NO_STEPS = {b"C": 0x1, b"H": 0x2, b"M": 0x4, b"R": 0x8, b"B": 0x10, b"L": 0x20, 
 
 
 class MilterCase(ContentCase):
-    def filtered(self, *lines: str, hop: dict[str, Any] | None = None, rules: str = "deliver_to &next", **options: Any) -> None:
+    def filtered(
+        self,
+        *lines: str,
+        hop: dict[str, Any] | None = None,
+        rules: str = "deliver_to &next",
+        top: str = "",
+        listener: str = "tls off",
+        checks: str = "",
+        **options: Any,
+    ) -> None:
+        """A gateway that asks `milter`; ``lines`` are settings of its check, ``checks`` takes the place of that."""
         self._strike()
         self._raise()
         self.milter = ScriptedMilter(**options)
         self.reactor.listenTCP(8891, self.milter, interface="127.0.0.1")
         self.next_hop = self.hop(**(hop or {}))
         block = "\n".join(lines)
+        checks = checks or f"check {{\nmilter tcp://127.0.0.1:8891 {{\n{block}\n}}\n}}"
         self.gateway(
-            f"target.smtp next {{\ntargets {self.next_hop.endpoint}\n}}\nsmtp {SMTP} {{\ntls off\n"
-            f"check {{\nmilter tcp://127.0.0.1:8891 {{\n{block}\n}}\n}}\n{rules}\n}}\n"
+            f"target.smtp next {{\ntargets {self.next_hop.endpoint}\n}}\n{top}\n"
+            f"smtp {SMTP} {{\n{listener}\n{checks}\n{rules}\n}}\n"
             f"smtp tcp://127.0.0.1:2626 {{\ntls off\ndeliver_to &next\n}}\n"
         )
 
@@ -36,9 +47,21 @@ class MilterCase(ContentCase):
         header = self.content().partition(b"\r\n\r\n")[0]
         return header[header.index(b"\r\nFrom") + 2 :] if b"\r\nFrom" in header else header
 
-    def answered(self, command: bytes, *packets: bytes, **options: Any) -> list[bytes]:
+    def greeted(self, *packets: bytes, lines: tuple[str, ...] = (), **options: Any) -> bytes:
+        """What a client hears at first if the filter says this of its connection."""
+        self.filtered(*lines, **options)
+        self.milter.answers[b"C"] = list(packets)
+        client = self.reactor.run(connect(self.reactor, SMTP))
+        greeting: bytes = self.reactor.run(client.reply())
+        if greeting[:3] != b"220":
+            self.reactor.run(client.wait_closed())
+        self.reactor.run(client.close())
+        self.reactor.settle(1)
+        return greeting
+
+    def answered(self, command: bytes, *packets: bytes, lines: tuple[str, ...] = (), **options: Any) -> list[bytes]:
         """All that a client hears, from MAIL's reply on."""
-        self.filtered(**options)
+        self.filtered(*lines, **options)
         self.milter.answers[command] = list(packets)
         client = self.client()
         found = statuses(self.deliver(client, b"b@y.test", content=CONTENT))
@@ -118,8 +141,11 @@ class Answers(MilterCase):
             (say.reply(b"554 5.6.9 not this one"), b"554 5.6.9"),
             (say.reply(b"450 later"), b"450 4.7.1"),
         ):
+            self.assertEqual(self.greeted(packet)[:9], (b"554" if packet[:2] in (b"r", b"y5") else b"421") + expected[3:])
+            self.assertEqual(self.milter.commands().replace(b"D", b""), b"OCQ")
             for command in (b"C", b"H", b"M", b"R"):
-                self.assertEqual(self.answered(command, packet)[1], expected, (command, packet))
+                found = self.answered(command, packet, lines=("at_connection no",))
+                self.assertEqual(found[1], expected, (command, packet))
             for command in (b"T", b"L", b"N", b"B", b"E"):
                 self.assertEqual(self.answered(command, packet)[-1], expected, (command, packet))
                 self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
@@ -306,7 +332,7 @@ class Connections(MilterCase):
 
     def test_no_answer_is_no_pass(self) -> None:
         for command in (b"O", b"C", b"H", b"M", b"R", b"T", b"L", b"N", b"B", b"E"):
-            for packet in (say.DROP, say.HANG, b"\xff", b"f"):
+            for packet in (say.DROP, say.HANG, b"\xff", b"cc"):
                 self.filtered("command_timeout 2s", "connect_timeout 1s", "content_timeout 3s")
                 self.milter.answers[command] = [packet]
                 self.assertEqual(self.send_refused(), TEMPORARY, (command, packet))

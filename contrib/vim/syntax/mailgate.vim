@@ -8,8 +8,8 @@ syntax iskeyword @,48-57,_,.,-
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
 syntax keyword mailgateDirective accept_sender_field add_header_action addr address address_literals
 syntax keyword mailgateDirective after_body all allow allow_loopback allow_private announce_size ask
-syntax keyword mailgateDirective attempt_starttls attempts attribute audience auth auth_insecure auth_map
-syntax keyword mailgateDirective auth_mechanisms auth_normalize auth_required auth_required_message
+syntax keyword mailgateDirective at_connection attempt_starttls attempts attribute audience auth auth_insecure
+syntax keyword mailgateDirective auth_map auth_mechanisms auth_normalize auth_required auth_required_message
 syntax keyword mailgateDirective authserv_id auto_allow backoff balance banner base_dn bind body_spool_limit
 syntax keyword mailgateDirective bounce ca cache cache_size canonicalization case_insensitive cert certificate
 syntax keyword mailgateDirective check check_header chunking ciphers client client_auth client_ca code
@@ -25,7 +25,7 @@ syntax keyword mailgateDirective greeting_delay greylist_action handshake_timeou
 syntax keyword mailgateDirective helo_response hide hide_client hold_timeout hostname ident identity
 syntax keyword mailgateDirective idle_timeout import insecure_auth ip ip_strategy keep key lease lease_timeout
 syntax keyword mailgateDirective level lifetime limits list listener local_domains local_policy log log_name
-syntax keyword mailgateDirective login mail mail_from match max_age max_auth_failures max_command_length
+syntax keyword mailgateDirective login macro mail mail_from match max_age max_auth_failures max_command_length
 syntax keyword mailgateDirective max_connections max_connections_per_endpoint max_connections_per_ip max_depth
 syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_parts max_received max_recipients

@@ -29,6 +29,7 @@ from mailgate.config.schema import Argument, Directive
 from mailgate.events import Event, EventLog
 from mailgate.message.edits import Add, BadField, Change, Edit, Insert, RemoveAll, field
 from mailgate.message.envelope import Envelope
+from mailgate.message.findings import AddedRecipient, NewSender
 from mailgate.message.header import Header
 from mailgate.message.message import Message
 from mailgate.modules.check._action import ACTION, AskingCheck, take
@@ -280,21 +281,20 @@ class Verdict:
             raise BadAnswer(str(error)) from error
         return edits
 
-    def envelope(self) -> tuple[Address | None, list[Address], list[Address]]:
+    def envelope(self) -> tuple[NewSender | None, list[AddedRecipient], list[Address]]:
         """Another sender, recipients to add, and to remove. :raises BadAnswer:"""
-        try:
-            sender = self._milter.get("change_from")
-            added, removed = (
-                [parse_address(str(one).strip("<>")) for one in _listed(self._milter.get(name, []))]
-                for name in ("add_rcpt", "del_rcpt")
-            )
-            return (parse_address(sender.strip("<>")) if isinstance(sender, str) else None), added, removed
-        except AddressError as error:
-            raise BadAnswer(f"an address that is none: {error}") from error
+        sender = self._addresses("change_from")
+        added, removed = self._addresses("add_rcpt"), self._addresses("del_rcpt")
+        if len(sender) > 1 or NULL_ADDRESS in added:
+            raise BadAnswer("an envelope that is none")
+        return NewSender(sender[0]) if sender else None, [AddedRecipient(one) for one in added], removed
 
     def _addresses(self, name: str) -> list[Address]:
-        texts = (str(one).removeprefix("<").removesuffix(">") for one in _listed(self._milter.get(name, [])))
-        return [parse_address(text) if text else NULL_ADDRESS for text in texts]
+        texts = (_octets(one).decode().removeprefix("<").removesuffix(">") for one in _listed(self._milter.get(name, [])))
+        try:
+            return [parse_address(text) if text else NULL_ADDRESS for text in texts]
+        except AddressError as error:
+            raise BadAnswer(f"an address that is none: {error}") from error
 
 
 def _listed(value: Any) -> list[Any]:
