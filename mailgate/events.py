@@ -71,6 +71,7 @@ class Event(Enum):
     CHECK_IGNORED = "check.ignored"  # message, session, check, where, action, reply (what would have been said), reason
     CHECK_ANSWERED = "check.answered"  # message, session, check, answer (a filter's own word), score, symbols
     DMARC_DATA = "dmarc.data"  # file, lost (messages that stand in no row), error
+    DMARC_REPORT = "dmarc.report"  # domain, day, to, result (sent, later, refused, too large, unconfirmed, given up), reason
     MESSAGE_DISCARDED = "message.discarded"  # message, to, where
     DELIVERY_ATTEMPT = "delivery.attempt"  # message, target, endpoint, stage, reply or error, mx, remote, local, reused,
     # tls, cipher, verified (the name that matched, chain, no), verify_error, peer_cert, peer_key, peer_chain, tls_error, timings,

@@ -53,6 +53,8 @@ class Record:
     percent: int = 100
     reports_to: tuple[str, ...] = ()
     """``rua``: URIs as they stand there."""
+    failures: str = "0"
+    """``fo``: of which failures it wants to hear one by one. Only repeated in reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +96,19 @@ class Judged:
 
 _WISHES = {wish.value: wish for wish in Wish}
 _VERSION = re.compile(rb"v[ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
+_FAILURES = re.compile(r"[01ds](?::[01ds]){0,3}")
 MAX_URIS = 10
 """Addresses for reports that are kept of one record."""
 
 
 def choose(texts: Iterable[bytes]) -> Record | None:
     """The record among the TXT records of a name (RFC 7489 6.6.3): of several none holds."""
-    records = [text for text in texts if _VERSION.match(text)]
+    records = [text for text in texts if is_version_1(text)]
     return parse_record(records[0]) if len(records) == 1 else None
+
+
+def is_version_1(text: bytes) -> bool:
+    return _VERSION.match(text) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -119,7 +126,7 @@ def parse_record(text: bytes) -> Record | None:
         if not reports_to:
             return None
         policy = subdomains = Wish.NONE
-    percent = tags.get("pct", "100")
+    percent, failures = tags.get("pct", "100"), tags.get("fo", "0").lower()
     return Record(
         policy,
         subdomains,
@@ -127,6 +134,7 @@ def parse_record(text: bytes) -> Record | None:
         tags.get("aspf", "r").lower() == "s",
         int(percent) if re.fullmatch(r"[0-9]{1,2}|100", percent) else 100,
         reports_to[:MAX_URIS],
+        failures if _FAILURES.fullmatch(failures) else "0",
     )
 
 

@@ -13,9 +13,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
+from mailgate.outbound.daily_reports import day_of
 from mailgate.outbound.tls_report import AppliedPolicy, PolicyType, SessionFailure, Tally
 
 FLUSH = 15.0
@@ -26,10 +27,6 @@ MAX_DETAILS = 50
 
 Day = tuple[date, str]
 """A day and a recipient domain."""
-
-
-def day_of(wall_time: float) -> date:
-    return datetime.fromtimestamp(wall_time, UTC).date()
 
 
 class TlsCounts:

@@ -31,6 +31,7 @@ from mailgate.outbound.dane import DaneFailed, DanePolicy, Published
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.handshake import TlsFailed
 from mailgate.outbound.record import ConnectionFacts
+from mailgate.outbound.report_mail import Author
 from mailgate.outbound.sts_policy import Mode, StsPolicy
 from mailgate.outbound.tls_policy import Decision, Policy
 from mailgate.smtp.address import Address, AddressError, parse_address
@@ -202,18 +203,6 @@ def _place(uri: str) -> MailPlace | WebPlace | None:
 
 
 # What stands in a report
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who reports."""
-
-    organization: str
-    contact: str
-    domain: str
-    """Stands behind the @ in report ids, and as TLS-Report-Submitter."""
-    part: int = 1
-    """Of several processes that are one gateway, each reports what it saw itself."""
 
 
 class Tally:

@@ -26,6 +26,7 @@ WORDS = {
     "pki": "mailgate.outbound.pki",
     "mx_auth": "mailgate.outbound.mx_auth",
     "tls_report": "mailgate.modules.tls_report",
+    "dmarc_report": "mailgate.modules.dmarc_report",
     "source_address": "mailgate.outbound.source_address",
 }
 """Top-level words without a namespace, and the Python modules that have their classes."""

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.modules.target import remote
+from mailgate.outbound.daily_reports import AGAIN, LOOK, SPREAD
 from mailgate.outbound.mta_sts import FetchFailed
+from mailgate.outbound.report_mail import Author
 from mailgate.outbound.sts_policy import Trouble
 from mailgate.outbound.tls_counts import MAX_DETAILS, MAX_DOMAINS, MAX_POLICIES, CountFile, TlsCounts
 from mailgate.outbound.tls_report import (
     AppliedPolicy,
-    Author,
     MailPlace,
     PolicyType,
     SessionFailure,
@@ -31,7 +32,6 @@ from mailgate.outbound.tls_report import (
     compose,
     places_of,
 )
-from mailgate.outbound.tls_reporter import AGAIN, LOOK, SPREAD
 from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.names import Action, MemoryNames
 from mailgate.testing.network import adapters_for

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from mailgate.modules._dmarc_file import COLUMNS, Count, write
 from mailgate.modules.check import _dmarc_data as data
 from mailgate.testing.network import adapters_for
 from tests.support.checked import CLIENT
@@ -54,13 +55,16 @@ class DmarcDataTests(AuthenticationCase):
                 "spf_aligned": "1",
                 "override": "",
                 "spf_domain": "sender.test",
+                "spf_scope": "mfrom",
                 "spf_result": "pass",
                 "reports_to": "mailto:agg@sender.test",
                 "messages": 2,
             },
         )
         self.assertEqual(json.loads(passed["dkim_results"]), [{"domain": "sender.test", "result": "pass", "selector": "s"}])
-        self.assertEqual(json.loads(passed["policy"]), {"adkim": "r", "aspf": "r", "p": "reject", "pct": 100, "sp": "none"})
+        self.assertEqual(
+            json.loads(passed["policy"]), {"adkim": "r", "aspf": "r", "fo": "0", "p": "reject", "pct": 100, "sp": "none"}
+        )
         self.assertRegex(passed["day"], r"^\d{4}-\d\d-\d\d$")
         self.assertLessEqual(passed["first"], passed["last"])
         wanted = ("reject", "0", "0", "", "192.0.2.9", 1)
@@ -112,8 +116,8 @@ class BoundTests(AuthenticationCase):
         self.path = self.mktemp()
 
     def put(self, *sources: str, day: str = "2026-11-22", max_rows: int = 1000, oldest: float = 0.0) -> int:
-        pending = {(day, *("x" * 2), source, *("x" * (len(data.COLUMNS) - 4))): data.Count(3, 10, 20) for source in sources}
-        return data.write(self.path, pending, max_rows, oldest)
+        pending = {(day, *("x" * 2), source, *("x" * (len(COLUMNS) - 4))): Count(3, 10, 20) for source in sources}
+        return write(self.path, pending, max_rows, oldest)
 
     def found(self) -> list[tuple[str, int]]:
         with sqlite3.connect(self.path) as database:
@@ -134,6 +138,6 @@ class BoundTests(AuthenticationCase):
 
         observations = data.Observations(adapters_for(self.reactor), self.path, 1e9, 1000)
         for source in "abca":
-            observations.note(("2026-11-22", "x", "x", source, *("x" * (len(data.COLUMNS) - 4))))
+            observations.note(("2026-11-22", "x", "x", source, *("x" * (len(COLUMNS) - 4))))
         self.reactor.run(observations.close())
         self.assertEqual(self.found(), [("a", 2), ("b", 1)])

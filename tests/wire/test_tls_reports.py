@@ -22,10 +22,12 @@ from mailgate.events import EventLog
 from mailgate.mailauth.dkim_keys import ED25519_SHA256, new_key
 from mailgate.net.waiting import spawn
 from mailgate.outbound import tls_report_post
+from mailgate.outbound.daily_reports import SPREAD
+from mailgate.outbound.report_mail import Author
 from mailgate.outbound.tls_counts import CountFile
-from mailgate.outbound.tls_report import AppliedPolicy, Author, PolicyType, SessionFailure
+from mailgate.outbound.tls_report import AppliedPolicy, PolicyType, SessionFailure
 from mailgate.outbound.tls_report_post import Poster
-from mailgate.outbound.tls_reporter import SPREAD, TlsReporter, Ways
+from mailgate.outbound.tls_reporter import TlsReporter, Ways
 from mailgate.smtp.address import Address
 from mailgate.testing.names import NameServer
 from tests.outbound.test_tls_report import ReportCase

@@ -1,19 +1,16 @@
 """What DMARC found, as domains want to be told (RFC 7489 7.2): an SQLite file with a row for each different observation of a day.
 
-Messages are counted in memory and written down together, every `FLUSH` seconds and at the end, in a thread. The table (see
-docs/operating.md; it is an interface) is shared by all processes and generations of a gateway. It is bounded: days beyond `keep`
-go, and a new row that would be one more than `max_rows` is not made; that is logged, as is a file that can't be written. Mail
-never waits for it, and what can't be written is kept in memory, up to `MOST_PENDING` rows.
+Messages are counted in memory and written down together, every `FLUSH` seconds and at the end, in a thread: a crash loses that
+much of a statistic. The file (mailgate/modules/_dmarc_file.py) is shared by all processes and generations of a gateway. It is
+bounded: days beyond `keep` go, and a new row that would be one more than `max_rows` is not made; that is logged, as is a file
+that can't be written. Mail never waits for it, and what can't be written is kept in memory, up to `MOST_PENDING` rows.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -22,53 +19,17 @@ from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.mailauth import dkim
 from mailgate.mailauth.dmarc import Judged, Policy, Wish
+from mailgate.modules._dmarc_file import Count, Row, day_at, write
 from mailgate.net.waiting import spawn
 
 FLUSH = 10.0
 """Seconds from a message to its row, at most."""
 MOST_PENDING = 10_000
 """Rows in memory: several megabytes."""
-_BUSY = 10.0
-"""Seconds that a writer waits for another one."""
-
-COLUMNS = (
-    "day",
-    "policy_domain",
-    "header_from",
-    "source_ip",
-    "disposition",
-    "dkim_aligned",
-    "spf_aligned",
-    "override",
-    "spf_domain",
-    "spf_result",
-    "dkim_results",
-    "policy",
-    "reports_to",
-)
-"""What tells rows apart."""
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS observations (
-    {", ".join(f"{name} TEXT NOT NULL" for name in COLUMNS)},
-    messages INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    PRIMARY KEY ({", ".join(COLUMNS)})
-) WITHOUT ROWID
-"""
-_UPDATE = f"""
-UPDATE observations SET messages = messages + ?, first = min(first, ?), last = max(last, ?)
-WHERE {" AND ".join(f"{name} = ?" for name in COLUMNS)}
-"""
-_INSERT = f"INSERT INTO observations VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
+MOST_SIGNATURES = 20
+"""Of one message that a row tells of."""
 
 _log = EventLog("mailgate.checks")
-Row = tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Count:
-    messages: int
-    first: int
-    last: int
 
 
 def row(
@@ -77,11 +38,12 @@ def row(
     *,
     source_ip: str,
     disposition: Wish,
-    spf: tuple[str, str],
+    spf: tuple[str, str, str],
     signatures: tuple[dkim.Result, ...],
     now: float,
 ) -> Row:
-    """One observation; ``spf`` is domain and result. ``disposition`` is what was done, ``judged.wish`` what was wanted."""
+    """One observation; ``spf`` is domain, scope (mfrom, helo) and result. ``disposition`` is what was done, ``judged.wish`` what
+    was wanted."""
     record = policy.record
     alignment = {True: "s", False: "r"}
     published = {
@@ -90,10 +52,11 @@ def row(
         "pct": record.percent,
         "adkim": alignment[record.strict_dkim],
         "aspf": alignment[record.strict_spf],
+        "fo": record.failures,
     }
     results = [{"domain": one.domain, "selector": one.selector, "result": one.outcome.value} for one in signatures if one.domain]
-    return (
-        time.strftime("%Y-%m-%d", time.gmtime(now)),
+    found = (
+        day_at(now),
         policy.domain,
         policy.author,
         source_ip,
@@ -102,10 +65,11 @@ def row(
         str(int(judged.spf_aligned)),
         _override(judged, disposition),
         *spf,
-        json.dumps(results, sort_keys=True),
+        json.dumps(results[:MOST_SIGNATURES], sort_keys=True),
         json.dumps(published, sort_keys=True),
         ",".join(record.reports_to),
     )
+    return tuple(value.encode("utf-8", "replace").decode() for value in found)
 
 
 def _override(judged: Judged, disposition: Wish) -> str:
@@ -193,30 +157,3 @@ class Observations:
             else:
                 lost += count.messages
         return lost
-
-
-def write(path: str, pending: Mapping[Row, Count], max_rows: int, oldest: float) -> int:
-    """Add to the file, and take out days that ended before ``oldest``; returns how many messages found no room. Blocks.
-
-    :raises OSError, sqlite3.Error: nothing was written."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
-    lost = 0
-    try:
-        database.execute(SCHEMA)
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("DELETE FROM observations WHERE day < ?", (time.strftime("%Y-%m-%d", time.gmtime(oldest)),))
-        (rows,) = database.execute("SELECT count(*) FROM observations").fetchone()
-        for observed, count in pending.items():
-            counts = (count.messages, count.first, count.last)
-            if database.execute(_UPDATE, (*counts, *observed)).rowcount:
-                continue
-            if rows >= max_rows:
-                lost += count.messages
-                continue
-            database.execute(_INSERT, (*observed, *counts))
-            rows += 1
-        database.execute("COMMIT")
-    finally:
-        database.close()
-    return lost

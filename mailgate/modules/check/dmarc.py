@@ -6,13 +6,15 @@ thing, what is done another: `on_reject` and `on_quarantine` say it, by default 
 - A message with several domains in From is judged for each, and what the strictest wants counts. None at all is `permerror`.
 - A message that fails, and whose chain of ARC is by sealers that `check.arc` trusts, meets nothing if one of them found a pass.
 - `pct` is drawn for each message: one that is left out meets the next milder wish.
-- A name server that does not answer makes it `temperror`, and 451, unless what is known is enough.
+- A name server that does not answer makes it `temperror`, and 451, unless what is known is enough. Who is told to come again is
+  counted for reports when they do.
 - Clients that are ours (`_authentication.py`) are not judged.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +38,7 @@ from mailgate.smtp.reply import Reply
 
 REFUSED = Reply(550, "5.7.1", "Refused by the DMARC policy of the sender's domain")
 NO_AUTHOR = Reply(550, "5.7.1", "From has no domain")
+_REPORT = re.compile(r"\s*Report\s+Domain:\s*\S+\s+Submitter:\s*\S+\s+Report-ID:", re.IGNORECASE)
 MOST_AUTHORS = 5
 """Domains in From that are asked about: honest mail has one."""
 
@@ -48,6 +51,7 @@ class ReportsBlock(Block):
     max_rows = Directive(
         "max_rows", v.Integer(minimum=1000), default=1_000_000, doc="Rows in it: what would be one more is not written."
     )
+    send = Directive("send", v.ReferenceTo("dmarc_report"), doc="Who sends reports of it, once a day. Nobody without it.")
 
 
 class DmarcState(MessageCheck):
@@ -102,6 +106,8 @@ class Dmarc(Check):
         adapters, reports = self.context.adapters, self.reports
         if reports is not None and adapters is not None and self.context.spool is not None:  # a dry run writes nothing
             self._observations = Observations(adapters, reports.file, reports.keep, reports.max_rows)
+            if reports.send is not None:
+                reports.send.add_file(reports.file)
 
     async def stop(self) -> None:
         if self._observations is not None:
@@ -150,7 +156,8 @@ class Dmarc(Check):
             judged = [(policy, vouched(one, sealer)) for policy, one in judged]
         findings.results += [_result(policy.author, one, _reason(policy, one)) for policy, one in judged]
         action, policy = self._action(judged)
-        if self._observations is not None:
+        deferred = any(one.outcome is Outcome.TEMPERROR and failed.wish is not Wish.NONE for failed, one in judged)
+        if self._observations is not None and not (deferred and self.on_error.word == "defer") and not _is_report(known, judged):
             await self._note(self._observations, known, judged, _disposition(action))
         for failed, one in judged:
             if one.outcome is Outcome.TEMPERROR and failed.wish is not Wish.NONE:
@@ -186,11 +193,20 @@ class Dmarc(Check):
                 one,
                 source_ip=known.envelope.session.client_ip,
                 disposition=disposition if one.wish is not Wish.NONE else Wish.NONE,
-                spf=(known.sender_domain, verdict.outcome.value),
+                spf=(known.sender_domain, "mfrom" if known.envelope.sender.domain else "helo", verdict.outcome.value),
                 signatures=signatures,
                 now=adapters.wall_time(),
             )
             observations.note(observed)
+
+
+def _is_report(known: Authentication, judged: Sequence[tuple[Policy, Judged]]) -> bool:
+    """An aggregate report itself (RFC 7489 7.2.1.1), and genuine. It is not counted: else two gateways that each have sent one
+    to the other would go on for ever, reporting nothing but reports."""
+    if any(one.outcome is not Outcome.PASS for _, one in judged):
+        return False
+    subject = b" ".join(known.header.values("subject")[:1])
+    return _REPORT.match(subject.decode("latin-1")) is not None
 
 
 def _disposition(action: v.Chosen | None) -> Wish:
