@@ -15,6 +15,7 @@ from mailgate.cli.check import check
 from mailgate.cli.common import json_option
 from mailgate.cli.config import config
 from mailgate.cli.dkim import dkim
+from mailgate.cli.dmarc import dmarc
 from mailgate.cli.doc import doc
 from mailgate.cli.dsn import dsn
 from mailgate.cli.explain import explain
@@ -54,6 +55,7 @@ main.add_command(attempt)
 main.add_command(check)
 main.add_command(config)
 main.add_command(dkim)
+main.add_command(dmarc)
 main.add_command(doc)
 main.add_command(dsn)
 main.add_command(explain)

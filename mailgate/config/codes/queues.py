@@ -1,4 +1,4 @@
-"""Codes of the durable queue and of reports of TLS: 076."""
+"""Codes of the durable queue and of reports by mail: 076."""
 
 from __future__ import annotations
 
@@ -72,8 +72,9 @@ CODES = {
         good=_queue(*_BOUNCE),
     ),
     "E0768": Entry(
-        "no address for reports of TLS",
-        "`from` of a `tls_report` is who sends reports by mail, and its domain is the one that reports. It must be an address.",
+        "no address for reports",
+        "`from` of a `tls_report` or `dmarc_report` is who sends reports by mail, and its domain is the one that reports. It must be an"
+        " address.",
         bad=_report("tls-reports"),
         good=_report("tls-reports@example.org"),
     ),
