@@ -42,27 +42,27 @@ syntax keyword mailgateDirective refuse_clients reject reject_action reject_thre
 syntax keyword mailgateDirective reload_interval reports require require_tls required required_fields
 syntax keyword mailgateDirective required_for reroute reserved_connections resolver responses retry reuse
 syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite rewrite_subject_action root_ca
-syntax keyword mailgateDirective route rset run_on runtime_dir schemes scope score score_factor secret sender
-syntax keyword mailgateDirective server servers service session_timeout settings_id shared shutdown_timeout
-syntax keyword mailgateDirective sign_headers size slow_start smtp_max_line_length sni sni_lookup socket_group
-syntax keyword mailgateDirective socket_mode socket_owner soft_reject_action source source_in source_ip
-syntax keyword mailgateDirective source_ip_fallback source_selection starttls state_dir step store
-syntax keyword mailgateDirective strict_addresses strict_line_endings subdomains subject submission_timeout
-syntax keyword mailgateDirective tag tag_threshold target targets tarpit tempfail text timeout timeouts tls
-syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
-syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
-syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_claim
-syntax keyword mailgateDirective user_to_email users verify verify_failure weight window xclient
-syntax keyword mailgateDirective xclient_required xforward
+syntax keyword mailgateDirective route rset run_on runtime_dir schemes scope score score_factor secret send
+syntax keyword mailgateDirective sender server servers service session_timeout settings_id shared
+syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
+syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner soft_reject_action source
+syntax keyword mailgateDirective source_in source_ip source_ip_fallback source_selection starttls state_dir
+syntax keyword mailgateDirective step store strict_addresses strict_line_endings subdomains subject
+syntax keyword mailgateDirective submission_timeout tag tag_threshold target targets tarpit tempfail text
+syntax keyword mailgateDirective timeout timeouts tls tls_capture_peer_cert tls_ciphers tls_client
+syntax keyword mailgateDirective tls_client_cert tls_default_ca tls_protocols tls_report tls_sni tls_start
+syntax keyword mailgateDirective tls_verify_host tls_verify_name token total trust trusted type urls user
+syntax keyword mailgateDirective user_attribute user_claim user_to_email users verify verify_failure weight
+syntax keyword mailgateDirective window xclient xclient_required xforward
 syntax keyword mailgateModule add_header admin arc attachment auth.dovecot auth.external auth.file auth.ldap
 syntax keyword mailgateModule auth.oauth2 auth.smtp auth.sql auth.static authorize_sender chain check.arc
 syntax keyword mailgateModule check.attachment check.authorize_sender check.command check.dkim check.dmarc
 syntax keyword mailgateModule check.dnsbl check.greylist check.header check.matching_helo check.milter
 syntax keyword mailgateModule check.rate check.require_auth check.require_mx check.require_reverse_dns
 syntax keyword mailgateModule check.require_tls check.rspamd check.score check.spf check.structure
-syntax keyword mailgateModule check.verify_recipient checks command counter.redis dkim dmarc dns dnsbl dovecot
-syntax keyword mailgateModule email_localpart email_with_domain external greylist http ldap lmtp maildir
-syntax keyword mailgateModule matching_helo milter modifiers modify.add_header modify.arc modify.dkim
+syntax keyword mailgateModule check.verify_recipient checks command counter.redis dkim dmarc dmarc_report dns
+syntax keyword mailgateModule dnsbl dovecot email_localpart email_with_domain external greylist http ldap lmtp
+syntax keyword mailgateModule maildir matching_helo milter modifiers modify.add_header modify.arc modify.dkim
 syntax keyword mailgateModule modify.remove_header modify.replace_header modify.replace_rcpt
 syntax keyword mailgateModule modify.replace_sender modify.srs modify.subject_tag msgpipeline oauth2 pki queue
 syntax keyword mailgateModule rate redis regexp remote remove_header replace_header replace_rcpt
