@@ -73,8 +73,8 @@ CODES = {
     ),
     "E0768": Entry(
         "no address for reports",
-        "`from` of a `tls_report` or `dmarc_report` is who sends reports by mail, and its domain is the one that reports. It must be"
-        " an address.",
+        "`from` of a `tls_report` or `dmarc_report` is who sends reports by mail, and its domain is the one that reports. It must"
+        " be an address.",
         bad=_report("tls-reports"),
         good=_report("tls-reports@example.org"),
     ),
