@@ -17,6 +17,7 @@ from mailgate.admin.metrics import Metrics
 from mailgate.admin.pulse import Pulse
 from mailgate.message.body import Spool
 from mailgate.testing.network import adapters_for
+from tests.support.examples import documents
 from tests.support.scenario import SMTP, SimulatedCase
 from tests.support.servers import tool
 
@@ -97,6 +98,14 @@ class NamesTest(SimulatedCase):
         self.assertGreater(len(expressions), 50)
         for expression in expressions:
             self.check(expression, known)
+
+    def test_pages_name_no_others(self) -> None:
+        known = self.exported()
+        for page in documents():
+            for name, labels in re.findall(r"`(mailgate_[a-z_]+)(?:\{([a-z_,]+)[^`]*)?`", page.read_text()):
+                family = [sample for sample in known if sample in (name, f"{name}_bucket")]
+                self.assertTrue(family, f"{page.name}: {name}")
+                self.assertLessEqual(set(labels.split(",")) - {""}, {label for sample in family for label in known[sample]}, name)
 
     def test_every_rule_says_what_to_do(self) -> None:
         for rule in rules():

@@ -184,7 +184,7 @@ def cat(client: Client, message_id: str) -> None:
 @click.option("--offline", is_flag=True, help="Without a gateway: also files of queues that are not configured.")
 @_client
 def export(client: Client, directory: str, where: str | None, offline: bool) -> None:
-    """Write messages into DIRECTORY: ID-NUMBER.eml and its envelope, ID-NUMBER.json. They stay queued. Needs the role admin.
+    """Write messages into DIRECTORY: QUEUE-ID-NUMBER.eml, and its envelope in .json. They stay queued. Needs the role admin.
 
     With --offline the files in state_dir are read, and the databases that the configuration names.
     """

@@ -1,4 +1,4 @@
-"""Messages of queues as files: content in ID-NUMBER.eml, envelope in ID-NUMBER.json."""
+"""Messages of queues as files: content in QUEUE-ID-NUMBER.eml, envelope in .json."""
 
 from __future__ import annotations
 
