@@ -2,11 +2,17 @@
 
 `Programs.run` gives a program its input piece by piece as it reads, and returns its exit code and output. It is killed when its
 time is over, when it writes too much, and when nobody waits for it any more; a program that ends without reading everything is
-none the worse. Its environment is what it is given, nothing of ours.
+none the worse. Its environment is what it is given, and it has no descriptors but its three: nothing of ours.
+
+It is the leader of a session of its own, by setsid(1), so that all that it has started goes with it: when it is killed and when
+it ends its process group is killed. What leaves the group on purpose is left alone, but nobody waits for it.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +25,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.net.waiting import DeadlineExceeded, Wait, spawn, within
+
+MAX_WORD = (128 << 10) - 1
+"""Octets of one argument or variable, and..."""
+MAX_WORDS = 1 << 20
+"""... of all: what Linux takes at least (execve(2)). Beyond it exec fails in the child, which can't be told from an exit code."""
 
 
 class ProgramFailure(Exception):
@@ -42,6 +53,11 @@ class Programs:
 
     async def run(self, command: Sequence[str], environment: Mapping[str, str], content: AsyncIterator[bytes]) -> Ended:
         """:raises ProgramFailure: it could not be started, or was killed."""
+        setsid = setsid_path()
+        words = [*command, *(f"{name}={value}" for name, value in environment.items())]
+        sizes = [len(os.fsencode(word)) for word in words]
+        if setsid is None or max(sizes) > MAX_WORD or sum(sizes) > MAX_WORDS:
+            raise ProgramFailure("it can't be started: " + ("there is no setsid" if setsid is None else "too long arguments"))
         try:
             await within(self._turns.acquire(), self._seconds, self._reactor)
         except DeadlineExceeded as error:
@@ -49,7 +65,7 @@ class Programs:
         running = _Running(self._max_output)
         try:
             try:
-                self._reactor.spawnProcess(running, command[0], list(command), env=dict(environment), path="/")
+                self._reactor.spawnProcess(running, setsid, [setsid, *command], env=dict(environment), path="/")
             except OSError as error:
                 raise ProgramFailure(f"it can't be started: {error.strerror}") from error
             feeding = spawn(running.feed(content))
@@ -61,8 +77,13 @@ class Programs:
             finally:
                 feeding.cancel()
         finally:
-            running.kill()
+            running.let_go()
             self._turns.release()
+
+
+def setsid_path() -> str | None:
+    """Where the program is that makes a session and becomes another (util-linux, which is part of every system, or busybox)."""
+    return shutil.which("setsid", path=os.defpath)
 
 
 @implementer(IPushProducer)
@@ -76,6 +97,10 @@ class _Running(ProcessProtocol):
         self._resumed: Wait[None] | None = None
         self._is_over = False
         self._trouble: ProgramFailure | None = None
+        self._group = 0
+
+    def connectionMade(self) -> None:
+        self._group = self.transport.pid  # type: ignore[union-attr]
 
     async def feed(self, content: AsyncIterator[bytes]) -> None:
         transport: Any = self.transport
@@ -101,10 +126,27 @@ class _Running(ProcessProtocol):
 
     def kill(self) -> None:
         if not self._is_over and self.transport is not None:
+            self._kill_group()
             try:
-                self.transport.signalProcess("KILL")
+                self.transport.signalProcess("KILL")  # if it had no group yet
             except ProcessExitedAlready:
                 pass
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self._group, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # nobody is left in it; some systems say so for zombies by the other error
+
+    def let_go(self) -> None:
+        """Nobody waits any more."""
+        self.kill()
+        if self.transport is not None:
+            self.transport.loseConnection()  # else who has left the group might hold our pipes open
+
+    def processExited(self, reason: Failure) -> None:
+        """At once, while its number can't be another's."""
+        self._kill_group()
 
     def outReceived(self, data: bytes) -> None:
         self._size += len(data)

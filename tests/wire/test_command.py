@@ -11,6 +11,8 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from mailgate.clients.program import ProgramFailure, Programs
+from mailgate.modules.check.command import NAMES, _content
 from mailgate.registry import build
 from mailgate.testing.client import connect
 from mailgate.testing.gateway import WholeGateway
@@ -25,6 +27,12 @@ OK, TEMPORARY, REFUSED = b"250 2.0.0", b"451 4.3.0", b"550 5.7.1"
 
 def is_there(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
+
+
+def pipes() -> list[str]:
+    """Those that we have open."""
+    links = (os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd"))
+    return sorted(link for link in links if "pipe:" in link)
 
 
 class CommandTests(TestCase):
@@ -110,9 +118,61 @@ class CommandTests(TestCase):
         before = self.reactor.seconds()
         self.assertEqual(await self.judged(f"echo $$ > {pid}; exec sleep 1000", "timeout 300ms"), TEMPORARY)
         self.assertLess(self.reactor.seconds(), before + 10)
-        number = int(pid.read_text())
-        while is_there(number):  # killed, and to be collected by the reactor
+        await self.gone(int(pid.read_text()))
+
+    async def gone(self, number: int) -> None:
+        """Returns when that process is no more, not even as a zombie of ours."""
+        while is_there(number):
             await deferLater(self.reactor, 0.02)
+
+    async def test_what_it_has_started_goes_with_it(self) -> None:
+        pid = self.home / "pid"
+        start = f"sleep 1000 & echo $! > {pid};"
+        for text, lines, expected in (
+            (f"{start} wait", ("timeout 300ms",), TEMPORARY),
+            (f"{start} head -c 100000 /dev/zero; wait", (), TEMPORARY),
+            (f"{start} exit 0", (), OK),
+            (f"{start} kill -9 $$", (), TEMPORARY),
+        ):
+            before = self.reactor.seconds()
+            self.assertEqual(await self.judged(text, *lines), expected, text)
+            await self.gone(int(pid.read_text()))
+            self.assertLess(self.reactor.seconds(), before + 20)
+
+    async def test_who_leaves_the_group_is_not_waited_for(self) -> None:
+        pid = self.home / "pid"
+        text = f"setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & until test -s {pid}; do sleep 0.01; done; exit 0"
+        before = pipes()
+        self.assertEqual(await self.judged(text, "timeout 2s"), TEMPORARY)
+        self.assertEqual(pipes(), before)
+        os.kill(int(pid.read_text()), 9)
+
+    async def test_it_has_nothing_of_ours(self) -> None:
+        seen = self.home / "seen"
+        os.environ["MAILGATE_TEST_SECRET"] = "s3cret"
+        self.addCleanup(os.environ.pop, "MAILGATE_TEST_SECRET")
+        held = os.open("/dev/null", os.O_RDONLY)
+        os.set_inheritable(held, True)
+        self.addCleanup(os.close, held)
+        text = f"ls /proc/self/fd > {seen}; echo $(ps -o pgid= -p $$) $$ >> {seen}; env | cut -d= -f1 | sort >> {seen}"
+        self.assertEqual(await self.judged(text), OK)
+        descriptors, group, names = seen.read_text().split("\n", 4)[:4], *seen.read_text().split("\n", 5)[4:]
+        self.assertEqual(descriptors, ["0", "1", "2", "3"])  # the last is ls looking
+        self.assertEqual(*group.split())
+        ours = {"LC_ALL", "PATH", *(f"MAILGATE_{name.upper()}" for name in NAMES)}
+        self.assertEqual(set(names.split()) - {"PWD", "OLDPWD", "SHLVL", "_"}, ours)
+
+    async def test_more_recipients_than_a_variable_holds(self) -> None:
+        """Nobody is refused for good because a program could not be started."""
+        programs = Programs(self.reactor, seconds=5, most=1, max_output=10)
+        for command, environment in (
+            (["/bin/true", "x" * (128 << 10)], {}),
+            (["/bin/true"], {"A": "x" * (128 << 10)}),
+            (["/bin/true", *["x" * 100_000] * 11], {}),
+        ):
+            with self.assertRaises(ProgramFailure):
+                await programs.run(command, environment, _content(None))
+        self.assertEqual((await programs.run(["/bin/true", "x" * ((128 << 10) - 1)], {}, _content(None))).code, 0)
 
     async def test_a_large_message_and_one_who_does_not_read_it(self) -> None:
         large = CONTENT + b"0123456789abcde\r\n" * 200_000

@@ -4,7 +4,8 @@ The program is started without a shell, with the arguments as they are written, 
 one), and the same values in its environment: MAILGATE_SENDER and so on. With `run_on body` it reads the message on its standard
 input, without our own Received and with CRLF; what it writes on its standard output are fields that are put in front of the
 header. Exit code 0 passes, 1 fails (`on_fail`), 2 is quarantine, unless `code` lines say otherwise. Any other code is `on_error`,
-as is a program that is not done in time, dies of a signal or writes too much: it is killed.
+as is a program that is not done in time, dies of a signal or writes too much: it is killed. Whatever it has started and left in
+its process group is killed with it, and when it ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 
-from mailgate.clients.program import Ended, ProgramFailure, Programs
+from mailgate.clients.program import Ended, ProgramFailure, Programs, setsid_path
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Argument, Directive
@@ -85,6 +86,8 @@ class Command(AskingCheck):
             report.error(self.span, f"`{program}` is no full path of a program", code="E0786", hint="`/usr/local/bin/judge`")
         elif not os.access(program, os.X_OK) or os.path.isdir(program):
             report.error(self.span, f"`{program}` is not there, or can't be run", code="E0786")
+        elif setsid_path() is None:
+            report.error(self.span, "`setsid` of util-linux is not there, by which a program gets a process group", code="E0786")
         for word in self.command[1:]:
             for name in _PLACEHOLDER.findall(word):
                 if name not in NAMES:
