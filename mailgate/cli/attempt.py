@@ -23,7 +23,7 @@ from mailgate.pipeline.explain import Outcome, Question, describe, outcomes_of, 
 from mailgate.pipeline.lookup import WITHOUT_IO, Kept, Lookups
 from mailgate.pipeline.reception import receive
 from mailgate.pipeline.rehearsal import Rehearsal, spool
-from mailgate.pipeline.trace import Kind, Node
+from mailgate.pipeline.trace_tree import Kind, Node
 from mailgate.smtp.address import NULL_ADDRESS, Address
 
 JSON_VERSION = 1

@@ -29,7 +29,7 @@ from mailgate.pipeline.explain import (
 )
 from mailgate.pipeline.explain import explain as explain_envelope
 from mailgate.pipeline.lookup import WITHOUT_IO, Lookups
-from mailgate.pipeline.trace import Node
+from mailgate.pipeline.trace_tree import Node
 from mailgate.smtp.address import Address, AddressError
 
 

@@ -22,7 +22,7 @@ from mailgate.pipeline.rehearsal import Rehearsal, adapters, spool
 from mailgate.pipeline.router import place
 from mailgate.pipeline.routing import Plan
 from mailgate.pipeline.session_checks import close
-from mailgate.pipeline.trace import Kind, Node, first_endpoint, heading
+from mailgate.pipeline.trace_tree import Kind, Node, first_endpoint, heading
 from mailgate.smtp.address import NULL_ADDRESS, Address, parse_address
 from mailgate.smtp.reply import MailError, Reply
 

@@ -15,7 +15,8 @@ from mailgate.pipeline.lookup import Kept
 from mailgate.pipeline.rehearsal import double_of
 from mailgate.pipeline.router import place
 from mailgate.pipeline.session_checks import SessionChecks
-from mailgate.pipeline.trace import Kind, Node, check_node, heading, listened
+from mailgate.pipeline.trace import listened
+from mailgate.pipeline.trace_tree import Kind, Node, check_node, heading
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
 
 

@@ -4,22 +4,18 @@
 that was given and gave, and decides nothing itself, so what it shows is what mail does. Live mail runs on `Routing` and pays
 nothing.
 
-Every node has the place where its line is written. A level of rules shows the tables that were asked, then the rules in the order
+The tree itself is trace_tree.py. A level of rules shows the tables that were asked, then the rules in the order
 in which they are written, the one that was taken among them; long lists of rules that did not match are cut at `MAX_SHOWN`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError
 
 from mailgate.config.evaluation import Part
-from mailgate.config.source import Span
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.pipeline.check import stages_of
 from mailgate.pipeline.checks import OpenCheck
@@ -41,81 +37,12 @@ from mailgate.pipeline.router import (
     place,
 )
 from mailgate.pipeline.routing import Path, Plan, Routing
+from mailgate.pipeline.trace_tree import Kind, Node, Trace, check_node, delivery_node, heading, heading_of, word_of
 from mailgate.smtp.address import NULL_ADDRESS, Address, rule_keys
 from mailgate.smtp.reply import MailError, Reply
 
 MAX_SHOWN = 12
 """Rules of one level that are shown although they did not match."""
-
-
-class Kind(Enum):
-    """What a node of the tree stands for."""
-
-    PIPELINE = "pipeline"
-    CONDITION = "condition"
-    RULE = "rule"
-    CHECK = "check"
-    REWRITE = "rewrite"
-    DELIVER = "deliver"
-    REJECT = "reject"
-    DISCARD = "discard"
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """One line of the tree: ``text`` as it is written in the file, ``where`` its ``file:line``, ``reason`` why it is taken or
-    not. ``entry`` is the ``file:line`` of the table entry behind it, ``target`` and ``endpoint`` are a delivery's."""
-
-    kind: Kind
-    text: str
-    where: str = ""
-    reason: str = ""
-    taken: bool = True
-    entry: str = ""
-    target: str = ""
-    endpoint: str = ""
-    children: list[Node] = field(default_factory=list)
-
-    def walk(self) -> Iterator[Node]:
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-    def decided(self) -> list[str]:
-        """The places that decided: of what becomes of the mail if that is known here, else of the innermost block."""
-        taken = [node for node in self.walk() if node.taken and node.where and node is not self]
-        final = [node.where for node in taken if node.kind in _FINAL]
-        blocks = [node.where for node in taken if node.kind in (Kind.CONDITION, Kind.RULE)]
-        return list(dict.fromkeys(final)) or blocks[-1:]
-
-
-_FINAL = (Kind.DELIVER, Kind.REJECT, Kind.DISCARD)
-
-
-class Trace:
-    """The tree under construction: what is added stands in the innermost open node."""
-
-    __slots__ = ("_open",)
-
-    def __init__(self, root: Node) -> None:
-        self._open = [root]
-
-    def add(self, node: Node) -> Node:
-        self._open[-1].children.append(node)
-        return node
-
-    def enter(self, node: Node) -> None:
-        """Open a node that was added, up to the end of the `level` around it."""
-        self._open.append(node)
-
-    @contextmanager
-    def level(self, *nodes: Node) -> Iterator[None]:
-        depth = len(self._open)
-        self._open += nodes
-        try:
-            yield
-        finally:
-            del self._open[depth:]
 
 
 class TracedRouting(Routing):
@@ -224,7 +151,7 @@ class TracedRouting(Routing):
             is_local = True
         finally:
             reason = "for ourselves" if not domain else f"{domain} is local" if is_local else f"{domain} is not local"
-            self.trace.add(Node(Kind.CHECK, _word("relay_from", relay.span), place(relay.span), reason, is_local))
+            self.trace.add(Node(Kind.CHECK, word_of("relay_from", relay.span), place(relay.span), reason, is_local))
 
     # What is asked on the way
 
@@ -251,7 +178,7 @@ class TracedRouting(Routing):
             reason = f"{_shown(before)} stays"
         entry = ", ".join(dict.fromkeys(lookup.where for lookup in hits if lookup.where)) if changed else ""
         span = getattr(modifier, "span", None)
-        self.trace.add(Node(Kind.REWRITE, _heading_of(modifier), place(span), reason, changed, entry))
+        self.trace.add(Node(Kind.REWRITE, heading_of(modifier), place(span), reason, changed, entry))
 
     def note_check(self, check: Any, stage: str, verdict: object) -> None:
         self.trace.add(check_node(check, stage, verdict))
@@ -279,12 +206,12 @@ class TracedRouting(Routing):
 
     def _note_handling(self, handling: object) -> None:
         if isinstance(handling, Reject):
-            self.trace.add(Node(Kind.REJECT, _word("reject", handling.span), place(handling.span), str(handling.reply)))
+            self.trace.add(Node(Kind.REJECT, word_of("reject", handling.span), place(handling.span), str(handling.reply)))
         elif isinstance(handling, Discard):
             self.trace.add(Node(Kind.DISCARD, "discard", place(handling.span), "accepted and thrown away"))
         elif isinstance(handling, AfterBody):
             reason = "decided when the content has come"
-            self.trace.add(Node(Kind.PIPELINE, _word("after_body", handling.span), place(handling.span), reason))
+            self.trace.add(Node(Kind.PIPELINE, word_of("after_body", handling.span), place(handling.span), reason))
         elif isinstance(handling, Deliver):
             for step in handling.steps:
                 if isinstance(step, DeliverTo):
@@ -395,13 +322,6 @@ class _Check:
         return await listened(self, stage, lambda: getattr(self._state, stage)(subject), self._routing.note_check)
 
 
-def check_node(check: Any, stage: str, verdict: object) -> Node:
-    """What a check said: None, a `Reply`, or that it failed."""
-    passes = getattr(check, "passes", "passes")
-    reason = str(verdict) if isinstance(verdict, Reply) else "failed" if verdict is not None else passes
-    return Node(Kind.CHECK, _heading_of(check), place(getattr(check, "span", None)), f"{stage}: {reason}", verdict is None)
-
-
 async def listened(check: Any, stage: str, ask: Callable[[], Any], note: Callable[[Any, str, object], None]) -> Any:
     """Ask a check, and note what it said; nothing of one that nobody waited for."""
     verdict: object = "failed"
@@ -422,56 +342,6 @@ async def listened(check: Any, stage: str, ask: Callable[[], Any], note: Callabl
 
 
 _NOTHING = Node(Kind.RULE, "")
-
-
-def delivery_node(step: DeliverTo) -> Node:
-    """A target, and the endpoint that would serve: the first one, as long as it is well, or one of those that share the load."""
-    endpoint = first_endpoint(step.target)
-    reason = f"to {endpoint}" if endpoint else ""
-    return Node(
-        Kind.DELIVER,
-        _word("copy_to" if step.copy else "deliver_to", step.span),
-        place(step.span),
-        reason,
-        target=step.target.label,
-        endpoint=endpoint,
-    )
-
-
-def first_endpoint(target: Any) -> str:
-    """The endpoint that a target tries first, or those of which it chooses one; "" for a target that has none (maildir)."""
-    labels: Sequence[str] = getattr(target, "endpoint_labels", ())
-    if len(labels) > 1 and getattr(target, "shares_load", False):
-        return f"one of {', '.join(labels)}"
-    return labels[0] if labels else ""
-
-
-def heading(span: Span | None) -> str:
-    """A directive as it is written, up to its block, on its first line; literal secrets are blanked."""
-    if span is None or span.source is None:
-        return ""
-    source = span.source
-    text = source.line(span.line)[span.column - 1 :]
-    first = span.start
-    for start, end in source.secrets:
-        if first <= start < first + len(text):
-            text = text[: start - first] + "***"[: end - start].ljust(end - start, "\0") + text[end - first :]
-    quoted = False
-    for number, character in enumerate(text):
-        if character == '"' and text[number - 1 : number] != "\\":
-            quoted = not quoted
-        elif not quoted and (character in "{#" and text[number - 1 : number].isspace()):
-            text = text[:number]
-            break
-    return text.replace("\0", "").rstrip()
-
-
-def _word(word: str, span: Span | None) -> str:
-    return heading(span) or word
-
-
-def _heading_of(module: Any) -> str:
-    return heading(getattr(module, "span", None)) or str(getattr(module, "label", "") or type(module).__name__)
 
 
 def _shown(address: Address) -> str:

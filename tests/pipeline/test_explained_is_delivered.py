@@ -13,7 +13,7 @@ from mailgate.message.body import Spool
 from mailgate.net.waiting import begin
 from mailgate.pipeline.explain import Explanation, Question, explain, read_address
 from mailgate.pipeline.lookup import Lookups
-from mailgate.pipeline.trace import Kind
+from mailgate.pipeline.trace_tree import Kind
 from mailgate.pipeline.transaction import Transaction
 from mailgate.registry import Configuration, build
 from mailgate.smtp.reply import Reply

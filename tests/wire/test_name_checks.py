@@ -8,7 +8,7 @@ from mailgate.inbound import client_names
 from mailgate.net.waiting import begin
 from mailgate.pipeline.explain import Explanation, Question, explain, read_address
 from mailgate.pipeline.lookup import WITHOUT_IO, Lookups
-from mailgate.pipeline.trace import Kind
+from mailgate.pipeline.trace_tree import Kind
 from mailgate.testing.names import Action, MemoryNames
 from tests.support.checked import CLIENT, OK, PTR, CheckedCase
 
