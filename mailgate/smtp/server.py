@@ -24,7 +24,6 @@ RFC 5321, 2033 (LMTP), 2034, 2920, 3030, 3207, 4954, 1870, 6152, 6531, 3461, 868
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from mailgate.smtp import command as grammar
 from mailgate.smtp import extensions, replies
@@ -47,12 +46,11 @@ from mailgate.smtp.events import (
     XClient,
 )
 from mailgate.smtp.framing import ChunkFraming, ContentFilter, DataFraming
+from mailgate.smtp.mail_rules import granted, refusal_of_mail
 from mailgate.smtp.parameters import (
     NO_MAIL_PARAMETERS,
     NO_RCPT_PARAMETERS,
     BodyType,
-    DeliverBy,
-    MailParameters,
     parse_mail_parameters,
     parse_rcpt_parameters,
 )
@@ -319,50 +317,15 @@ class ServerSession(TrustedDialogue):
             )
             parameters = parse_mail_parameters(rest, self._accepted)
             if parameters.priority is not None:
-                parameters = self._granted(parameters, parameters.priority)
+                parameters = granted(parameters, parameters.priority, self._settings)
         except MailError as error:
             self._refuse(error.reply)
             return
-        refusal = self._judge_mail(address, parameters)
+        refusal = refusal_of_mail(address, parameters, self._settings, self._accepted, tls=self._tls)
         if refusal is not None:
             self._refuse(refusal)
         else:
             self._ask(Mail(address, parameters))
-
-    def _judge_mail(self, address: Address, parameters: MailParameters) -> Reply | None:
-        if not address.domain and address.local_part:
-            return replies.BAD_SENDER
-        if parameters is NO_MAIL_PARAMETERS:
-            return None if address.is_ascii else replies.NEEDS_SMTPUTF8
-        if not (parameters.smtputf8 or address.is_ascii):
-            return replies.NEEDS_SMTPUTF8
-        if parameters.size is not None and parameters.size > self._settings.max_message_size:
-            return replies.TOO_BIG
-        if parameters.requiretls and not self._tls:
-            return replies.NEEDS_TLS
-        if parameters.body is BodyType.BINARY and "BINARYMIME" not in self._accepted:
-            return replies.BAD_BODY
-        if parameters.hold_for is not None or parameters.hold_until is not None:
-            return self._judge_hold(parameters)
-        return replies.BAD_BY if self._is_too_short(parameters.by) else None
-
-    def _granted(self, parameters: MailParameters, priority: int) -> MailParameters:
-        """The priority as far as the listener gives it (RFC 6710 4.1)."""
-        most = self._settings.max_priority or 0
-        return parameters if priority <= most else replace(parameters, priority=most, priority_lowered=True)
-
-    def _judge_hold(self, parameters: MailParameters) -> Reply | None:
-        """RFC 4865 4: one of the two, and within what was announced; a time that is over holds nothing."""
-        settings = self._settings
-        seconds = float(parameters.hold_for or 0)
-        if parameters.hold_until is not None:
-            seconds = settings.max_hold + 1.0 if seconds else parameters.hold_until - settings.wall_time()
-        if seconds > settings.max_hold:
-            return replies.BAD_HOLD
-        return replies.BAD_BY if self._is_too_short(parameters.by) else None
-
-    def _is_too_short(self, by: DeliverBy | None) -> bool:
-        return by is not None and by.returns and by.seconds < (self._settings.min_deliver_by or 0)
 
     def _mail_answered(self, question: Mail, reply: Reply) -> None:
         if reply.code >= 300:
