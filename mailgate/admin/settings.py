@@ -20,7 +20,7 @@ class Admin(Module):
 
     endpoints = Argument(
         "ADDRESS",
-        v.Endpoint(listen=True, schemes=("tcp",)),
+        v.OpenedEndpoint(schemes=("tcp",)),
         rest=True,
         minimum=1,
         doc="Where: tcp://127.0.0.1:8025. On other addresses than loopback everything needs a token.",

@@ -68,6 +68,8 @@ class Scope:
     """`mailgate.config.domains.LocalDomains` of the global scope."""
     blocks: list[Any] = field(default_factory=list)
     """Every block made, so that references in it can be settled."""
+    opened: list[tuple[Any, Any]] = field(default_factory=list)
+    """The addresses that the gateway is to listen on, with their places."""
     workers: int = 1
     """Processes that share what a `divided` directive allows."""
 

@@ -131,6 +131,35 @@ class Endpoint(Value):
         return str(address)
 
 
+class OpenedEndpoint(Endpoint):
+    """An address that the gateway opens itself, so that no other line of the file can have it."""
+
+    def __init__(self, *, schemes: tuple[str, ...]) -> None:
+        super().__init__(listen=True, schemes=schemes)
+
+    def parse_word(self, word: Token, scope: Scope) -> EndpointAddress:
+        address = super().parse_word(word, scope)
+        for other, place in scope.opened:
+            if _collide(address, other):
+                notes = (f"`{other}` is at {place}",)
+                hint = "each is opened once: one listener has it"
+                raise Problem(word.span, f"`{address}` is opened already", code="E0725", hint=hint, notes=notes)
+        scope.opened.append((address, word.span))
+        return address
+
+
+def _collide(one: EndpointAddress, other: EndpointAddress) -> bool:
+    """Whether only one of them can be had."""
+    if one.path or other.path:
+        return one.path == other.path
+    return one.port == other.port and (one.host == other.host or _covers(one.host, other.host) or _covers(other.host, one.host))
+
+
+def _covers(wildcard: str, host: str) -> bool:
+    """Whether it is all addresses, or all of the family of ``host``."""
+    return wildcard == "*" or wildcard == ("::" if ":" in host else "0.0.0.0")
+
+
 def _socket_path(word: Token, path: str, scope: Scope) -> str:
     place = _part(word, len("unix://"), len(word.text))
     if os.path.basename(path) in ("", ".", ".."):
@@ -183,6 +212,24 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+class OwnName(Value):
+    """A name that we greet with: a domain, in its ASCII form, or an address literal (RFC 5321 4.1.2)."""
+
+    metavar = "NAME"
+
+    def parse_word(self, word: Token, scope: Scope) -> str:
+        name = word.text
+        try:
+            if not name.startswith("["):
+                return _host_name(name, word.span)
+            if name.endswith("]") and _address(re.sub(r"(?i:^IPv6:(?=.*:))", "", name[1:-1])):
+                return name
+        except Problem:
+            pass
+        hint = "a domain, such as `mx.example.org`, or an address in brackets"
+        raise Problem(word.span, f"`{word.shown}` can't be said in EHLO", code="E0736", hint=hint)
 
 
 class Address(Value):

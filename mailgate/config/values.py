@@ -6,7 +6,7 @@ A type is made with its limits, ``Duration(minimum=1)``, and reads the words of 
     Integer, Float → int, float      String, Path → str               Strings, List → tuple
     Args → tuple                     Choice → str                     OneOf → Chosen(word, value)
     Endpoint → EndpointAddress       Network → ipaddress network      Secret → SecretText
-    Address → ipaddress address
+    Address → ipaddress address      OpenedEndpoint → EndpointAddress OwnName → str
     ReplyCode → Reply                ModuleLine, ReferenceTo, BlockOrReference → the module
     ModuleList → tuple of modules    ConditionValue → Condition        DomainsOrTable → LocalDomains
 """
@@ -14,7 +14,7 @@ A type is made with its limits, ``Duration(minimum=1)``, and reads the words of 
 from mailgate.config.conditions import Condition, ConditionValue
 from mailgate.config.domains import DomainsOrTable, LocalDomains
 from mailgate.config.line import REQUIRED, Args, Choice, Chosen, Line, List, Nothing, OneOf, Refused, Scope, Value
-from mailgate.config.places import Address, Endpoint, EndpointAddress, Network, Path, Secret, SecretText
+from mailgate.config.places import Address, Endpoint, EndpointAddress, Network, OpenedEndpoint, OwnName, Path, Secret, SecretText
 from mailgate.config.references import BlockOrReference, ModuleLine, ModuleList, ReferenceTo
 from mailgate.config.scalars import (
     Boolean,
@@ -53,6 +53,8 @@ __all__ = [
     "Network",
     "Nothing",
     "OneOf",
+    "OpenedEndpoint",
+    "OwnName",
     "Path",
     "ReferenceTo",
     "Refused",

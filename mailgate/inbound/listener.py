@@ -84,7 +84,7 @@ class Listener(
 
     endpoints = Argument(
         "ADDRESS",
-        v.Endpoint(listen=True, schemes=("tcp", "tls", "unix")),
+        v.OpenedEndpoint(schemes=("tcp", "tls", "unix")),
         rest=True,
         minimum=1,
         doc="Where to listen: tcp://ADDRESS:PORT, tls://ADDRESS:PORT (TLS from the first byte), unix://PATH; * is every address.",
@@ -92,7 +92,7 @@ class Listener(
     )
     hostname_override = Directive(
         "hostname",
-        v.String("NAME"),
+        v.OwnName(),
         default="",
         inherit=Globals.hostname,
         doc="Our name in the greeting, the hello reply and Received.",
@@ -137,7 +137,11 @@ class Listener(
         "announce_size", v.Boolean(), default=True, doc="Whether SIZE names the limit; it holds anyway.", origin="smtp-server"
     )
     hide = Directive(
-        "hide", v.List(v.Choice(*KEYWORDS)), default=(), doc="Keywords not announced in the hello reply.", origin="smtp-server"
+        "hide",
+        v.List(v.Choice(*KEYWORDS)),
+        default=(),
+        doc="Keywords not announced in the hello reply, nor what rests on them: BINARYMIME on CHUNKING, SMTPUTF8 on 8BITMIME.",
+        origin="smtp-server",
     )
     disable_commands = Directive(
         "disable_commands",

@@ -152,7 +152,8 @@ class LoginDirectives(Block):
         asks_certificates = has_tls and self.tls.client_auth != "off"
         place = self.span_of("auth_required") or self.span
         if self.login_required and (not self.auth or "AUTH" in self.disable_commands):
-            hint = "add `auth &NAME`, or `auth_required no`"
+            hint = "leave AUTH out of `disable_commands`" if self.auth else "add `auth &NAME`"
+            hint += ", or say `auth_required no`"
             report.error(place, "nobody can log in here, but everybody must", code="E0783", hint=hint)
         elif (possible := offered(self.auth, None)) and not self.mechanisms:
             notes = (f"`auth` can judge {', '.join(possible)}",)

@@ -106,6 +106,8 @@ class Port:
         self._doors: list[Doorman] = []
         self._paused: list[Any] = []
         self._access = access
+        self._path = path
+        """Of a unix socket, else ""."""
         self._predecessor = predecessor
         if predecessor is not None:
             return
@@ -139,9 +141,9 @@ class Port:
 
     def _take_over(self, old: Port) -> None:
         self._predecessor = None
-        if self._access != old._access:
+        if self._path and self._access != old._access:
             try:
-                self._access.apply(self.key[0])
+                self._access.apply(self._path)
             except OSError as error:  # privileges were dropped
                 self._sessions.events.error(Event.LISTENER_SOCKET, address=self.address, error=error.strerror)
         self._ports, old._ports = old._ports, []

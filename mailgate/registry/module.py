@@ -141,7 +141,7 @@ class Globals(Block):
         origin="maddy",
     )
     hostname = Directive(
-        "hostname", v.String("NAME"), default="", doc="The name of this gateway; the system's name by default.", origin="maddy"
+        "hostname", v.OwnName(), default="", doc="The name of this gateway; the system's name by default.", origin="maddy"
     )
     authserv_id = Directive(
         "authserv_id",

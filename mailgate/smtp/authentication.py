@@ -9,7 +9,7 @@ what every server must decide alike:
 - Lines of AUTH may have 12288 octets, since tokens are long (RFC 4954 4); a longer one is 500 5.5.6.
 - Where login is required, the commands marked in the command table are 530 without it, and a client that never logs in has a
   number of commands only. The failed login that would be the Nth is 421: guessing. No delivered message takes these counts
-  back, nor does STARTTLS.
+  back, nor does STARTTLS. An AUTH that was not listened to (454, 538) is a command of which nothing came: a hundred, then 421.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class AuthDialogue(Dialogue):
         elif self._authenticated:
             self._say(replies.AUTHENTICATED)
         elif not (self._tls or self._settings.insecure_auth):
-            self._say(replies.AUTH_NEEDS_TLS)
+            self._refuse(replies.AUTH_NEEDS_TLS)
         elif not 1 <= len(words) <= 2:
             self._say(replies.BAD_AUTH)
         else:
@@ -106,8 +106,11 @@ class AuthDialogue(Dialogue):
         if reply.code == 334:  # one line, whatever its length, and with its space when it is empty (RFC 4954 4)
             self._output.append(b"334 %s\r\n" % reply.text.encode("ascii"))
             return
-        if reply.code != 535:
+        if reply.code == 235:
             self._say(reply)
+            return
+        if reply.code != 535:
+            self._refuse(reply)
             return
         self._auth_failures += 1
         if self._auth_failures >= self._settings.max_auth_failures:

@@ -46,6 +46,9 @@ class Extension:
     command: str = ""
 
 
+RESTS_ON = {"BINARYMIME": "CHUNKING", "SMTPUTF8": "8BITMIME"}
+"""Keywords that may not be announced without another (RFC 3030 3, RFC 6531 3.1): hiding that hides them."""
+
 NEEDS_CERTIFICATE = frozenset({"EXTERNAL"})
 NEEDS_BINDING = frozenset({"SCRAM-SHA-256-PLUS"})
 NEEDS_TLS = NEEDS_CERTIFICATE | NEEDS_BINDING
@@ -117,6 +120,7 @@ def announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str] = 
 def _announcement(settings: ServerSettings, tls: bool, lacking: frozenset[str]) -> tuple[str, ...]:
     """AUTH is left out where the client can use none of its mechanisms."""
     available = offered(settings, tls) - settings.hide
+    available -= {keyword for keyword, basis in RESTS_ON.items() if basis not in available}
     if not mechanisms(settings, lacking):
         available -= {"AUTH"}
     return tuple(

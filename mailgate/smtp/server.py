@@ -216,7 +216,10 @@ class ServerSession(TrustedDialogue):
             self._discard_chunk(argument, reply)
             return
         self._content_unwanted = self._content_unwanted or command.verb == "DATA"
-        self._say(reply)
+        if reply.code == 530:  # no mistake of those that are counted, and nothing comes of a hundred
+            self._refuse(reply)
+        else:
+            self._say(reply)
 
     def _take_content(self, transfer: Transfer) -> bool:
         content, self._position, complete = transfer.take(self._buffer, self._position)
@@ -224,7 +227,7 @@ class ServerSession(TrustedDialogue):
             self._transfer = None
         if transfer.refusal is not None:
             if complete:
-                self._say(transfer.refusal)
+                self._refuse(transfer.refusal)
         elif self._filter is not None:
             clean = self._filter.feed(content, last=complete and transfer.last)
             if clean:

@@ -65,6 +65,11 @@ ACCEPTED: list[tuple[v.Value, str, Any]] = [
     (LISTEN, "tcp://*:25", E("tcp", "*", 25)),
     (LISTEN, "fd://smtp", E("fd", "smtp")),
     (LISTEN, "unix://lmtp.sock", E("unix", path="/run/mailgate/lmtp.sock")),
+    (v.OpenedEndpoint(schemes=("tcp",)), "tcp://*:25", E("tcp", "*", 25)),
+    (v.OwnName(), "mx.example.org", "mx.example.org"),
+    (v.OwnName(), "bücher.example", "xn--bcher-kva.example"),
+    (v.OwnName(), "[192.0.2.1]", "[192.0.2.1]"),
+    (v.OwnName(), "[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
     (v.Network(), "10.0.0.0/8", ipaddress.ip_network("10.0.0.0/8")),
     (v.Network(), "192.0.2.1", ipaddress.ip_network("192.0.2.1/32")),
     (v.Network(), "2001:db8::/32", ipaddress.ip_network("2001:db8::/32")),
@@ -143,6 +148,9 @@ REFUSED: list[tuple[v.Value, str, tuple[int, int, str], str]] = [
     (LISTEN, "tcp://127.0.0.1", (18, 1, "E0506"), "a port is needed"),
     (LISTEN, "tcp://:25", (9, 1, "E0506"), "`*` means all addresses"),
     (LISTEN, "fd://", (3, 5, "E0506"), "name of a descriptor"),
+    (v.OwnName(), '"our gateway"', (3, 13, "E0736"), "can't be said in EHLO"),
+    (v.OwnName(), "mx..example", (3, 11, "E0736"), "a domain, such as"),
+    (v.OwnName(), "[mx]", (3, 4, "E0736"), "can't be said in EHLO"),
     (v.Network(), "10.0.0.5/8", (3, 10, "E0507"), "did you mean `10.0.0.0/8`?"),
     (v.Network(), "10.0.0", (3, 6, "E0507"), "neither an address nor a network"),
     (v.Secret(), '""', (3, 2, "E0508"), "empty"),
@@ -166,6 +174,25 @@ class ValueTests(SynchronousTestCase):
         for type_, text, expected in ACCEPTED:
             value, diagnostics = read_value(type_, text, state_dir="/var/lib/mailgate", runtime_dir="/run/mailgate")
             self.assertEqual((value, diagnostics), (expected, []), f"{type(type_).__name__} {text}")
+
+    def test_an_address_is_opened_once(self) -> None:
+        pairs = [
+            ("tcp://127.0.0.1:25", "tls://127.0.0.1:25", True),
+            ("tcp://*:25", "tcp://[::1]:25", True),
+            ("tcp://192.0.2.1:25", "tcp://*:25", True),
+            ("tcp://0.0.0.0:25", "tcp://192.0.2.1:25", True),
+            ("tcp://[::]:25", "tcp://0.0.0.0:25", False),
+            ("tcp://[::]:25", "tcp://127.0.0.1:25", False),
+            ("tcp://[2001:db8::1]:25", "tcp://[2001:db8:0::1]:25", True),
+            ("tcp://127.0.0.1:25", "tcp://127.0.0.2:25", False),
+            ("tcp://127.0.0.1:25", "tcp://127.0.0.1:26", False),
+            ("unix://a.sock", "unix:///run/mailgate/a.sock", True),
+            ("unix://a.sock", "unix://b.sock", False),
+        ]
+        for first, second, collide in pairs:
+            type_ = v.List(v.OpenedEndpoint(schemes=("tcp", "tls", "unix")))
+            _, diagnostics = read_value(type_, f"{first} {second}", runtime_dir="/run/mailgate")
+            self.assertEqual(["E0725"] * collide, [one.code for one in diagnostics], f"{first} {second}")
 
     def test_a_path_of_a_text_without_a_file_begins_at_the_working_directory(self) -> None:
         self.assertEqual(read_value(v.Path(), "./x", state_dir="/var/lib/mailgate")[0], os.path.abspath("x"))

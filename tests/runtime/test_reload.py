@@ -128,6 +128,15 @@ class WhoServes(ReloadCase):
         self.assertIn(b" other ", self.help(client))
         self.reactor.run(client.quit())
 
+    def test_a_new_socket_mode_is_for_unix_sockets_alone(self) -> None:
+        changed: list[str] = []
+        self.patch(os, "chmod", lambda path, mode: changed.append(path))
+        self.begin()
+        assert self.running is not None
+        self.reloaded(listener="    socket_mode 0666")
+        self.assertEqual([], self.running.logged("listener.socket"))
+        self.assertEqual([], changed)  # a file by the name of the address is none of ours
+
     def test_the_end_of_the_process_drains_old_sessions_too(self) -> None:
         self.begin(listener="    shutdown_timeout 30s")
         assert self.running is not None

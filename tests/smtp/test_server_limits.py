@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.smtp.dialogue import READ_AHEAD, RECIPIENT_OVERSHOOT
-from mailgate.smtp.events import Closed, CloseReason, ContentEnd, Data, Hello, Mail, Rcpt, StartTls
+from mailgate.smtp.events import Auth, Closed, CloseReason, ContentEnd, Data, Hello, Mail, Rcpt, StartTls
 from mailgate.smtp.reply import Reply
 from mailgate.smtp.server import Phase, ServerSession
 from mailgate.smtp.settings import ServerSettings
@@ -149,6 +149,29 @@ class IdleCommands(LimitTestCase):
         for question, sent in ((Mail, b"MAIL FROM:<>\r\n"), (Data, ENVELOPE + b"DATA\r\nRSET\r\n")):
             transcript = converse(GREETED + 101 * sent, answers={question: lambda event: no})
             self.assert_closed(transcript, CloseReason.IDLE_COMMANDS, "421 4.7.0")
+
+    def test_refused_chunks_count(self) -> None:
+        later = Reply(450, "4.2.0", "later")
+        sent = ENVELOPE + b"BDAT 4 LAST\r\nNOOP"
+        transcript = converse(GREETED + 101 * sent, answers={Data: lambda event: later})
+        self.assert_closed(transcript, CloseReason.IDLE_COMMANDS, "421 4.7.0")
+
+    def test_logins_that_are_not_listened_to_count(self) -> None:
+        offers = settings(auth_mechanisms=("PLAIN",))
+        in_clear = converse(GREETED + 99 * b"AUTH PLAIN AGEAYg==\r\n", offers)
+        self.assertEqual("538 5.7.11", in_clear.codes[-1])
+        in_clear = converse(GREETED + 101 * b"AUTH PLAIN AGEAYg==\r\n", offers)
+        self.assert_closed(in_clear, CloseReason.IDLE_COMMANDS, "421 4.7.0")
+        insecure = settings(auth_mechanisms=("PLAIN",), insecure_auth=True)
+        for reply in (Reply(454, "4.7.0", "later"), Reply(550, "5.7.1", "a check says no")):
+            trouble = converse(GREETED + 101 * b"AUTH PLAIN AGEAYg==\r\n", insecure, {Auth: lambda event, reply=reply: reply})
+            self.assert_closed(trouble, CloseReason.IDLE_COMMANDS, "421 4.7.0")
+
+    def test_commands_that_wait_for_a_login_count(self) -> None:
+        locked = settings(auth_mechanisms=("PLAIN",), auth_required=True, max_unauthenticated_commands=0)
+        for line in (b"MAIL FROM:<>\r\n", b"RCPT TO:<a@a.example>\r\n", b"BDAT 2\r\nab"):
+            self.assert_open(converse(GREETED + 99 * line, locked))
+            self.assert_closed(converse(GREETED + 101 * line, locked), CloseReason.IDLE_COMMANDS, "421 4.7.0")
 
     def test_empty_chunks_count(self) -> None:
         self.assert_closed(converse(GREETED + ENVELOPE + 101 * b"BDAT 0\r\n"), CloseReason.IDLE_COMMANDS, "421 4.7.0")

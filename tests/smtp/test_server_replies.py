@@ -175,6 +175,12 @@ class Announcement(SynchronousTestCase):
         self.assertEqual(converse(EHLO + b"MAIL FROM:<> BODY=8BITMIME\r\n", hidden).codes[-1], "250 2.1.0")
         self.assertEqual(converse(EHLO + b"STARTTLS\r\n", hidden).codes[-1], "220 2.0.0")
 
+    def test_what_rests_on_a_hidden_keyword_is_not_announced(self) -> None:
+        for hidden, with_it in (("CHUNKING", "BINARYMIME"), ("8BITMIME", "SMTPUTF8")):
+            announced = self.keywords(ServerSettings("mx.example", hide=frozenset({hidden})))
+            self.assertNotIn(with_it, announced)
+            self.assertIn("PIPELINING", announced)
+
     def test_what_depends_on_tls(self) -> None:
         chosen = ServerSettings("mx.example", starttls=True, requiretls=True, auth_mechanisms=("PLAIN",))
         self.assertEqual(self.keywords(chosen)[-1:], ["STARTTLS"])

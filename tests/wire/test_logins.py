@@ -340,6 +340,14 @@ class Guessing(LoginCase):
         self.assertEqual(b"501", self.ask(client, b"*")[:3])
         self.assertEqual(1, len(running.logged("auth.failed")))
 
+    def test_who_is_not_listened_to_is_not_answered_for_ever(self) -> None:
+        running = self.static("secret")
+        client = self.client(hello=b"EHLO client.test")
+        replies = [self.ask(client, b"AUTH PLAIN AGFsaWNlAHNlY3JldA==") for _ in range(100)]  # in clear
+        self.assertEqual([b"538 5.7.11"] * 99 + [b"421 4.7.0 "], [reply[:10] for reply in replies])
+        self.reactor.settle(10)
+        self.assertIn('reason="too many commands without a message"', running.logged("session.close")[-1])
+
     def test_a_session_ends_with_its_third_failure(self) -> None:
         running = self.static("secret")
         client = self.secure()

@@ -134,6 +134,13 @@ CODES = {
         "Each name has one `sni` block; `file` in it takes one pair for each kind of key.",
         needs="a certificate",
     ),
+    "E0725": Entry(
+        "an address that is opened twice",
+        "Listeners and `admin` open their addresses themselves, so each stands once in a file. `*` is all"
+        " addresses, 0.0.0.0 and [::] are those of one family.",
+        bad=lmtp("discard") + "smtp tcp://*:2524 {\n    discard\n}\n",
+        good=lmtp("discard") + "smtp tcp://*:2525 {\n    discard\n}\n",
+    ),
     "W0724": Entry(
         "everybody is believed",
         "Whoever may send a PROXY header, XCLIENT or XFORWARD can pass for any client, your own network and users included.",
