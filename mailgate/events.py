@@ -58,6 +58,7 @@ class Event(Enum):
     PROXY_REFUSED = "proxy.refused"  # listener, client (the peer), reason: a PROXY header that can't be used, or none
     AUTH_OK = "auth.ok"  # session, client, user, mechanism
     AUTH_FAILED = "auth.failed"  # session, client, user, mechanism, reason
+    AUTH_DENIED = "auth.denied"  # provider, client, user, reason: not for the password, but acct_expired, perm_denied, …
     AUTH_TROUBLE = "auth.trouble"  # session, provider or user and mechanism, error: nobody could say whether it was right
     ACCOUNTS_RELOADED = "accounts.reloaded"  # provider, path, entries
     ACCOUNTS_FAILED = "accounts.failed"  # provider, path, reason: the old entries stay

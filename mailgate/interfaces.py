@@ -251,8 +251,8 @@ class IAccountStore(IAuthenticator):
 class IPasswordJudge(IAuthenticator):
     """Says itself whether a password is right (PASSWORD)."""
 
-    def check_password(user: str, password: str) -> Any:
-        """`Identity` or None."""
+    def check_password(user: str, password: str, client_ip: str) -> Any:
+        """`Identity` or None; ``client_ip`` is where the client is, "" on a unix socket."""
 
 
 class ITokenJudge(IAuthenticator):

@@ -17,7 +17,7 @@ from functools import partial
 from threading import Thread
 from typing import Any, Generic, Protocol, TypeVar
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 WAITING = 256
 IDLE = 30.0
 """Seconds for which a link is kept that nobody uses."""
+STOPPING = 5.0
+"""Seconds for threads to come to an end whose questions were aborted."""
 
 
 class NoAnswer(Exception):
@@ -115,9 +117,24 @@ class Threads(Generic[L]):
             question.abort()
         if self._threads is not None:
             threads, self._threads = self._threads, None
-            await self._adapters.run_in_thread(threads.stop)  # it waits for each
+            try:
+                await within(self._ended(threads), STOPPING, self._adapters.reactor)
+            except DeadlineExceeded:
+                pass  # a library that can't be interrupted: its threads end when it returns, or with the process
         while self._idle:
             self._idle.pop()[0].close()
+
+    def _ended(self, threads: ThreadPool) -> Deferred[None]:
+        """Its threads have come to their ends, each with its question. A thread of its own waits for them, since that may take
+        for ever."""
+        ended: Deferred[None] = Deferred()
+
+        def wait() -> None:
+            threads.stop()
+            self._adapters.reactor.callFromThread(ended.callback, None)  # cancelled, it ignores that once
+
+        Thread(target=wait, name=f"mailgate-{self.label}-end", daemon=True).start()
+        return ended
 
     def _run_in_pool(self, function: Callable[[], Any]) -> Any:
         if self._threads is None:

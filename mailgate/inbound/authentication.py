@@ -312,7 +312,7 @@ class Login:
     async def _check_password(self, provider: Any, question: CheckPassword) -> tuple[Identity | None, None]:
         user, password = question.user, question.password
         if not IAccountStore.providedBy(provider):
-            identity = await self._settled(provider.check_password(user, password))
+            identity = await self._settled(provider.check_password(user, password, self._session.client_ip))
         else:
             account: Account | None = await self._settled(provider.account(user))
             stored = read_secret(account.secret if account is not None else provider.decoy)

@@ -37,7 +37,6 @@ LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 UNAVAILABLE = {
     word: Refused(word, reason)
     for word, reason in {
-        "auth.pam": "let Dovecot ask PAM, and ask Dovecot: `auth.dovecot`",
         "modify.to_7bit": "a body with octets above 127 goes to next hops that have 8BITMIME",
     }.items()
 }

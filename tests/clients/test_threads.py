@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate.adapters import Adapters
+from mailgate.clients import threads
 from mailgate.clients.breaker import FAILURES, FIRST_PAUSE
 from mailgate.clients.threads import IDLE, WAITING, NoAnswer, Threads, Unanswerable
 from mailgate.net.waiting import spawn
@@ -129,3 +132,25 @@ class ThreadsTests(SynchronousTestCase):
         self.failureResultOf(asked)
         self.held = None
         self.assertEqual(self.successResultOf(self.ask()), "yes")
+
+
+class StoppingTests(TestCase):
+    timeout = 20
+
+    async def test_a_library_that_never_returns_does_not_hold_up_the_end(self) -> None:
+        self.patch(threads, "STOPPING", 0.05)
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        begun: Deferred[None] = Deferred()
+
+        def work(_: FakeLink) -> None:
+            reactor.callFromThread(begun.callback, None)  # type: ignore[attr-defined]
+            go_on.wait()
+
+        adapters = Adapters(reactor, lambda: 0.0, maybeDeferred, random.Random(0))
+        asked: Threads[FakeLink] = Threads("the library", FakeLink, adapters, links=1, deadline=0.1)
+        question = spawn(asked.ask(work))
+        await begun
+        await self.assertFailure(question, NoAnswer)
+        await asked.stop()
+        self.assertFalse(go_on.is_set())

@@ -31,7 +31,7 @@ class Judge:
         self.answer = answer
         self.asked = 0
 
-    def check_password(self, user: str, password: str) -> Any:
+    def check_password(self, user: str, password: str, client_ip: str) -> Any:
         self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -124,7 +124,7 @@ class AuthenticationTests(SynchronousTestCase):
         ):
             judge = Judge(ALICE)
             heard: list[str] = []
-            judge.check_password = lambda user, password, heard=heard: (heard.append(user), ALICE)[1]  # type: ignore[method-assign, misc]
+            judge.check_password = lambda user, password, client_ip, heard=heard: (heard.append(user), ALICE)[1]  # type: ignore[method-assign, misc]
             response = b64encode(f"\0{given}\0secret".encode())
             with self.subTest(given):
                 self.assertEqual(expected, self.codes(judge, response=response, **keywords))

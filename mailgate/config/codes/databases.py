@@ -1,4 +1,4 @@
-"""Databases and other servers that tables and logins ask: E084, W0840."""
+"""Databases and other servers that tables and logins ask: E084, W084."""
 
 from __future__ import annotations
 
@@ -81,10 +81,23 @@ CODES = {
         bad=_COUNTED.format("prefix a{b}"),
         good=_COUNTED.format("prefix mail"),
     ),
+    "E0848": Entry(
+        "a PAM that can't be asked like this",
+        "Linux-PAM (libpam.so.0, 1.4 or newer) must be there. A service is the name of a file in /etc/pam.d, in lower case, or in"
+        " the `directory` that is named.",
+        bad=_logins("auth pam {\n    service ../mail\n}"),
+        good=_logins("auth pam {\n    service mailgate\n}"),
+    ),
     "W0840": Entry(
         "a secret goes over the network in clear",
         "Whoever is on the way reads it. Loopback addresses are exempt.",
         bad=lmtp(_ROUTES, 'table.http people "http://people.example.org/{key}" {\n    header Authorization secret\n}\n'),
         good=lmtp(_ROUTES, 'table.http people "https://people.example.org/{key}" {\n    header Authorization secret\n}\n'),
+    ),
+    "W0848": Entry(
+        "a service that PAM does not know",
+        "PAM asks the service `other` in its place, which most systems let nobody in by.",
+        bad=_logins("auth pam {\n    service no-such-service\n}"),
+        good=_logins("auth pam {\n    service other\n}"),
     ),
 }

@@ -41,7 +41,7 @@ class DovecotAuth(Module):
         if not self.service.isascii() or not self.service.isalnum():
             report.error(self.span_of("service"), f"`{self.service}` is no name of a service", code="E0845")
 
-    def check_password(self, user: str, password: str) -> Any:
+    def check_password(self, user: str, password: str, client_ip: str) -> Any:
         if not user or not password or "\0" in user or "\0" in password:
             return None
         return self._check(user, password)

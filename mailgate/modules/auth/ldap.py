@@ -67,7 +67,7 @@ class LdapAuth(LdapModule):
             if getattr(self, directive):
                 self.check_attributes(report, directive, (getattr(self, directive),))
 
-    def check_password(self, user: str, password: str) -> Any:
+    def check_password(self, user: str, password: str, client_ip: str) -> Any:
         if (
             not user or not password
         ):  # a server may take a bind without a password for one of nobody, and say yes (RFC 4513 5.1.2)

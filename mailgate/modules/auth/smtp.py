@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-from collections import OrderedDict
 from typing import Any
 
 from zope.interface import implementer
@@ -13,12 +11,10 @@ from mailgate.config.diagnostics import Report
 from mailgate.config.places import SecretText
 from mailgate.config.schema import Argument, Directive
 from mailgate.interfaces import Identity, IPasswordJudge, Proof
+from mailgate.modules.auth._known import KnownLogins
 from mailgate.outbound.login_trial import protects_passwords
 from mailgate.outbound.target import Downstream
 from mailgate.registry import Module, ModuleContext
-
-MAX_KNOWN = 10_000
-"""Logins that are remembered; the one that was used least recently is forgotten."""
 
 
 @implementer(IPasswordJudge)
@@ -38,9 +34,7 @@ class SmtpAuth(Module):
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
-        self._known: OrderedDict[bytes, float] = OrderedDict()
-        """Until when; keyed by a digest, so that no password is kept."""
-        self._key = b""
+        self._known: KnownLogins | None = None
 
     def review(self, report: Report) -> None:
         """Called by a listener once all targets are configured: would passwords be safe on their way?"""
@@ -56,24 +50,16 @@ class SmtpAuth(Module):
 
     async def start(self) -> None:
         assert self.context.adapters is not None
-        self._key = self.context.adapters.random.getrandbits(256).to_bytes(32, "big")
+        self._known = KnownLogins(self.context.adapters, self.cache)
 
-    def check_password(self, user: str, password: str) -> Any:
-        assert self.context.adapters is not None
-        digest = hmac.digest(self._key, f"{user}\0{password}".encode(), "sha256")
-        until = self._known.get(digest)
-        if until is not None and self.context.adapters.reactor.seconds() < until:
-            self._known.move_to_end(digest)
-            return Identity(user)
-        return self._ask(user, password, digest)
+    def check_password(self, user: str, password: str, client_ip: str) -> Any:
+        assert self._known is not None
+        digest = self._known.digest(user, password)
+        return self._known.get(digest) or self._ask(self._known, user, password, digest)
 
-    async def _ask(self, user: str, password: str, digest: bytes) -> Identity | None:
-        self._known.pop(digest, None)
+    async def _ask(self, known: KnownLogins, user: str, password: str, digest: bytes) -> Identity | None:
         if not await self.target.try_login(user, SecretText(password)):
             return None
-        if self.cache:
-            assert self.context.adapters is not None
-            self._known[digest] = self.context.adapters.reactor.seconds() + self.cache
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return Identity(user)
+        identity = Identity(user)
+        known.add(digest, identity)
+        return identity

@@ -21,7 +21,7 @@ class Shared(Module):
     users = Argument("USER", v.String("USER"), rest=True, minimum=1, doc="Who may log in.")
     password = Directive("password", v.Secret(), default=REQUIRED, doc="The password of all of them.")
 
-    def check_password(self, user: str, password: str) -> Identity | None:
+    def check_password(self, user: str, password: str, client_ip: str) -> Identity | None:
         # Raise when it can't be judged: the client then hears 454, never that the password is wrong.
         right = hmac.compare_digest(self.password.reveal().encode(), password.encode())
         return Identity(user) if right and user in self.users else None
