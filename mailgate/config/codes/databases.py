@@ -86,7 +86,7 @@ CODES = {
         "Linux-PAM (libpam.so.0, 1.4 or newer) must be there. A service is the name of a file in /etc/pam.d, in lower case, or in"
         " the `directory` that is named.",
         bad=_logins("auth pam {\n    service ../mail\n}"),
-        good=_logins("auth pam {\n    service mailgate\n}"),
+        good=_logins("auth pam {\n    service other\n}"),
     ),
     "W0840": Entry(
         "a secret goes over the network in clear",
