@@ -71,6 +71,7 @@ class Event(Enum):
     SENDER_REFUSED = "sender.refused"  # message, session, from, reply, where, reason
     CHECK_IGNORED = "check.ignored"  # message, session, check, where, action, reply (what would have been said), reason
     CHECK_ANSWERED = "check.answered"  # message, session, check, answer (a filter's own word), score, symbols
+    GREYLIST_UNSWEPT = "greylist.unswept"  # check, reason: what is over is still in the database
     DMARC_DATA = "dmarc.data"  # file, lost (messages that stand in no row), error
     DMARC_REPORT = "dmarc.report"  # domain, day, to, result (sent, later, refused, too large, unconfirmed, given up), reason
     MESSAGE_DISCARDED = "message.discarded"  # message, to, where

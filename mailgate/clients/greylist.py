@@ -1,4 +1,5 @@
-"""What greylisting remembers: who has tried to write from where to whom, in a file of SQLite's.
+"""What greylisting remembers: who has tried to write from where to whom. The rules, and a file of SQLite's that has them; Redis
+and PostgreSQL are `greylist_redis` and `greylist_postgres`.
 
 `Greylist.seen` is one transaction, called in threads; calls wait for each other, and for other processes on the same file. Times
 are seconds since the epoch, since they outlive processes; a first try that lies in the future, because a clock was set back,
@@ -61,6 +62,39 @@ class Waiting:
     allow_after: int
 
 
+@dataclass(frozen=True, slots=True)
+class Triple:
+    """A network, a sender and a recipient: the first try, the last one, and whether it has come back."""
+
+    first: float
+    last: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How many have passed from it, and when the last one did."""
+
+    passed: int
+    last: float
+
+
+def judge(waiting: Waiting, network: Network | None, triple: Triple | None, now: float) -> tuple[Seen, Triple | None]:
+    """What it is, and what is known of the triple from now on; None: nothing new. With ALLOWED the network lives on from now,
+    with PASSED one more has passed from it."""
+    if network is not None and 0 < waiting.allow_after <= network.passed and now < network.last + waiting.lifetime:
+        return Seen.ALLOWED, None
+    if triple is not None and triple.passed and now < triple.last + waiting.lifetime:
+        return Seen.KNOWN, Triple(triple.first, now, True)
+    if triple is not None and not triple.passed:
+        first = min(triple.first, now)
+        if now < first + waiting.delay:
+            return Seen.EARLY, Triple(first, now, False)
+        if now < first + waiting.window:
+            return Seen.PASSED, Triple(first, now, True)
+    return Seen.EARLY, Triple(now, now, False)
+
+
 class Greylist:
     """See the module's docstring. Blocking, but from several threads."""
 
@@ -107,29 +141,21 @@ class Greylist:
             return found
 
     def _judge(self, database: sqlite3.Connection, triple: tuple[str, str, str], now: float) -> Seen:
-        waiting, network = self._waiting, triple[0]
-        if waiting.allow_after:
-            row = database.execute("SELECT passed, last FROM networks WHERE network = ?", (network,)).fetchone()
-            if row is not None and row[0] >= waiting.allow_after and now < row[1] + waiting.lifetime:
-                database.execute("UPDATE networks SET last = ? WHERE network = ?", (now, network))
-                return Seen.ALLOWED
+        name = triple[0]
+        row = database.execute("SELECT passed, last FROM networks WHERE network = ?", (name,)).fetchone()
+        network = Network(*row) if row is not None else None
         where = "WHERE network = ? AND sender = ? AND recipient = ?"
         row = database.execute(f"SELECT first, last, passed FROM triples {where}", triple).fetchone()
-        if row is not None:
-            first, last, passed = row
-            first = min(first, now)
-            if passed and now < last + waiting.lifetime:
-                database.execute(f"UPDATE triples SET last = ? {where}", (now, *triple))
-                return Seen.KNOWN
-            if not passed and now < first + waiting.window:
-                if now < first + waiting.delay:
-                    database.execute(f"UPDATE triples SET first = ?, last = ? {where}", (first, now, *triple))
-                    return Seen.EARLY
-                database.execute(f"UPDATE triples SET last = ?, passed = 1 {where}", (now, *triple))
-                self._count(database, network, now)
-                return Seen.PASSED
-        database.execute("INSERT OR REPLACE INTO triples VALUES (?, ?, ?, ?, ?, 0)", (*triple, now, now))
-        return Seen.EARLY
+        known = Triple(row[0], row[1], bool(row[2])) if row is not None else None
+        seen, new = judge(self._waiting, network, known, now)
+        if new is not None:
+            values = (*triple, new.first, new.last, int(new.passed))
+            database.execute("INSERT OR REPLACE INTO triples VALUES (?, ?, ?, ?, ?, ?)", values)
+        if seen is Seen.ALLOWED:
+            database.execute("UPDATE networks SET last = ? WHERE network = ?", (now, name))
+        elif seen is Seen.PASSED:
+            self._count(database, name, now)
+        return seen
 
     def _count(self, database: sqlite3.Connection, network: str, now: float) -> None:
         """One more has passed from a network; what was long ago does not count."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailgate.clients.redis_link import RedisAccess, RedisLink
 from mailgate.clients.threads import Threads
@@ -45,28 +45,11 @@ class RedisModule(Module):
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
-        server: EndpointAddress | None = self.server
-        user, password = self.login or ("", None)
-        self.access = RedisAccess(
-            host=server.host if server is not None else "127.0.0.1",
-            port=(server.port if server is not None else 0) or PORT,
-            path=server.path if server is not None else "",
-            tls=server is not None and server.scheme == "tls",
-            root_ca=str(self.root_ca or ""),
-            database=self.database,
-            user=user,
-            password=password,
-            timeout=self.timeout,
-        )
+        self.access = access_of(self, self.server)
         self._threads: Threads[RedisLink] | None = None
 
     def configure(self, report: Report) -> None:
-        access = self.access
-        if access.root_ca and not (access.tls and Path(access.root_ca).is_file()):
-            text = f"{access.root_ca} is no file" if access.tls else "`root_ca` is for a tls:// server"
-            report.error(self.span_of("root_ca"), text, code="E0844")
-        if access.password is not None and not access.tls and not access.path and not _is_loopback(access.host):
-            report.warning(self.span_of("server"), "the password goes over the network in clear", code="W0840", hint="tls://")
+        check_access(self, self.access, self.span_of("server"), report)
 
     @property
     def threads(self) -> Threads[RedisLink]:
@@ -85,6 +68,31 @@ class RedisModule(Module):
     async def stop(self) -> None:
         if self._threads is not None:
             await self._threads.stop()
+
+
+def access_of(block: Any, server: EndpointAddress | None) -> RedisAccess:
+    """What the directives of ``block`` say: `login`, `database`, `root_ca`, `timeout`."""
+    user, password = block.login or ("", None)
+    return RedisAccess(
+        host=server.host if server is not None else "127.0.0.1",
+        port=(server.port if server is not None else 0) or PORT,
+        path=server.path if server is not None else "",
+        tls=server is not None and server.scheme == "tls",
+        root_ca=str(block.root_ca or ""),
+        database=block.database,
+        user=user,
+        password=password,
+        timeout=block.timeout,
+    )
+
+
+def check_access(block: Any, access: RedisAccess, server: Any, report: Report) -> None:
+    """``server`` is where it is named."""
+    if access.root_ca and not (access.tls and Path(access.root_ca).is_file()):
+        text = f"{access.root_ca} is no file" if access.tls else "`root_ca` is for a tls:// server"
+        report.error(block.span_of("root_ca"), text, code="E0844")
+    if access.password is not None and not access.tls and not access.path and not _is_loopback(access.host):
+        report.warning(server, "the password goes over the network in clear", code="W0840", hint="tls://")
 
 
 def _is_loopback(host: str) -> bool:

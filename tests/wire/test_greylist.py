@@ -62,9 +62,22 @@ class GreylistTests(CheckedCase):
             def broken(*what: object) -> None:
                 raise sqlite3.OperationalError("disk I/O error")
 
-            check._greylist.seen = broken
+            check.shelf.greylist.seen = broken
             self.assertEqual(self.verdict(), expected)
 
     def test_mistakes(self) -> None:
-        text = f"smtp {SMTP} {{\ntls off\ncheck {{\ngreylist {{\ndelay 1h\nwindow 30m\n}}\n}}\ndiscard\n}}\n"
-        self.assertEqual([one.code for one in build(text).diagnostics if one.is_error], ["E0798"])
+        for lines, expected in (
+            ("delay 1h\nwindow 30m", ["E0798"]),
+            ("store redis tcp://192.0.2.1", []),
+            ('store postgres "host=db.example.net dbname=mail"', []),
+            ('store postgres "no such thing"', ["E0841"]),
+            ("store redis tls://r.test {\nroot_ca /nowhere.pem\n}", ["E0844"]),
+            ("store redis tcp://r.test {\nroot_ca /nowhere.pem\n}", ["E0844"]),
+            ('store redis tcp://r.test {\nprefix "a{b}"\n}', ["E0847"]),
+            ("store redis tcp://r.test {\nlogin me secret\n}", ["W0840"]),
+            ("store redis tcp://r.test\npath a.sqlite", ["W0714"]),
+            ("store sqlite {\ntimeout 1s\n}", ["W0714"]),
+            ('store postgres "dbname=mail" {\ndatabase 1\ntimeout 1s\n}', ["W0714"]),
+        ):
+            text = f"smtp {SMTP} {{\ntls off\ncheck {{\ngreylist {{\n{lines}\n}}\n}}\ndiscard\n}}\n"
+            self.assertEqual([one.code for one in build(text).diagnostics], expected, lines)

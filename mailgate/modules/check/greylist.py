@@ -3,32 +3,31 @@
 A triple of the client's network, sender and recipient hears 451 4.7.1 at RCPT for `delay`, and passes when it comes back within
 `window`; then it is known for `lifetime`. A network that has shown `auto_allow` times that it comes back is not asked any more.
 
-Clients that have logged in, on unix sockets, with private addresses, and in `allow` are not greylisted. The file is SQLite's,
-asked in threads; several processes share it. Where it can't be asked, the message meets `on_error`.
+Clients that have logged in, on unix sockets, with private addresses, and in `allow` are not greylisted. What is known lies in a
+file of SQLite's, which the processes of a machine share, or in Redis or PostgreSQL, for several machines. Where that can't be
+asked, the message meets `on_error`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import sqlite3
 from typing import Any
 
-from mailgate.clients.greylist import MOST, Greylist, Seen, Waiting
+from mailgate.clients.greylist import Seen, Waiting
+from mailgate.clients.threads import NoAnswer
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import Directive
 from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Recipient
 from mailgate.modules.check._action import AskingCheck
+from mailgate.modules.check._greylist_stores import DEFAULT, STORE, Store, StoreBlock, check_store, make
 from mailgate.modules.check.dnsbl import is_public
 from mailgate.pipeline.check import MessageCheck
 from mailgate.registry import ModuleContext
 from mailgate.smtp.address import rule_keys
 from mailgate.smtp.reply import Reply
-
-PENDING = 256
-"""Questions that wait for the file; beyond it they fail at once."""
 
 _log = EventLog("mailgate.checks")
 
@@ -45,9 +44,9 @@ class State(MessageCheck):
         sender, to = rule_keys(envelope.sender)[0], rule_keys(recipient.address)[0]
         network = check.network_of(envelope.session.client_ip)
         try:
-            seen: Seen = await check.seen(network, sender, to)
-        except (sqlite3.Error, OSError) as error:
-            check.unable(envelope, f"{check.path}: {error}")
+            seen: Seen = await check.shelf.seen(network, sender, to)
+        except NoAnswer as error:
+            check.unable(envelope, str(error))
             return
         if not seen.passes:
             check.failed(envelope, f"{network} writes for the first time from <{sender}> to <{to}>")
@@ -63,6 +62,15 @@ class GreylistCheck(AskingCheck):
     message_state = State
     refusal = Reply(451, "4.7.1", "Greylisted, please try again later")
 
+    store = Directive(
+        "store",
+        STORE,
+        block=StoreBlock,
+        default=DEFAULT,
+        doc="Where it is kept who has written: `sqlite`, the file of `path`, by default; `redis tcp://HOST:PORT` (or tls://,"
+        " unix://); `postgres` with what libpq knows how to reach a server by, or `file:PATH`, which holds that. Gateways with"
+        " the same server greylist together.",
+    )
     path = Directive("path", v.Path(), default="greylist.sqlite", doc="The file, in state_dir if relative.")
     delay = Directive("delay", v.Duration(minimum=1, maximum=86400), default=300.0, doc="How long a first try is refused.")
     window = Directive(
@@ -93,21 +101,27 @@ class GreylistCheck(AskingCheck):
 
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
-        waiting = Waiting(self.delay, self.window, self.lifetime, self.auto_allow)
-        self._greylist = Greylist(os.path.join(context.state_dir, self.path), waiting, most=MOST)
-        self._pending = 0
+        self._shelf: Store | None = None
 
     def configure(self, report: Report) -> None:
         if self.window <= self.delay:
             report.error(self.span_of("window"), "`window` ends before `delay` is over: nobody would pass", code="E0798")
+        check_store(self, report)
 
     async def start(self) -> None:
-        assert self.context.adapters is not None
-        await self.context.adapters.run_in_thread(self._greylist.open)
+        waiting = Waiting(self.delay, self.window, self.lifetime, self.auto_allow)
+        self._shelf = make(self, self.store, os.path.join(self.context.state_dir, self.path), waiting)
+        await self._shelf.start()
 
     async def stop(self) -> None:
-        assert self.context.adapters is not None
-        await self.context.adapters.run_in_thread(self._greylist.close)
+        if self._shelf is not None:
+            await self._shelf.stop()
+
+    @property
+    def shelf(self) -> Store:
+        """Where it is kept."""
+        assert self._shelf is not None
+        return self._shelf
 
     def allows(self, address: str) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -117,16 +131,3 @@ class GreylistCheck(AskingCheck):
         ip = ipaddress.ip_address(address.partition("%")[0])
         bits = self.networks[0 if ip.version == 4 else 1]
         return str(ipaddress.ip_network((ip, bits), strict=False))
-
-    async def seen(self, network: str, sender: str, recipient: str) -> Seen:
-        """:raises sqlite3.Error: nobody can say."""
-        adapters = self.context.adapters
-        assert adapters is not None
-        if self._pending >= PENDING:
-            raise sqlite3.OperationalError("too many questions wait")
-        self._pending += 1
-        try:
-            found: Seen = await adapters.run_in_thread(self._greylist.seen, network, sender, recipient, adapters.wall_time())
-        finally:
-            self._pending -= 1
-        return found
