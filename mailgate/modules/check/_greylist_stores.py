@@ -22,7 +22,7 @@ from mailgate.clients.threads import NoAnswer, Threads
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.config.line import Chosen
-from mailgate.config.schema import Block, Directive, default_block
+from mailgate.config.schema import Block, Directive
 from mailgate.events import Event, EventLog
 from mailgate.net.waiting import spawn
 from mailgate.registry import Module
@@ -66,9 +66,6 @@ class StoreBlock(Block):
         doc="Connections at most, and threads that use them.",
     )
     timeout = Directive("timeout", v.Duration(minimum=0.1, maximum=60), default=2.0, doc="For connecting, and for each answer.")
-
-
-DEFAULT: Any = default_block(StoreBlock)
 
 
 class Store(Protocol):

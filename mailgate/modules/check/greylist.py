@@ -18,11 +18,11 @@ from mailgate.clients.greylist import Seen, Waiting
 from mailgate.clients.threads import NoAnswer
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
-from mailgate.config.schema import Directive
+from mailgate.config.schema import DEFAULTS, Directive
 from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Recipient
 from mailgate.modules.check._action import AskingCheck
-from mailgate.modules.check._greylist_stores import DEFAULT, STORE, Store, StoreBlock, check_store, make
+from mailgate.modules.check._greylist_stores import STORE, Store, StoreBlock, check_store, make
 from mailgate.modules.check.dnsbl import is_public
 from mailgate.pipeline.check import MessageCheck
 from mailgate.registry import ModuleContext
@@ -66,7 +66,7 @@ class GreylistCheck(AskingCheck):
         "store",
         STORE,
         block=StoreBlock,
-        default=DEFAULT,
+        default=DEFAULTS,
         doc="Where it is kept who has written: `sqlite`, the file of `path`, by default; `redis tcp://HOST:PORT` (or tls://,"
         " unix://); `postgres` with what libpq knows how to reach a server by, or `file:PATH`, which holds that. Gateways with"
         " the same server greylist together.",
