@@ -67,6 +67,9 @@ class StoreBlock(Block):
     )
     timeout = Directive("timeout", v.Duration(minimum=0.1, maximum=60), default=2.0, doc="For connecting, and for each answer.")
 
+    def __init__(self) -> None:
+        self.value = self.value or Chosen("sqlite", None)
+
 
 class Store(Protocol):
     async def start(self) -> None: ...
@@ -80,7 +83,7 @@ class Store(Protocol):
 def check_store(module: Any, report: Report) -> None:
     """What is wrong with `store` and what belongs to it."""
     block, span = module.store, module.span_of("store")
-    word = block.value.word if block.value is not None else "sqlite"
+    word = block.value.word
     if word != "sqlite" and module.span_of("path") is not None:
         report.warning(module.span_of("path"), "`path` has no effect here", code="W0714", hint="it is for `store sqlite`")
     for item in block.items:
@@ -107,12 +110,10 @@ def check_store(module: Any, report: Report) -> None:
 def make(module: Module, block: Any, path: str, waiting: Waiting) -> Store:
     """Not started."""
     assert module.context.adapters is not None
-    chosen: Chosen | None = block.value
-    word = chosen.word if chosen is not None else "sqlite"
-    if word == "sqlite":
+    chosen: Chosen = block.value
+    if chosen.word == "sqlite":
         return FileStore(Greylist(path, waiting), path, module.context.adapters)
-    assert chosen is not None
-    if word == "redis":
+    if chosen.word == "redis":
         from mailgate.clients.greylist_redis import RedisGreylist
         from mailgate.clients.redis_link import RedisLink
         from mailgate.modules._redis import access_of
