@@ -17,8 +17,8 @@ syntax keyword mailgateDirective command_timeout compare concurrency connect con
 syntax keyword mailgateDirective contact content_timeout control copy_to create curves dane data data_block
 syntax keyword mailgateDirective data_timeout database debug default_destination default_source
 syntax keyword mailgateDirective defer_sender_reject delay delimiter deliver_by deliver_to deny_name deny_type
-syntax keyword mailgateDirective destaddr destination destination_in destport disable_commands discard
-syntax keyword mailgateDirective dn_template dnssec domains early early_talker ehlo endpoint entry
+syntax keyword mailgateDirective destaddr destination destination_in destport directory disable_commands
+syntax keyword mailgateDirective discard dn_template dnssec domains early early_talker ehlo endpoint entry
 syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
 syntax keyword mailgateDirective filter final_dot find from full_match future_release given greeting
 syntax keyword mailgateDirective greeting_delay greylist_action handshake_timeout header health helo
@@ -49,29 +49,29 @@ syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owne
 syntax keyword mailgateDirective source_in source_ip source_ip_fallback source_selection starttls state_dir
 syntax keyword mailgateDirective step store strict_addresses strict_line_endings subdomains subject
 syntax keyword mailgateDirective submission_timeout tag tag_threshold target targets tarpit tempfail text
-syntax keyword mailgateDirective timeout timeouts tls tls_capture_peer_cert tls_ciphers tls_client
+syntax keyword mailgateDirective threads timeout timeouts tls tls_capture_peer_cert tls_ciphers tls_client
 syntax keyword mailgateDirective tls_client_cert tls_default_ca tls_protocols tls_report tls_sni tls_start
 syntax keyword mailgateDirective tls_verify_host tls_verify_name token total trust trusted type urls user
 syntax keyword mailgateDirective user_attribute user_claim user_to_email users verify verify_failure weight
 syntax keyword mailgateDirective window xclient xclient_required xforward
 syntax keyword mailgateModule add_header admin arc attachment auth.dovecot auth.external auth.file auth.ldap
-syntax keyword mailgateModule auth.oauth2 auth.smtp auth.sql auth.static authorize_sender chain check.arc
-syntax keyword mailgateModule check.attachment check.authorize_sender check.command check.dkim check.dmarc
-syntax keyword mailgateModule check.dnsbl check.greylist check.header check.matching_helo check.milter
-syntax keyword mailgateModule check.rate check.require_auth check.require_mx check.require_reverse_dns
-syntax keyword mailgateModule check.require_tls check.rspamd check.score check.spf check.structure
-syntax keyword mailgateModule check.verify_recipient checks command counter.redis dkim dmarc dmarc_report dns
-syntax keyword mailgateModule dnsbl dovecot email_localpart email_with_domain external greylist http ldap lmtp
-syntax keyword mailgateModule maildir matching_helo milter modifiers modify.add_header modify.arc modify.dkim
-syntax keyword mailgateModule modify.remove_header modify.replace_header modify.replace_rcpt
-syntax keyword mailgateModule modify.replace_sender modify.srs modify.subject_tag msgpipeline oauth2 pki queue
-syntax keyword mailgateModule rate redis regexp remote remove_header replace_header replace_rcpt
-syntax keyword mailgateModule replace_sender require_auth require_mx require_reverse_dns rspamd smtp
-syntax keyword mailgateModule source_address spf sql srs static structure subject_tag submission table.chain
-syntax keyword mailgateModule table.dns table.email_localpart table.email_with_domain table.file table.http
-syntax keyword mailgateModule table.identity table.ldap table.redis table.regexp table.sql table.static
-syntax keyword mailgateModule target.lmtp target.maildir target.queue target.remote target.smtp test
-syntax keyword mailgateModule verify_recipient
+syntax keyword mailgateModule auth.oauth2 auth.pam auth.smtp auth.sql auth.static authorize_sender chain
+syntax keyword mailgateModule check.arc check.attachment check.authorize_sender check.command check.dkim
+syntax keyword mailgateModule check.dmarc check.dnsbl check.greylist check.header check.matching_helo
+syntax keyword mailgateModule check.milter check.rate check.require_auth check.require_mx
+syntax keyword mailgateModule check.require_reverse_dns check.require_tls check.rspamd check.score check.spf
+syntax keyword mailgateModule check.structure check.verify_recipient checks command counter.redis dkim dmarc
+syntax keyword mailgateModule dmarc_report dns dnsbl dovecot email_localpart email_with_domain external
+syntax keyword mailgateModule greylist http ldap lmtp maildir matching_helo milter modifiers modify.add_header
+syntax keyword mailgateModule modify.arc modify.dkim modify.remove_header modify.replace_header
+syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.srs modify.subject_tag
+syntax keyword mailgateModule msgpipeline oauth2 pam pki queue rate redis regexp remote remove_header
+syntax keyword mailgateModule replace_header replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule require_reverse_dns rspamd smtp source_address spf sql srs static structure
+syntax keyword mailgateModule subject_tag submission table.chain table.dns table.email_localpart
+syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
+syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
+syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DELIVERBY DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL FUTURERELEASE HELP LIMITS LOGIN MT-PRIORITY
 syntax keyword mailgateValue OAUTHBEARER PIPELINING PLAIN REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE
