@@ -69,6 +69,7 @@ class Attempts:
     """Of one delivery; `begin` starts anew with each client command."""
 
     __slots__ = (
+        "_about_one",
         "_answer",
         "_envelope",
         "_failure",
@@ -104,6 +105,8 @@ class Attempts:
         self._failure: Reply | None = None
         self._impossible: Reply | None = None
         """Why an endpoint can't take this message, whatever its state."""
+        self._about_one = False
+        """The answer that is kept was one to RCPT."""
         self._telling = 0
         """How much that says: 5 or 4 for a host's answer of that class, 0 for trouble with the network."""
         self.endpoint = ""
@@ -116,6 +119,7 @@ class Attempts:
         self.deadline = now + self._total
         self.patience = now + self._patience
         self._selection = self._answer = self._failure = self._impossible = None
+        self._about_one = False
 
     def take(self, recipients: Sequence[Recipient]) -> Connection | None:
         """An idle connection of the first endpoint, when nothing went wrong yet: no search, no waiting."""
@@ -195,6 +199,7 @@ class Attempts:
         """It answered 4yz, and another one is asked."""
         endpoint = connection.link.endpoint
         self._answer = handed_up(reply)
+        self._about_one = step is Step.RCPT
         self.record(endpoint, step, connection.facts(), reply=reply)
         selection = self._select()
         selection.tried.add(endpoint)
@@ -209,6 +214,10 @@ class Attempts:
         selection = self._select()
         selection.tried.add(endpoint)
         selection.failed(endpoint, None)
+
+    def is_about_one(self, reply: Reply) -> bool:
+        """Whether this refusal is an endpoint's answer to one recipient: others may fare better, there or anywhere."""
+        return self._about_one and reply is self._answer
 
     @property
     def expired(self) -> bool:

@@ -127,8 +127,8 @@ class Delivery:
             else:
                 reply = await self._say_recipient(connection, recipient)
         except Refused as refused:
-            if refused.reply is not NO_SMTPUTF8 or needs_utf8(self._envelope.sender):
-                self._final = refused.reply  # else it is about this recipient: another may need no SMTPUTF8
+            if not self._is_about_one(refused.reply):
+                self._final = refused.reply
             return refused.reply
         except CancelledError:
             if self._aborted:
@@ -173,6 +173,12 @@ class Delivery:
         connection = self._connection
         if connection is not None and connection.trouble is None:
             connection.arm(connection.heard_at + self._hops.settings.hold_timeout, self._give_back)
+
+    def _is_about_one(self, refusal: Reply) -> bool:
+        """Whether it refuses this recipient only: another may need no SMTPUTF8, or find its mailbox open."""
+        if refusal is NO_SMTPUTF8:
+            return not needs_utf8(self._envelope.sender)
+        return self._attempts.is_about_one(refusal)
 
     def withdraw(self, recipients: Sequence[Recipient]) -> None:
         """See `IDelivery`."""
@@ -249,13 +255,15 @@ class Delivery:
                 whole = self._message is not None and new is not _NOBODY
                 self._say(connection, recipients, whole=whole)
                 answers = await self._exchange(connection)
+                stuck = bool(answers) and answers[0].step is Step.RSET and not answers[0].reply.is_success
                 while answers and answers[0].step in _BEFORE_MAIL:
                     del answers[0]
                 if answers and answers[-1].step is Step.DATA:
                     self._data = answers.pop().reply
-                # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL.
+                # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL. One that refuses RSET is as
+                # useless: its answer to MAIL is about the transaction before.
                 gone = answers[0].reply.code == 421 if answers else connection.trouble in (Kind.LOST, Kind.CLOSING)
-                if gone and connection.reused:
+                if stuck or (gone and connection.reused):
                     connection.quit()
                     connection = await self._search(again=connection.link.endpoint)
                     continue

@@ -132,11 +132,10 @@ class Pool:
         connection.idle_since = now
         connection.link.idle.append(connection)
         self.idle_count += 1
+        patience = min(LULL, settings.idle_timeout) if surplus else settings.idle_timeout
+        connection.arm(min(now + patience, oldest), lambda: self._retire(connection))
         if self._waiters:
             self._serve()
-        else:
-            patience = min(LULL, settings.idle_timeout) if surplus else settings.idle_timeout
-            connection.arm(min(now + patience, oldest), lambda: self._retire(connection))
 
     async def close(self) -> None:
         """Idle connections say QUIT now, the others when they are given back. Those that take longer than `CLOSING_TIME` are
@@ -237,6 +236,8 @@ class Pool:
     def _serve(self) -> None:
         """Give what is free to those who wait, in their order. Who waits for any slot at all lets nobody pass by."""
         for waiter in tuple(self._waiters):
+            if waiter not in self._waiters:
+                continue  # who was served before it has failed at once, and what it left has been given out already
             connection = None
             idle = waiter.link.idle
             while idle and connection is None:
@@ -249,6 +250,8 @@ class Pool:
                     return
                 continue
             self._waiters.remove(waiter)
+            if connection is not None:
+                connection.disarm()
             waiter.granted.callback(connection)
 
     # Connections
