@@ -69,6 +69,7 @@ def sample(queue: QueueTarget, kind: str, *, smtputf8: bool = False) -> bytes:
         status,
         diagnostic=text,
         code=code,
+        said=status if code else "",
         remote=bool(code),
         remote_mta="mx.example.org" if code else "",
         last_attempt=ARRIVED + 3600,

@@ -20,8 +20,8 @@ from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import decode_unitext, decode_xtext, orcpt_of
 
 ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")
-MAX_TEXT = 1000
-"""Octets of a diagnostic text: a report is for people."""
+MAX_TEXT = 900
+"""Octets of a diagnostic text: a report is for people, and its lines are those of RFC 5322 2.1.1."""
 LINE = 76
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -29,7 +29,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True, slots=True)
 class RecipientReport:
-    """One recipient. ``status`` is an enhanced code; ``diagnostic`` a reply's or our own text (``remote`` tells which)."""
+    """One recipient. ``status`` is our judgement, an enhanced code; ``diagnostic`` a reply's or our own text (``remote`` tells
+    which), and ``code`` and ``said`` the codes of that reply as they came (RFC 3464 2.3.6)."""
 
     final: Address
     action: str
@@ -38,6 +39,7 @@ class RecipientReport:
     """ORCPT as given, ``type;xtext``, or "" when the address was the client's own."""
     diagnostic: str = ""
     code: int = 0
+    said: str = ""
     remote: bool = False
     remote_mta: str = ""
     last_attempt: float = 0.0
@@ -223,8 +225,7 @@ def _diagnostic(one: RecipientReport) -> str:
     text = _clean(one.diagnostic.replace("\n", " / "))
     if not one.remote:
         return text[:MAX_TEXT]
-    status = f" {one.status}" if one.status else ""
-    return f"{one.code}{status} {text}"[:MAX_TEXT].strip() if one.code else text[:MAX_TEXT]
+    return " ".join(filter(None, (str(one.code or ""), one.said, text)))[:MAX_TEXT]
 
 
 def _returned_part(report: StatusReport, utf8: bool) -> tuple[list[str], bytes]:

@@ -20,7 +20,7 @@ from mailgate.message.message import Message
 from mailgate.outbound.balance import Balance, Selection
 from mailgate.outbound.connection import Connection
 from mailgate.outbound.endpoint import Endpoint
-from mailgate.outbound.failure import AttemptFailed, Kind
+from mailgate.outbound.failure import AttemptFailed, Kind, Trouble
 from mailgate.outbound.outcome import handed_up
 from mailgate.outbound.parameters import is_relayed
 from mailgate.outbound.pool import Pool
@@ -249,9 +249,11 @@ class Attempts:
         elif self._failure is None or telling >= self._telling:
             self._telling = telling
             self._failure = reply = failure.kind.reply
-            if answer is not None and failure.kind not in _NOT_AUTHENTICATED and self._hops.settings.quotes_failures:
-                host = endpoint.settings.mx or endpoint.settings.label
-                self._failure = Reply(reply.code, reply.enhanced, f"{host} said: {answer}".replace("\n", " "))
+            if answer is not None:
+                text = reply.text
+                if failure.kind not in _NOT_AUTHENTICATED and self._hops.settings.quotes_failures:
+                    text = f"{endpoint.settings.mx or endpoint.settings.label} said: {answer}".replace("\n", " ")
+                self._failure = Trouble(reply.code, reply.enhanced, text, failure.kind, answer)
         if self._hops.watch is not None:
             self._hops.watch.failed(endpoint, failure)
         self._select().failed(endpoint, failure.kind)

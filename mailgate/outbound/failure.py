@@ -7,6 +7,7 @@ sender, a recipient or a message are no failures and never come here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -57,6 +58,24 @@ class Kind(Enum):
         self.label = label
         self.reply = reply
         self.health = health
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble(Reply):
+    """The reply of a kind, where a host's ``answer`` led to it: what is made of it is ours, though words of the host's may be
+    quoted."""
+
+    kind: Kind = Kind.SESSION
+    answer: Reply = Reply(0)  # noqa: RUF009  # it is frozen
+
+
+_KINDS = {id(kind.reply): kind for kind in Kind}
+
+
+def kind_of(reply: Reply) -> Kind | None:
+    """The failure that a reply tells of; None: it tells of none, since a next hop, or somebody else here, gave it. A next hop may
+    well use the same words: it is one of these."""
+    return reply.kind if isinstance(reply, Trouble) else _KINDS.get(id(reply))
 
 
 class AttemptFailed(Exception):

@@ -19,11 +19,13 @@ from mailgate.interfaces import Finality
 from mailgate.message.envelope import Attempt, Envelope, Recipient, Session
 from mailgate.message.header import tls_not_required
 from mailgate.message.message import Message
-from mailgate.outbound.failure import UNKNOWN_OUTCOME, Kind
+from mailgate.outbound.failure import ABORTED, NO_LONGER_ACCEPTED, UNKNOWN_OUTCOME, Kind, kind_of
+from mailgate.outbound.limited import LOCAL_LIMIT
 from mailgate.outbound.record import AttemptRecord
 from mailgate.queue.entry import NO_WAY, Entry, Fate, LastTry, Lease, Origin, Waiting, Way
-from mailgate.queue.schedule import RETRY_AT_ONCE, Class, class_of
+from mailgate.queue.schedule import RETRY_AT_ONCE, Class, class_of, is_about_the_way
 from mailgate.queue.store import StoreError
+from mailgate.smtp.client import Step
 from mailgate.smtp.reply import Reply, reply_for
 from mailgate.values import value
 
@@ -31,8 +33,9 @@ TOO_LATE = Reply(554, "5.4.7", "Delivery time expired")
 """What was to be returned when it is late (RFC 2852 4.2.2)."""
 NO_ANSWER = Reply(451, "4.3.0", "No answer of the next hop")
 
-_OURS = frozenset(kind.reply for kind in Kind) | {NO_ANSWER, UNKNOWN_OUTCOME}
-"""Replies that we make, where no next hop said anything."""
+_OURS = frozenset(id(reply) for reply in (NO_ANSWER, UNKNOWN_OUTCOME, NO_LONGER_ACCEPTED, ABORTED))
+"""What we say in the place of a next hop: the very objects, since a next hop that is one of these may use the same words."""
+_ABOUT_THE_MESSAGE = frozenset(map(str, (Step.MAIL, Step.RCPT, Step.DATA, Step.BODY, Step.CHUNK, Step.DOT)))
 
 
 @value
@@ -53,6 +56,11 @@ class Outcome:
     def kind(self) -> Class | None:
         """The class of a temporary failure."""
         return None if self.reply.is_success or self.reply.is_permanent else class_of(self.reply)
+
+    @property
+    def blames_the_way(self) -> bool:
+        """Others who wait for this destination need not be tried now."""
+        return is_about_the_way(self.reply, remote=self.remote)
 
     @property
     def heard(self) -> bool:
@@ -182,23 +190,30 @@ def session_of(origin: Origin) -> Session:
 
 def outcome_of(reply: Reply) -> Outcome:
     """What a reply alone tells."""
-    if reply is Kind.LEASE.reply:
+    if reply is LOCAL_LIMIT or kind_of(reply) is Kind.LEASE:
         return Outcome(RETRY_AT_ONCE, remote=False)
-    return Outcome(reply, remote=reply not in _OURS, unknown=reply is UNKNOWN_OUTCOME)
+    remote = kind_of(reply) is None and id(reply) not in _OURS
+    return Outcome(reply, remote=remote, unknown=reply is UNKNOWN_OUTCOME)
 
 
 def _outcome(row: Waiting, reply: Reply, records: Sequence[AttemptRecord], target: Any) -> Outcome:
     """``records`` are the tries of this attempt, at one endpoint after another, the last that speaks of the recipient counts."""
-    address = str(row.address)
-    record = next((one for one in reversed(records) if any(address == to for to, _ in one.results)), None)
-    if record is None and records:
-        record = records[-1]
+    spoken = next((record for record in reversed(records) if _speaks(record, str(row.address))), None)
+    record = spoken if spoken is not None else records[-1] if records else None
     way = _way(record) if record is not None else NO_WAY
     if not reply.is_success:
         heard = outcome_of(reply)
-        return Outcome(heard.reply, way, heard.remote, heard.unknown)
+        return Outcome(heard.reply, way, heard.remote and spoken is not None, heard.unknown)
     fate = Fate.DELIVERED if target.finality is Finality.RECIPIENT else None
     return Outcome(reply, way, fate=fate, reports_itself=record is not None and record.passed_on)
+
+
+def _speaks(record: AttemptRecord, address: str) -> bool:
+    """Whether a next hop judged this recipient or the message. What it says before that is trouble; and what no record tells of
+    was said here, by a lookup or by a target that delivers nowhere else."""
+    if record.results:
+        return any(address == to for to, _ in record.results)
+    return record.reply is not None and record.stage in _ABOUT_THE_MESSAGE
 
 
 def _way(record: AttemptRecord) -> Way:

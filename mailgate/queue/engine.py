@@ -27,7 +27,6 @@ from mailgate.queue.housekeeping import Housekeeping
 from mailgate.queue.owed import OwedReports
 from mailgate.queue.recorder import Recorder
 from mailgate.queue.reports import Reporter
-from mailgate.queue.schedule import concerns_destination
 from mailgate.queue.store import Damaged, LeaseLost, StoreError, Unavailable
 from mailgate.queue.verdicts import QueueSettings, Verdicts
 from mailgate.queue.work import Work
@@ -414,18 +413,16 @@ class Queue:
 
     def _judge_destination(self, name: str, outcomes: Sequence[Outcome], results: list[Settled], now: float) -> None:
         """Whether the way there is at fault; then all who wait for it wait together, and this entry with them."""
-        kinds = [outcome.kind for outcome in outcomes]
-        blamed = next((kind for kind in kinds if kind is not None and concerns_destination(kind)), None)
+        blamed = next((outcome for outcome in outcomes if outcome.blames_the_way), None)
         if blamed is None:
             if any(outcome.heard for outcome in outcomes):
                 self.destinations.succeeded(name, now)
             return
-        reason = next(outcome.reply.text for outcome in outcomes if outcome.kind is blamed)
+        reason = blamed.reply.text
         was_down = self.destinations[name].is_down
         until = self.destinations.failed(name, now, reason)
         self._forget_fresh(name)
-        last = next(outcome.last(now) for outcome in outcomes if outcome.kind is blamed)
-        self._work.own(self._tell_the_line(name, last, now))
+        self._work.own(self._tell_the_line(name, blamed.last(now), now))
         if not was_down:
             self._log.warn(
                 Event.QUEUE_DESTINATION_DOWN, queue=self.settings.name, destination=name, reason=reason, retry_in=until - now

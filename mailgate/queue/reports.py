@@ -102,6 +102,7 @@ class Reporter:
             original=row.parameters.orcpt or (orcpt_of(row.original) if row.original is not None else ""),
             diagnostic=last.text if last is not None else "",
             code=last.code if last is not None else 0,
+            said=last.status if last is not None else "",
             remote=last.remote if last is not None else False,
             remote_mta=_host(last.way.peer) if last is not None and last.remote else "",
             last_attempt=last.at if last is not None else 0.0,

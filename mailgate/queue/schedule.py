@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 
-from mailgate.outbound.failure import Kind
+from mailgate.outbound.failure import Kind, Trouble, kind_of
+from mailgate.outbound.limited import LOCAL_LIMIT
 from mailgate.outbound.routes import NOT_ALLOWED
 from mailgate.queue.entry import NO_WAY, Fate, LastTry, Standing, Waiting, Way
 from mailgate.smtp.parameters import MailParameters
@@ -44,7 +45,9 @@ RETRY_AT_ONCE = Reply(451, "4.3.2", "Waiting for a limit of this gateway")
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _LATER = re.compile(
-    r"(?:try(?:ing)?|retry|come back|again|wait|delayed|expires?)\b[^0-9]{0,40}?(\d{1,6})\s*(s|m|h)(?:ec|in|ou?r)?", re.IGNORECASE
+    r"(?:try(?:ing)?|retry|come back|again|wait|delayed|expires?)\b[^0-9]{0,40}?"
+    r"(\d{1,6})\s*(s|m|h)(?:ecs?|econds?|ins?|inutes?|rs?|ours?)?\b",
+    re.IGNORECASE,
 )
 
 
@@ -78,34 +81,63 @@ _BY_STATUS = (
     ("4.3.", Class.SYSTEM),
 )
 """By the beginning of the enhanced code, the longest first."""
-_BY_REPLY = {
-    Kind.DANE.reply: Class.DANE,
-    **dict.fromkeys((Kind.STS.reply, Kind.STS_NO_TLS.reply, NOT_ALLOWED), Class.MTA_STS),
+_BY_KIND = {
+    **dict.fromkeys(
+        (Kind.CONNECT, Kind.LOST, Kind.TIMEOUT, Kind.GARBAGE, Kind.CLOSING, Kind.SESSION, Kind.TOTAL), Class.CONNECTION
+    ),
+    **dict.fromkeys((Kind.TLS, Kind.NO_TLS), Class.TLS),
+    Kind.DANE: Class.DANE,
+    **dict.fromkeys((Kind.STS, Kind.STS_NO_TLS), Class.MTA_STS),
+    **dict.fromkeys((Kind.AUTH, Kind.LOGIN, Kind.XCLIENT), Class.AUTH),
+    Kind.LEASE: Class.LOCAL,
+    **dict.fromkeys((Kind.LOCAL, Kind.SOURCE), Class.SYSTEM),
 }
-"""What our own side said of the policies that others publish."""
+"""Failures before the envelope was answered, by what failed (docs/delivery.md)."""
+_BY_IDENTITY = {id(RETRY_AT_ONCE): Class.LOCAL, id(LOCAL_LIMIT): Class.LOCAL, id(NOT_ALLOWED): Class.MTA_STS}
+"""What else our own side says."""
 _DESTINATION = frozenset({Class.CONNECTION, Class.TLS, Class.DANE, Class.MTA_STS, Class.DNS, Class.AUTH})
 """What says something about the way there, and so about every message to the same destination."""
+_PERSONAL = frozenset({Kind.LOGIN, Kind.XCLIENT})
+"""What a next hop holds against a client of ours, not against us."""
 
 
 def class_of(reply: Reply) -> Class:
     """What a temporary reply is about."""
-    if reply is RETRY_AT_ONCE:
-        return Class.LOCAL
-    if reply in _BY_REPLY:
-        return _BY_REPLY[reply]
+    ours = _BY_IDENTITY.get(id(reply))
+    if ours is not None:
+        return ours
+    kind = kind_of(reply)
+    if isinstance(reply, Trouble) and reply.answer.code == 421:
+        return _class_of_421(reply.answer.enhanced)
+    if kind is not None:
+        return _BY_KIND.get(kind, Class.SYSTEM)
     status = reply.enhanced
     if reply.code == 450 and not status.startswith(("4.2.", "4.4.")):
         return Class.GREYLIST
     if reply.code == 421:
-        return Class.RATE if not status.startswith(("4.4.", "4.3.")) else Class.CONNECTION
-    for beginning, kind in _BY_STATUS:
+        return _class_of_421(status)
+    for beginning, found in _BY_STATUS:
         if status == beginning or (beginning.endswith(".") and status.startswith(beginning)):
-            return kind
+            return found
     return Class.SYSTEM
 
 
+def _class_of_421(status: str) -> Class:
+    """A host that closes because it is going down, or because we ask too much of it."""
+    return Class.CONNECTION if status.startswith(("4.3.", "4.4.")) else Class.RATE
+
+
+def is_about_the_way(reply: Reply, *, remote: bool) -> bool:
+    """Whether others who wait for the same destination need not be tried now. What a next hop says of an envelope or a content,
+    ``remote``, is about that, whatever its code: a sender whose domain it can't look up must not stop everybody's mail."""
+    kind = kind_of(reply)
+    if kind is not None:
+        return kind not in _PERSONAL and _BY_KIND.get(kind) in _DESTINATION
+    return not remote and reply.is_temporary and concerns_destination(class_of(reply))
+
+
 def concerns_destination(kind: Class) -> bool:
-    """Whether others who wait for the same destination need not be tried now."""
+    """Whether such a failure says something about the way there."""
     return kind in _DESTINATION
 
 
@@ -173,7 +205,8 @@ def judge(
     age = now - arrived
     if age >= plan.expire:
         return Verdict(replace(tried, standing=Standing.OWED, fate=Fate.FAILED, due=now), kind, Fate.FAILED, expired=True)
-    due = now + pause(tried.retries, kind, reply.text, plan.retry, chance)
+    words = reply.answer.text if isinstance(reply, Trouble) else reply.text
+    due = now + pause(tried.retries, kind, words, plan.retry, chance)
     # The last attempt comes when the time is over, not one step later: its sender should hear of it.
     due = min(due, max(arrived + plan.expire, now + plan.retry[0]))
     return Verdict(replace(tried, due=due), kind, notify=_is_late(row, age, plan.notify), until=arrived + plan.expire)

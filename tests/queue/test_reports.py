@@ -63,6 +63,7 @@ def report(**changes: Any) -> StatusReport:
         original="rfc822;c+40two.test",
         diagnostic="no such user\nreally",
         code=550,
+        said="5.1.1",
         remote=True,
         remote_mta="mx.one.test",
         last_attempt=NOW,

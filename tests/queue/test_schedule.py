@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.outbound.failure import Kind
+from mailgate.outbound.failure import Kind, Trouble
+from mailgate.outbound.limited import LOCAL_LIMIT
 from mailgate.queue.destinations import BACKOFF, BACKOFF_MOST, NEVER, Destinations
 from mailgate.queue.entry import Fate, LastTry, Standing, Waiting, Way
 from mailgate.queue.schedule import (
@@ -47,6 +48,17 @@ CLASSES = (
     (Kind.STS_NO_TLS.reply, Class.MTA_STS),
     (Reply(454, "4.7.8", "login"), Class.AUTH),
     (Reply(451, "", "what"), Class.SYSTEM),
+    (Kind.CONNECT.reply, Class.CONNECTION),
+    (Kind.SESSION.reply, Class.CONNECTION),
+    (Kind.GARBAGE.reply, Class.CONNECTION),
+    (Kind.AUTH.reply, Class.AUTH),
+    (Kind.SOURCE.reply, Class.SYSTEM),
+    (Kind.LEASE.reply, Class.LOCAL),
+    (LOCAL_LIMIT, Class.LOCAL),
+    (Trouble(451, "4.3.2", "closing", Kind.CLOSING, Reply(421, "4.7.0", "too fast")), Class.RATE),
+    (Trouble(451, "4.3.2", "closing", Kind.CLOSING, Reply(421, "", "bye")), Class.RATE),
+    (Trouble(451, "4.3.2", "closing", Kind.CLOSING, Reply(421, "4.3.2", "shutdown")), Class.CONNECTION),
+    (Trouble(451, "4.3.2", "mx said: 554 no", Kind.SESSION, Reply(554, "", "no")), Class.CONNECTION),
     (RETRY_AT_ONCE, Class.LOCAL),
 )
 
@@ -57,6 +69,9 @@ WAITS = (
     ("try again in 2 hours", None),
     ("wait 45s", 45),
     ("You sent 500 messages", None),
+    ("too many connections, try again later; 5 SMTP sessions at most", None),
+    ("try again in 10 minutes.", 600),
+    ("retry in 90sec", 90),
     ("mailbox of size 300 seconds exceeded", None),
     ("try again in 0 seconds", None),
     ("try again later", None),
