@@ -7,12 +7,12 @@ sender, a recipient or a message are no failures and never come here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from mailgate.outbound.record import NOT_CONNECTED
 from mailgate.smtp.reply import Reply
+from mailgate.values import value
 
 
 class Health(Enum):
@@ -60,13 +60,13 @@ class Kind(Enum):
         self.health = health
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trouble(Reply):
     """The reply of a kind, where a host's ``answer`` led to it: what is made of it is ours, though words of the host's may be
     quoted."""
 
     kind: Kind = Kind.SESSION
-    answer: Reply = Reply(0)  # noqa: RUF009  # it is frozen
+    answer: Reply = Reply(0)
 
 
 _KINDS = {id(kind.reply): kind for kind in Kind}
