@@ -151,7 +151,7 @@ class Delivery:
                 await self._check_lines(message, self._hops.settings.max_line_length)
             replies = await self._say_envelope(recipients)
         except Refused as refused:
-            if refused.reply in _OF_ONE and len(recipients) > 1:
+            if len(recipients) > 1 and (refused.reply in _OF_ONE or self._attempts.is_about_one(refused.reply)):
                 self._message = self._attempts.message = None
                 return [await self.rcpt(recipient) for recipient in recipients]
             self._final = refused.reply

@@ -71,3 +71,13 @@ class EdgeTest(_Simulated):
         self.assertEqual(self.reactor.run(delivery.rcpt(recipient())).code, 450)
         self.assertEqual(self.reactor.run(delivery.rcpt(recipient("c"))).code, 250)
         self.assertEqual([r.code for r in self.reactor.run(delivery.send(make_message()))], [250])
+
+    def test_nor_where_all_are_offered_together(self) -> None:
+        def script(step: Step, connection: Any, line: bytes) -> Any:
+            if step is Step.RCPT:
+                return say(b"450 4.2.2 full" if b"<b@" in line else b"550 5.1.1 unknown")
+            return None
+
+        delivery = Delivery(self.engine(self.hop(25, script=script), "tcp://127.0.0.1:24"), envelope())
+        replies = self.reactor.run(delivery.offer([recipient(), recipient("c")], make_message()))
+        self.assertEqual([reply.code for reply in replies], [450, 550])
