@@ -3,9 +3,9 @@
 The rules are those of docs/behaviour.md. What is said here:
 
 - The first RCPT goes out with MAIL in one write; the client hears the next hop's own answer. Who has the whole message has all
-  recipients in that write, and DATA behind them (`offer`; RFC 2920). Up to the final dot the
-  envelope can be said again elsewhere (*replayed*), since we hold it and the body: after a failure that moves, after the client
-  kept a connection waiting for ``hold_timeout``, after `withdraw`, or when the content needs what MAIL did not say.
+  recipients in that write, and DATA behind them (`offer`; RFC 2920). Up to the final dot the envelope can be said again elsewhere
+  (*replayed*), since we hold it and the body: after a failure that moves, after the client kept a connection waiting for
+  ``hold_timeout``, after `withdraw`, or when the content needs what MAIL did not say.
 - Moving on: trouble with connecting, greeting, hello, TLS, AUTH, a drop, a timeout, garbage and 421 always, as does an endpoint
   that does not offer what the message needs; with ``tempfail`` also 4yz to MAIL, to DATA, or to a RCPT while nobody was
   accepted on that endpoint. 5yz never.
@@ -176,9 +176,8 @@ class Delivery:
 
     def _is_about_one(self, refusal: Reply) -> bool:
         """Whether it refuses this recipient only: another may need no SMTPUTF8, or find its mailbox open."""
-        if refusal is NO_SMTPUTF8:
-            return not needs_utf8(self._envelope.sender)
-        return self._attempts.is_about_one(refusal)
+        utf8 = refusal is NO_SMTPUTF8 and not needs_utf8(self._envelope.sender)
+        return utf8 or self._attempts.is_about_one(refusal)
 
     def withdraw(self, recipients: Sequence[Recipient]) -> None:
         """See `IDelivery`."""
@@ -260,8 +259,7 @@ class Delivery:
                     del answers[0]
                 if answers and answers[-1].step is Step.DATA:
                     self._data = answers.pop().reply
-                # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL. One that refuses RSET is as
-                # useless: its answer to MAIL is about the transaction before.
+                # A kept connection turned out to be gone: closed, or 421, before the answer to MAIL; or it refuses RSET.
                 gone = answers[0].reply.code == 421 if answers else connection.trouble in (Kind.LOST, Kind.CLOSING)
                 if stuck or (gone and connection.reused):
                     connection.quit()
@@ -275,8 +273,7 @@ class Delivery:
                 connection = None
 
     def _say(self, connection: Connection, recipients: Sequence[Recipient], *, whole: bool) -> None:
-        """MAIL and RCPT, and DATA if the message is ``whole``. A transaction that is open is RSET first, which adds an answer in
-        front."""
+        """MAIL and RCPT, and DATA if the message is ``whole``. An open transaction is RSET first, which adds an answer in front."""
         session = connection.session
         self._data = None
         if connection.reused:
