@@ -273,7 +273,7 @@ class Delivery:
                 connection = None
 
     def _say(self, connection: Connection, recipients: Sequence[Recipient], *, whole: bool) -> None:
-        """MAIL and RCPT, and DATA if the message is ``whole``. An open transaction is RSET first, which adds an answer in front."""
+        """MAIL and RCPT, and DATA if the message is ``whole``. One that is open is RSET first, with an answer in front."""
         session = connection.session
         self._data = None
         if connection.reused:
