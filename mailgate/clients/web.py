@@ -3,7 +3,8 @@
 `WebClient` is one configuration's: connections are kept and used again, at most ``connections`` at a time; a question waits its
 turn for a bounded time, its answer is read up to ``max_body`` octets; redirects are answers like any other. Over TLS the
 certificate must lead to a trusted authority and be for the URL's host. After failures in a row nobody asks for a while
-(`Breaker`); a 5xx counts as one.
+(`Breaker`); 502, 503 and 504 count, for they are about the service. Another 5yz, or an answer that is too large, may be about the
+question: it fails, but whoever chooses what is asked can't have the service left alone by it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mailgate.net.waiting import DeadlineExceeded, within
 
 WAITING = 256
 """Questions that wait for a connection."""
+OUTAGES = (502, 503, 504)
 
 
 class NoAuthority(Exception):
@@ -38,6 +40,10 @@ class NoAuthority(Exception):
 
 class WebFailure(Exception):
     """There is no answer to be had."""
+
+
+class TooLarge(WebFailure):
+    """There is one, and it is too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +98,21 @@ class WebClient:
         except CancelledError:
             self._breaker.gave_up()
             raise
+        except TooLarge as error:
+            self._breaker.succeeded()
+            raise WebFailure(f"{self.label}: {error}") from error
         except Exception as error:
             self._breaker.failed()
             text = "no answer in time" if isinstance(error, DeadlineExceeded) else reason_of(error)
             raise WebFailure(f"{self.label}: {text}") from error
         finally:
             self._under_way -= 1
-        if answer.code >= 500:
+        if answer.code in OUTAGES:
             self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+        if answer.code >= 500:
             raise WebFailure(f"{self.label}: the answer is {answer.code}")
-        self._breaker.succeeded()
         return answer
 
     async def stop(self) -> None:
@@ -141,7 +152,7 @@ class BoundedBody(Protocol):
         if self.done.called:
             return
         if self._size > self._limit:
-            self.done.errback(WebFailure("it is too large"))
+            self.done.errback(TooLarge("it is too large"))
         elif reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(b"".join(self._parts))
         else:

@@ -137,10 +137,18 @@ class HttpTableTests(TestCase):
     async def test_a_service_that_fails_is_left_alone(self) -> None:
         table = self.table("/{key}", "negative_cache 0")
         for _ in range(FAILURES):
-            await self.assertFailure(as_deferred(table.lookup("error")), WebFailure)
+            await self.assertFailure(as_deferred(table.lookup("busy")), WebFailure)
         error = await self.assertFailure(as_deferred(table.lookup("one")), WebFailure)
         self.assertIn("left alone", str(error))
         self.assertEqual(len(self.service.asked), FAILURES)
+
+    async def test_a_key_that_makes_it_stumble_is_no_outage(self) -> None:
+        """Whoever chooses keys must not be able to have the service left alone."""
+        table = self.table("/{key}", "negative_cache 0")
+        for key in ("error", "large"):
+            for _ in range(FAILURES + 1):
+                await self.assertFailure(as_deferred(table.lookup(key)), WebFailure)
+            self.assertEqual(await table.lookup("one" if key == "error" else "list"), VALUES["one" if key == "error" else "list"])
 
 
 class MistakeTests(SynchronousTestCase):
