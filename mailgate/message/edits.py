@@ -7,6 +7,7 @@ an empty entry, and who put in a new one is remembered.
 - Values are cleaned, since they come from outside: CR, LF and NUL never get out of a field. A line break before white space is a
   fold, any other becomes one.
 - `Insert` 0 is above everything, our own Received included; 1 is right below it, before the first field that the filter saw.
+  Negative places count from the end: -1 is behind the last field that it saw; beyond the first it is 0.
 - `Change` of a field that is not there adds it, as the milter protocol has it; removing what is not there does nothing.
 """
 
@@ -98,6 +99,7 @@ def _apply(entries: list[_Entry], by: int, edit: Edit) -> None:
             entries.append(_Entry(field(name, value), name.lower(), by))
         case Insert(index, name, value):
             seen = [place for place, entry in enumerate(entries) if entry.by in (-1, by)]
+            index = index if index >= 0 else max(len(seen) + 1 + index, 0)
             place = seen[index] if index < len(seen) else len(entries)
             entries.insert(place if index else 0, _Entry(field(name, value), name.lower(), by))
         case Change(name, number, value):

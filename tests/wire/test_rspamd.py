@@ -85,8 +85,12 @@ class RspamdTests(ContentCase):
             ("reject", "reject_action quarantine", OK, b"X-Mailgate-Quarantine: yes"),
             ("reject", 'reject_action reject 550 5.7.9 "no"', b"550 5.7.9", b""),
             ("soft reject", "", b"451 4.7.1", b""),
-            ("greylist", "", b"451 4.7.1", b""),
-            ("greylist", "greylist_action ignore", OK, b""),
+            ("soft reject", "soft_reject_action ignore", OK, b""),
+            ("greylist", "", OK, b""),
+            ("greylist", "greylist_action reject", b"451 4.7.1", b""),
+            ("discard", "", OK, None),
+            ("phishing", "action phishing reject 550 5.7.8", b"550 5.7.8", b""),
+            ("phishing", "action phishing tag fishy", OK, b"X-Mailgate-Tag: fishy"),
             ("add header", "", OK, b"X-Mailgate-Quarantine: yes"),
             ("add header", "add_header_action tag spam", OK, b"X-Mailgate-Tag: spam"),
             ("add header", "add_header_action ignore", OK, b"X-Spam: Yes"),
@@ -94,7 +98,7 @@ class RspamdTests(ContentCase):
             ("dance", "", TEMPORARY, b""),
         ):
             self.assertEqual(self.judged(lines, action=action), status, (action, lines))
-            if status == OK:
+            if status == OK and field is not None:
                 self.assertIn(field, self.header(), (action, lines))
             else:
                 self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
@@ -118,6 +122,59 @@ class RspamdTests(ContentCase):
         self.assertEqual(self.header().count(b"Subject: "), 1)
         self.assertIn(b"\r\nSubject: [SPAM] one", self.header())
 
+    def fields(self, **answer: Any) -> list[bytes]:
+        """Of the header, below our own Received."""
+        self.assertEqual(self.judged("score_factor 0", **answer), OK)
+        lines = self.header().split(b"\r\n")
+        return [line for line in lines if not line.startswith((b"\t", b"Received:", b"X-Mailgate-Q"))]
+
+    def test_places(self) -> None:
+        came = [b"From: a@x.test", b"Subject: one", b"Subject: two"]
+        for order, place in ((0, 0), (1, 0), (2, 1), (4, 3), (9, 3), (-1, 3), (-2, 2), (-4, 0), (-9, 0)):
+            for word in ("order", "index"):
+                found = self.fields(milter={"add_headers": {"X-A": {"value": "1", word: order}}})
+                self.assertEqual(found, [*came[:place], b"X-A: 1", *came[place:]], (order, word))
+        for number, left in ((1, 1), (2, 0), (-1, 0), (-2, 1)):
+            found = self.fields(milter={"remove_headers": {"Subject": number}})
+            self.assertEqual(found, [came[0], came[1 + left]], number)
+        self.assertEqual(self.fields(milter={"remove_headers": {"Subject": 3, "X-None": 1, "From": -2}}), came)
+        found = self.fields(**{"dkim-signature": ["a", "b"]})
+        self.assertEqual(found, [b"DKIM-Signature: a", b"DKIM-Signature: b", *came])
+
+    def test_what_its_milter_would_do(self) -> None:
+        for instead, field in (("quarantine", b"X-Mailgate-Quarantine: yes"), ("discard", None)):
+            self.assertEqual(self.judged(action="reject", milter={"reject": instead}), OK)
+            if field is None:
+                self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
+            else:
+                self.assertIn(field, self.header())
+        self.assertEqual(self.judged(action="reject", milter={"reject": "reject"}), b"554 5.7.1")
+        self.assertEqual(self.judged(action="no action", milter={"reject": "discard"}), OK)
+        self.assertEqual(len([one for one in self.next_hop.transactions if one.content]), 1)
+        self.assertEqual(self.fields(action="reject", milter={"no_action": True})[-1], b"X-Rspamd-Action: reject")
+        self.assertEqual(self.fields(action="add header", milter={"spam_header": "Very"})[-1], b"X-Spam: Very")
+        found = self.fields(action="add header", milter={"spam_header": {"Subject": "spam", "X-Y": "2"}})
+        self.assertEqual(found, [b"From: a@x.test", b"Subject: spam", b"X-Y: 2"])
+
+    def test_a_mark_from_outside_goes(self) -> None:
+        for action in ("add header", "rewrite subject"):
+            self.judged(action=action)
+            client = self.client()
+            self.deliver(client, b"b@y.test", content=b"X-Spam: No\r\n" + CONTENT)
+            self.reactor.run(client.quit())
+            self.assertEqual([line for line in self.header().split(b"\r\n") if line[:7] == b"X-Spam:"], [b"X-Spam: Yes"])
+
+    def test_soft_rejects_say_why(self) -> None:
+        self.judged(action="soft reject", messages={"smtp_message": "Try again in 5 minutes"})
+        client = self.client()
+        self.assertEqual(self.deliver(client, b"b@y.test", content=CONTENT)[-1][:32], b"451 4.7.1 Try again in 5 minutes")
+        self.reactor.run(client.quit())
+
+    def test_no_sender_is_said(self) -> None:
+        self.judged()
+        self.send(sender=b"")
+        self.assertEqual(self.filter.asked[-1][0].requestHeaders.getRawHeaders(b"from"), [b"<>"])
+
     def test_the_envelope(self) -> None:
         milter = {"change_from": "new@x.test", "add_rcpt": ["c@y.test"], "del_rcpt": ["<b@y.test>"]}
         self.assertEqual(self.judged(milter=milter), OK)
@@ -127,7 +184,15 @@ class RspamdTests(ContentCase):
         self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
 
     def test_no_answer_is_no_pass(self) -> None:
-        for answer in (b"", b"<html>", b"[]", b'{"score": 1}', b'{"action": "no action", "score": "1"}', b"x" * (2 << 20)):
+        for answer in (
+            b'{"action": "reject", "score": NaN}',
+            b"",
+            b"<html>",
+            b"[]",
+            b'{"score": 1}',
+            b'{"action": "no action", "score": "1"}',
+            b"x" * (2 << 20),
+        ):
             self.judged()
             self.filter.answer = answer
             self.assertEqual(self.send(), [TEMPORARY], answer[:40])
@@ -136,6 +201,10 @@ class RspamdTests(ContentCase):
             {"add_headers": {"X": 5}},
             {"remove_headers": {"X": "a"}},
             {"add_rcpt": ["@"]},
+            {"add_rcpt": ["<>"]},
+            {"change_from": ["a@x.test", "b@x.test"]},
+            {"add_headers": {"X": "\ud800"}},
+            {"add_headers": {"X": {"value": "1", "order": "1"}}},
         ):
             self.assertEqual(self.judged(milter=wrong), TEMPORARY, wrong)
         self.judged()
@@ -168,3 +237,5 @@ class RspamdTests(ContentCase):
         for url in ("127.0.0.1:11333", "unix:///run/rspamd", "http://", "http://h:99999", "http://h/?a"):
             text = f"smtp tcp://127.0.0.1:25 {{\ntls off\ncheck {{\nrspamd {url}\n}}\ndiscard\n}}\n"
             self.assertEqual([one.code for one in build(text).diagnostics if one.is_error], ["E0797"], url)
+        text = "smtp tcp://127.0.0.1:25 {\ntls off\ncheck {\nrspamd {\naction reject ignore\n}\n}\ndiscard\n}\n"
+        self.assertEqual([one.code for one in build(text).diagnostics if one.is_error], ["E0797"])

@@ -236,7 +236,7 @@ CODES = {
     "E0797": Entry(
         "a filter that can't be asked",
         "`rspamd` takes the URL of rspamd's normal worker, `http://HOST:PORT` or https; a file of authorities has a certificate"
-        " in PEM form.",
+        " in PEM form. `action` is for actions that rspamd does not have by itself. A milter has no port unless it is said.",
         bad=lmtp("check {\n    rspamd 127.0.0.1:11333\n}\ndiscard"),
         good=lmtp("check {\n    rspamd http://127.0.0.1:11333\n}\ndiscard"),
     ),

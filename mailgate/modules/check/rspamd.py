@@ -7,6 +7,9 @@ does: fields that its modules add or remove, a signature, a new subject, sender 
 - rspamd sees the message as the client sent it, without our own Received: address, name and hello of the client go along as
   fields of the request, as do the user, the recipients that were accepted so far, and TLS.
 - The message is streamed, piece by piece as rspamd reads it; the answer is read up to 1 MiB.
+- What rspamd's modules say for its own milter (`milter` in the answer) is done as that does it: rejected mail thrown away or
+  quarantined instead, no action at all (`no_action`, with X-Rspamd-Action in its place), other fields for spam (`spam_header`).
+- Greylisting is done by rspamd's module, which says `soft reject`. The action `greylist` is left where nobody does it: it passes.
 - No answer, an answer that is none, or an action that nobody has heard of: `on_error`, 451 unless it says otherwise. After three
   such in a row rspamd is left alone for some seconds (`clients.breaker`).
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,7 +66,7 @@ class State(MessageCheck):
 
 class Rspamd(AskingCheck):
     """rspamd judges the content. What its actions lead to is said by one line for each; without them spam is refused, what is
-    greylisted hears 451, and what is only suspicious passes with X-Mailgate-Quarantine."""
+    to be seen later hears 451, and what is only suspicious passes with X-Mailgate-Quarantine."""
 
     name = "check.rspamd"
     message_state = State
@@ -79,11 +83,15 @@ class Rspamd(AskingCheck):
         "soft_reject_action",
         ACTION,
         default=v.Chosen("reject"),
-        doc="What a message meets that rspamd wants to see later (limits, say): 451 4.7.1.",
+        doc="What a message meets that rspamd wants to see later (greylisting, limits): 451 4.7.1 with rspamd's text.",
         origin="maddy",
     )
     greylist_action = Directive(
-        "greylist_action", ACTION, default=v.Chosen("reject"), doc="What a message meets that is greylisted: 451 4.7.1."
+        "greylist_action",
+        ACTION,
+        default=v.Chosen("ignore"),
+        doc="What a message meets whose score asks for greylisting, which rspamd's module would do if it were on; `reject` is 451"
+        " for ever.",
     )
     add_header_action = Directive(
         "add_header_action",
@@ -98,6 +106,12 @@ class Rspamd(AskingCheck):
         default=v.Chosen("quarantine"),
         doc="What probable spam meets, whose subject is rewritten besides.",
         origin="maddy",
+    )
+    actions = Directive(
+        "action",
+        v.Args(v.String("NAME"), ACTION),
+        repeatable=True,
+        doc="What an action of rspamd's own configuration meets; without a line it is an answer that nobody understands.",
     )
     score_factor = Directive(
         "score_factor",
@@ -133,6 +147,7 @@ class Rspamd(AskingCheck):
             "quarantine": (v.Chosen("quarantine"), SPAM),
             "discard": (None, _PASSED),
         }
+        self._own_actions = {name: (action, SPAM) for name, action in self.actions}
 
     @property
     def marks(self) -> bool:
@@ -149,6 +164,8 @@ class Rspamd(AskingCheck):
             wrong = True
         if wrong or not self.url.isascii():
             report.error(self.span, f"`{self.url}` is no address of rspamd", code="E0797", hint="http://127.0.0.1:11333")
+        for name in self._own_actions.keys() & self._actions.keys():
+            report.error(self.span, f"`{name}` is an action of rspamd's that has a line of its own, or none", code="E0797")
         try:
             authorities(self.root_ca)
         except NoAuthority as error:
@@ -180,8 +197,7 @@ class Rspamd(AskingCheck):
         try:
             answer = await self._client.ask("POST", url, self._fields(envelope), Content(message, offset))
             verdict = Verdict(answer)
-            if verdict.action not in self._actions:
-                raise BadAnswer(f"an action that is not known: {verdict.action!r}")
+            action, reply = self._chosen(verdict)
             edits = verdict.edits()
             sender, added, removed = verdict.envelope()
         except (WebFailure, BadAnswer) as error:
@@ -192,15 +208,21 @@ class Rspamd(AskingCheck):
         findings.sender = sender
         findings.added += added
         findings.removed += removed
-        findings.discarded = verdict.action == "discard"
+        findings.discarded = verdict.done == "discard"
         if self.score_factor:
             findings.count(verdict.score * self.score_factor)
         self._log(envelope, verdict)
-        action, reply = self._actions[verdict.action]
         if action is not None:
             take(
                 self, action, reply.with_text(verdict.text or reply.text), envelope, f"{verdict.action}, score {verdict.score:g}"
             )
+
+    def _chosen(self, verdict: Verdict) -> tuple[v.Chosen | None, Reply]:
+        """What is done, and what is said where it refuses. :raises BadAnswer: nobody has heard of the action."""
+        chosen = self._actions.get(verdict.done) or self._own_actions.get(verdict.done)
+        if chosen is None:
+            raise BadAnswer(f"an action that is not known: {verdict.done!r}")
+        return chosen
 
     def _log(self, envelope: Envelope, verdict: Verdict) -> None:
         fields = {"message": envelope.id, "session": envelope.session.id, "check": self.name}
@@ -216,7 +238,7 @@ class Rspamd(AskingCheck):
             "IP": session.client_ip.partition("%")[0],
             "Hostname": session.client_name or ("unknown" if session.client_ip else ""),
             "Helo": session.helo,
-            "From": str(envelope.sender),
+            "From": str(envelope.sender) or "<>",
             "User": session.auth_user,
             "TLS-Version": session.tls.version if session.tls is not None else "",
             "TLS-Cipher": session.tls.cipher if session.tls is not None else "",
@@ -246,12 +268,22 @@ class Verdict:
         self._found = found
         self.action: str = found["action"]
         self.score = float(self._of(found, "score", (int, float), 0.0))
+        if not isfinite(self.score):
+            raise BadAnswer("a score that is none")
         symbols = self._of(found, "symbols", dict, {})
         self.symbols = [str(name)[:60] for name in sorted(symbols)[:MAX_SYMBOLS]]
         messages = found.get("messages")
         text = messages.get("smtp_message") if isinstance(messages, dict) else None
         self.text = "".join(c if " " <= c <= "~" else "?" for c in text)[:MAX_TEXT] if isinstance(text, str) else ""
         self._milter = self._of(found, "milter", dict, {})
+        self.done = self._done()
+        """The action that counts."""
+
+    def _done(self) -> str:
+        instead = self._milter.get("reject")
+        if self._milter.get("no_action") is True:
+            return "no action"
+        return instead if self.action == "reject" and instead in ("discard", "quarantine") else self.action
 
     @staticmethod
     def _of(found: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:
@@ -268,17 +300,28 @@ class Verdict:
                 edits.append(Change(_octets(name), _number(number), None) if number else RemoveAll(_octets(name)))
         for name, values in self._of(self._milter, "add_headers", dict, {}).items():
             edits += [_added(name, value) for value in _listed(values)]
-        edits += [Insert(1, b"DKIM-Signature", _octets(value)) for value in _listed(self._found.get("dkim-signature", []))]
-        if self.action in ("add header", "rewrite subject"):
-            edits.append(Add(b"X-Spam", b"Yes"))
-        if self.action == "rewrite subject" and isinstance(self._found.get("subject"), str):
-            edits += [RemoveAll(b"Subject"), Add(b"Subject", _octets(self._found["subject"]))]
+        signatures = enumerate(_listed(self._found.get("dkim-signature", [])), 1)
+        edits += [Insert(place, b"DKIM-Signature", _octets(value)) for place, value in signatures]
+        edits += self._marks()
         try:
             for edit in edits:
                 if not isinstance(edit, RemoveAll):
                     field(edit.name, edit.value or b"")
         except BadField as error:
             raise BadAnswer(str(error)) from error
+        return edits
+
+    def _marks(self) -> list[Edit]:
+        """What tells of the action. Nobody outside has said so before."""
+        if self._milter.get("no_action") is True:
+            return [Add(b"X-Rspamd-Action", _octets(self.action))]
+        edits: list[Edit] = []
+        if self.action in ("add header", "rewrite subject"):
+            said = self._milter.get("spam_header", "Yes") if self.action == "add header" else "Yes"
+            for name, value in (said if isinstance(said, dict) else {"X-Spam": said}).items():
+                edits += [RemoveAll(_octets(name)), Add(_octets(name), _octets(value))]
+        if self.action == "rewrite subject" and isinstance(self._found.get("subject"), str):
+            edits += [RemoveAll(b"Subject"), Add(b"Subject", _octets(self._found["subject"]))]
         return edits
 
     def envelope(self) -> tuple[NewSender | None, list[AddedRecipient], list[Address]]:
@@ -290,7 +333,7 @@ class Verdict:
         return NewSender(sender[0]) if sender else None, [AddedRecipient(one) for one in added], removed
 
     def _addresses(self, name: str) -> list[Address]:
-        texts = (_octets(one).decode().removeprefix("<").removesuffix(">") for one in _listed(self._milter.get(name, [])))
+        texts = [str(one).removeprefix("<").removesuffix(">") for one in _listed(self._milter.get(name, []))]
         try:
             return [parse_address(text) if text else NULL_ADDRESS for text in texts]
         except AddressError as error:
@@ -304,7 +347,10 @@ def _listed(value: Any) -> list[Any]:
 def _octets(value: Any) -> bytes:
     if not isinstance(value, str):
         raise BadAnswer(f"{value!r} in place of a text")
-    return value.encode("utf-8", "surrogateescape")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise BadAnswer("half a character") from error
 
 
 def _number(value: Any) -> int:
@@ -318,8 +364,8 @@ def _added(name: str, value: Any) -> Edit:
     if not isinstance(value, dict):
         return Add(_octets(name), _octets(value))
     text = _octets(value.get("value"))
-    order = value.get("order")
-    return Add(_octets(name), text) if order is None else Insert(max(_number(order), 0), _octets(name), text)
+    order = value.get("order", value.get("index"))
+    return Add(_octets(name), text) if order is None else Insert(_number(order), _octets(name), text)
 
 
 def end_of_trace(section: bytes) -> int:
