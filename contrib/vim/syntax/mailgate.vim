@@ -6,7 +6,7 @@ endif
 syntax iskeyword @,48-57,_,.,-
 
 syntax match mailgateUnknown "\%(^\|[{}]\s\)\s*\zs[A-Za-z_][A-Za-z0-9_.-]*"
-syntax keyword mailgateDirective accept_sender_field add_header_action addr address address_literals
+syntax keyword mailgateDirective accept_sender_field action add_header_action addr address address_literals
 syntax keyword mailgateDirective after_body all allow allow_loopback allow_private announce_size ask
 syntax keyword mailgateDirective at_connection attempt_starttls attempts attribute audience auth auth_insecure
 syntax keyword mailgateDirective auth_map auth_mechanisms auth_normalize auth_required auth_required_message
