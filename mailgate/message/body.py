@@ -118,6 +118,7 @@ class Body:
         "_tail",
         "_taken",
         "_writing",
+        "binary",
         "data",
         "eight_bit",
         "ends_with_newline",
@@ -129,8 +130,10 @@ class Body:
         "size",
     )
 
-    def __init__(self, spool: Spool, memory_limit: int = 1 << 20) -> None:
+    def __init__(self, spool: Spool, memory_limit: int = 1 << 20, *, binary: bool = False) -> None:
         self.size = 0
+        self.binary = binary
+        """It came as BINARYMIME: NUL, CR and LF may stand anywhere in it."""
         self.data: bytes | None = None
         """The whole content when it is in memory."""
         self.header = b""

@@ -15,7 +15,7 @@ from mailgate.message.body import Body
 class Message:
     """``header`` is the header section, every line with its CRLF, without the empty line; the rest is the body's."""
 
-    __slots__ = ("_rest", "body", "eight_bit", "ends_with_newline", "has_dots", "header", "size", "utf8_header")
+    __slots__ = ("_rest", "binary", "body", "eight_bit", "ends_with_newline", "has_dots", "header", "size", "utf8_header")
 
     def __init__(self, header: bytes, body: Body) -> None:
         self.header = header
@@ -23,6 +23,7 @@ class Message:
         self.utf8_header = not header.isascii()
         """The header section needs SMTPUTF8 at the next hop (RFC 6532)."""
         self.eight_bit = self.utf8_header or body.rest_eight_bit
+        self.binary = body.binary
         self.has_dots = body.rest_has_dots or header.startswith(b".") or b"\r\n." in header
         rest_size = body.size - body.header_length
         self.size = len(header) + rest_size

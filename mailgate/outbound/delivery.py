@@ -418,7 +418,8 @@ class Delivery:
         if offered.size and message.size > offered.size:
             self._replay = True
             return
-        if not message.eight_bit and self._needs.body is None and not self._envelope.parameters.smtputf8:
+        eight_bit = message.eight_bit or message.binary
+        if not eight_bit and self._needs.body is None and not self._envelope.parameters.smtputf8:
             return  # nearly always: what MAIL said holds for any content
         needs, said = find_needs(self._envelope, self._accepted, message), self._needs
         misses = needs.body is not None and needs.body is not said.body
@@ -426,7 +427,8 @@ class Delivery:
         self._replay = misses or (needs.utf8 and not said.utf8)
 
     async def _check_lines(self, message: Message, limit: int) -> None:
-        if self._envelope.parameters.body is not BodyType.BINARY and await has_longer(message, limit):
+        declared = message.binary or self._envelope.parameters.body is BodyType.BINARY
+        if not declared and await has_longer(message, limit):
             raise Refused(line_too_long(limit))
 
     async def _transmit(self, message: Message) -> list[Reply]:

@@ -55,7 +55,8 @@ def find_needs(envelope: Envelope, recipients: Sequence[Recipient], message: Mes
         if given is NO_MAIL_PARAMETERS and not utf8:
             return NO_NEEDS
         return Needs(given.size, False, None if given.body is BodyType.SEVEN_BIT else given.body, utf8)
-    body = BodyType.BINARY if given.body is BodyType.BINARY else BodyType.EIGHT_BIT if message.eight_bit else None
+    binary = message.binary or given.body is BodyType.BINARY
+    body = BodyType.BINARY if binary else BodyType.EIGHT_BIT if message.eight_bit else None
     return Needs(message.size, True, body, utf8 or (given.smtputf8 and message.utf8_header))
 
 

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from twisted.internet.defer import CancelledError
 
 from mailgate.events import Event, EventLog
+from mailgate.message.body import Body
 from mailgate.message.envelope import Recipient
 from mailgate.message.message import Message
 from mailgate.pipeline.answers import NO_ANSWER
 from mailgate.pipeline.content import Content
+from mailgate.pipeline.modifiers import envelope_for, modified
 from mailgate.pipeline.notices import NEVER
 from mailgate.pipeline.routing import Plan
 from mailgate.smtp.parameters import RcptParameters
@@ -44,12 +46,11 @@ def _unnoticed(recipient: Recipient) -> Recipient:
 
 
 async def _copy(message_id: str, message: Message, plans: Sequence[Plan]) -> None:
-    target = plans[0].target
+    target, modifiers = plans[0].target, plans[0].body_modifiers
+    made: list[Body] = []
     try:
-        for modifier in plans[0].body_modifiers:
-            modified = modifier.body(message)
-            message = modified if isinstance(modified, Message) else await modified
-        delivery = target.open(plans[0].envelope)
+        message = await modified(modifiers, message, made)
+        delivery = target.open(envelope_for(modifiers, plans[0].envelope))
         for plan in plans:
             answer = delivery.rcpt(_unnoticed(plan.recipient))
             reply = answer if isinstance(answer, Reply) else await answer
@@ -64,6 +65,9 @@ async def _copy(message_id: str, message: Message, plans: Sequence[Plan]) -> Non
         raise
     except Exception as error:
         reply = reply_for(error, message_id)
+    finally:
+        for body in made:
+            body.release()
     if not reply.is_success:
         to = ",".join(f"<{plan.recipient.address}>" for plan in plans)
         _log.warn(Event.COPY_FAILED, message=message_id, target=target.label, to=to, reply=reply)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mailgate.message.body import Body
 from mailgate.message.envelope import Recipient
 from mailgate.message.findings import NewSender
+from mailgate.message.message import Message
 from mailgate.pipeline.answers import passed_up
+from mailgate.pipeline.modifiers import envelope_for, modified
 from mailgate.pipeline.routing import Plan
 from mailgate.smtp.reply import MailError, Reply
 
@@ -15,16 +18,31 @@ from mailgate.smtp.reply import MailError, Reply
 class Downstream:
     """One open downstream transaction and who takes part in it."""
 
-    __slots__ = ("accepted", "body_modifiers", "delivery", "envelope", "marks", "replies", "target")
+    __slots__ = ("_made", "accepted", "body_modifiers", "delivery", "envelope", "marks", "replies", "target")
 
     def __init__(self, plan: Plan) -> None:
         self.target = plan.target
-        self.envelope = plan.envelope
-        self.body_modifiers = plan.body_modifiers
+        modifiers = plan.body_modifiers
+        self.envelope = envelope = envelope_for(modifiers, plan.envelope) if modifiers else plan.envelope
+        self.body_modifiers = modifiers
         self.marks = plan.marks
-        self.delivery: Any = plan.target.open(plan.envelope)
+        self.delivery: Any = plan.target.open(envelope)
+        self._made: list[Body] | None = None
+        """What modifiers have put in the place of the body."""
         self.accepted: list[Recipient] = []
         self.replies: dict[Recipient, Reply] = {}
+
+    async def modified(self, message: Message) -> Message:
+        """The message as it goes to these recipients."""
+        if self._made is None:
+            self._made = []
+        return await modified(self.body_modifiers, message, self._made)
+
+    def release(self) -> None:
+        """Nobody reads what was made for it any more."""
+        for body in self._made or ():
+            body.release()
+        self._made = None
 
     def withdraw(self, recipient: Recipient) -> None:
         self.accepted.remove(recipient)

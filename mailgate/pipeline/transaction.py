@@ -56,7 +56,7 @@ from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
 from mailgate.smtp.address import Address
-from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters, RcptParameters
+from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
 from mailgate.smtp.reply import MailError, Reply
 
 MAIL_OK = Reply(250, "2.1.0", "Sender ok")
@@ -174,7 +174,8 @@ class Transaction:
         self._stage = "data"
         if not self._accepted:
             return NO_RECIPIENTS
-        self._body = Body(self._settings.spool, self._settings.memory_limit)
+        binary = self._envelope.parameters.body is BodyType.BINARY
+        self._body = Body(self._settings.spool, self._settings.memory_limit, binary=binary)
         return None
 
     def append(self, content: bytes) -> Awaitable[None] | None:
@@ -487,10 +488,7 @@ class Transaction:
     async def _modified(self, delivery: Downstream, message: Message) -> Message:
         if delivery.marks and self._content is not None:
             message = self._content.variant(delivery.marks)
-        for modifier in delivery.body_modifiers:
-            modified = modifier.body(message)
-            message = modified if isinstance(modified, Message) else await modified
-        return message
+        return await delivery.modified(message) if delivery.body_modifiers else message
 
     async def _send(self, delivery: Downstream, message: Message) -> None:
         try:
@@ -519,6 +517,7 @@ class Transaction:
         for delivery in self._deliveries.values():
             if not delivery.replies:
                 delivery.delivery.abort()
+            delivery.release()
         if self._notices is not None:
             self._notices.abort()
         for check in self._routing.opened:

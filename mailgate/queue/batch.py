@@ -125,7 +125,7 @@ def _content(number: int, draft: Draft) -> Values:
     whole = message.body.data
     assert whole is not None
     data = whole[len(whole) - (message.size - len(message.header)) :]
-    shape = Shape(len(data), message.body.rest_eight_bit, message.body.rest_has_dots, message.ends_with_newline)
+    shape = Shape.of(message)
     return (number, shape.size, shape.pack(), 1, checksum(data), data)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from mailgate.values import value
 
+from mailgate.message.message import Message
+
 INLINE = 1 << 20
 """Octets up to which content is one value in memory; larger ones are read in pieces (docs/queue.md)."""
 PIECE = 1 << 18
@@ -24,14 +26,22 @@ class Shape:
     eight_bit: bool
     has_dots: bool
     ends_with_newline: bool
+    binary: bool = False
+
+    @classmethod
+    def of(cls, message: Message) -> Shape:
+        """Of what lies behind the header section."""
+        body = message.body
+        size = message.size - len(message.header)
+        return cls(size, body.rest_eight_bit, body.rest_has_dots, message.ends_with_newline, body.binary)
 
     def pack(self) -> int:
-        """The three flags as bits."""
-        return self.eight_bit | self.has_dots << 1 | self.ends_with_newline << 2
+        """The four flags as bits."""
+        return self.eight_bit | self.has_dots << 1 | self.ends_with_newline << 2 | self.binary << 3
 
     @classmethod
     def unpack(cls, size: int, flags: int) -> Shape:
-        return cls(size, bool(flags & 1), bool(flags & 2), bool(flags & 4))
+        return cls(size, bool(flags & 1), bool(flags & 2), bool(flags & 4), bool(flags & 8))
 
 
 class StoredContent:
@@ -40,6 +50,7 @@ class StoredContent:
     __slots__ = (
         "_fetch",
         "_holders",
+        "binary",
         "data",
         "eight_bit",
         "ends_with_newline",
@@ -59,6 +70,7 @@ class StoredContent:
         self.eight_bit = self.rest_eight_bit = shape.eight_bit
         self.has_dots = self.rest_has_dots = shape.has_dots
         self.ends_with_newline = shape.ends_with_newline
+        self.binary = shape.binary
         self._fetch = fetch
         self._holders = 1
 

@@ -233,7 +233,7 @@ class PostgresStore:
         """Content that is not in memory, piece by piece, in transactions of their own. Nobody sees it before it is complete."""
         assert self._batches is not None
         start, size = len(message.header), message.size - len(message.header)
-        shape = Shape(size, message.body.rest_eight_bit, message.body.rest_has_dots, message.ends_with_newline)
+        shape = Shape.of(message)
         await self._submit(partial(rows.begin_body, body=body, owner=self._batches.owner, shape=shape))
         try:
             for number in range(-(-size // PIECE)):

@@ -245,7 +245,7 @@ class SqliteStore:
     async def _store_pieces(self, message: Message) -> int:
         """Content that is not in memory, piece by piece, in transactions of their own. Nobody sees it before it is complete."""
         start, size = len(message.header), message.size - len(message.header)
-        shape = _shape(message)
+        shape = Shape.of(message)
         body = self._new_body()
         await self._submit(lambda connection: rows.begin_body(connection, body, shape))
         try:
@@ -498,11 +498,6 @@ def _connection(path: str) -> sqlite3.Connection:
 
 def _piece_writer(body: int, number: int, piece: bytes) -> Job:
     return lambda connection: rows.insert_piece(connection, body, number, piece)
-
-
-def _shape(message: Message) -> Shape:
-    body = message.body
-    return Shape(message.size - len(message.header), body.rest_eight_bit, body.rest_has_dots, message.ends_with_newline)
 
 
 def _ignore(error: BaseException) -> None: ...

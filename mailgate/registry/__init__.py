@@ -11,13 +11,12 @@ itself. It reads files and does nothing else, and says everything that is wrong 
 from mailgate.config.diagnostics import Report
 from mailgate.config.schema import DEFAULTS, REQUIRED, Argument, Block, Directive, Refused
 from mailgate.registry.assembly import Built, Configuration, build
-from mailgate.registry.catalogue import UNAVAILABLE, WORDS, Unavailable, find, known_names
+from mailgate.registry.catalogue import WORDS, Unavailable, find, known_names
 from mailgate.registry.module import Checks, Globals, Group, Modifiers, Module, ModuleContext
 
 __all__ = [
     "DEFAULTS",
     "REQUIRED",
-    "UNAVAILABLE",
     "WORDS",
     "Argument",
     "Block",

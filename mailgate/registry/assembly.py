@@ -25,7 +25,7 @@ from mailgate.config.references import Reference, settle
 from mailgate.config.schema import Block, Item, bind
 from mailgate.config.source import Span
 from mailgate.config.suggest import did_you_mean, nearest
-from mailgate.registry.catalogue import LISTENERS, UNAVAILABLE, WORDS, Unavailable, find, known_names
+from mailgate.registry.catalogue import LISTENERS, WORDS, Unavailable, find, known_names
 from mailgate.registry.module import Globals, Module, ModuleContext
 
 _DIRECTORIES = ("state_dir", "runtime_dir")
@@ -156,12 +156,12 @@ class _Assembly:
                 raise Globals.refusals[name].problem(node.span)
             modules = [known for known in known_names() if "." in known]
             if "." in name:
-                hint = did_you_mean(name, [*modules, *(other for other in UNAVAILABLE if "." in other)])
+                hint = did_you_mean(name, modules)
                 notes = (f"modules of this version: {listed(modules) or 'none'}",)
                 raise Problem(node.span, f"unknown module `{name}`", code="E0601", hint=hint, notes=notes)
             words = [*Globals.directives, *WORDS]
             notes = (f"allowed at the top level: {listed(words)}, and modules such as target.smtp",)
-            hint = did_you_mean(name, [*words, *modules, *UNAVAILABLE, *Globals.refusals, "import"]) or "not known here"
+            hint = did_you_mean(name, [*words, *modules, *Globals.refusals, "import"]) or "not known here"
             raise Problem(node.span, f"unknown directive `{name}`", code="E0401", hint=hint, notes=notes)
         except Problem as problem:
             self.report.problem(problem)
@@ -177,12 +177,9 @@ class _Assembly:
 
     def _find(self, name: str, place: Span) -> type[Module] | None:
         try:
-            declared = find(name)
+            return find(name)
         except Unavailable as error:
             raise Problem(place, str(error), code="E0605", hint=error.hint) from None
-        if declared is None and name in UNAVAILABLE:
-            raise UNAVAILABLE[name].problem(place)
-        return declared
 
     def _register(self, node: Node, declared: type[Module] | None) -> None:
         """Take down the name of an instance, before anything refers to it."""
@@ -314,13 +311,12 @@ class _Assembly:
         return instance
 
     def knows(self, namespace: str, kind: str) -> bool:
-        return f"{namespace}.{kind}" in known_names() or f"{namespace}.{kind}" in UNAVAILABLE
+        return f"{namespace}.{kind}" in known_names()
 
     def _no_module(self, namespace: str, kind: Token) -> Problem:
         kinds = [name.partition(".")[2] for name in known_names() if name.startswith(namespace + ".")]
         notes = [f"{namespace} modules of this version: {listed(kinds) or 'none'}"]
-        absent = [name.partition(".")[2] for name in UNAVAILABLE if name.startswith(namespace + ".")]
-        found = nearest(kind.text.removeprefix(namespace + "."), [*kinds, *absent], most=1)
+        found = nearest(kind.text.removeprefix(namespace + "."), kinds, most=1)
         if kind.text in self.named:
             hint = f"did you mean `&{kind.text}`?"
         elif "://" in kind.text and "smtp" in kinds:
@@ -412,7 +408,7 @@ def _provides(named: _Named, wanted: str) -> bool:
     if named.type is not None:
         return wanted in (named.type.provides or (named.kind.partition(".")[0],))
     namespace = named.kind.partition(".")[0]
-    known = {name.partition(".")[0] for name in (*known_names(), *UNAVAILABLE)}
+    known = {name.partition(".")[0] for name in known_names()}
     return wanted == namespace or namespace not in known
 
 

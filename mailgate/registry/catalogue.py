@@ -9,7 +9,6 @@ import pkgutil
 import re
 from functools import cache
 
-from mailgate.config.schema import Refused
 from mailgate.registry.module import Module
 
 WORDS = {
@@ -33,14 +32,6 @@ WORDS = {
 
 LISTENERS = frozenset({"smtp", "lmtp", "submission"})
 """Those of them whose line holds addresses and no name."""
-
-UNAVAILABLE = {
-    word: Refused(word, reason)
-    for word, reason in {
-        "modify.to_7bit": "a body with octets above 127 goes to next hops that have 8BITMIME",
-    }.items()
-}
-"""Names of the language that this version does not have."""
 
 ENTRY_POINTS = "mailgate.modules"
 

@@ -63,6 +63,7 @@ class EditingTests(SynchronousTestCase):
                 "replace_sender",
                 "srs",
                 "subject_tag",
+                "to_7bit",
             },
         )
 

@@ -51,6 +51,7 @@ class OutlineTests(SynchronousTestCase):
                     "replace_sender",
                     "srs",
                     "subject_tag",
+                    "to_7bit",
                 )
             ],
         )
