@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from mailgate.values import value
-
 from mailgate.message.message import Message
+from mailgate.values import value
 
 INLINE = 1 << 20
 """Octets up to which content is one value in memory; larger ones are read in pieces (docs/queue.md)."""
