@@ -18,11 +18,11 @@ syntax keyword mailgateDirective contact content_timeout control copy_to create 
 syntax keyword mailgateDirective data_timeout database debug default_destination default_source
 syntax keyword mailgateDirective defer_sender_reject delay delimiter deliver_by deliver_to deny_name deny_type
 syntax keyword mailgateDirective destaddr destination destination_in destport directory disable_commands
-syntax keyword mailgateDirective discard dn_template dnssec domains early early_talker ehlo endpoint entry
-syntax keyword mailgateDirective expand_placeholders expect expire failover failures fallback_delay file
-syntax keyword mailgateDirective filter final_dot find from full_match future_release given greeting
-syntax keyword mailgateDirective greeting_delay greylist_action handshake_timeout header health helo
-syntax keyword mailgateDirective helo_response hide hide_client hold_timeout hostname ident identity
+syntax keyword mailgateDirective discard dkim_signed dn_template dnssec domains early early_talker ehlo
+syntax keyword mailgateDirective endpoint entry expand_placeholders expect expire failover failures
+syntax keyword mailgateDirective fallback_delay file filter final_dot find from full_match future_release
+syntax keyword mailgateDirective given greeting greeting_delay greylist_action handshake_timeout header health
+syntax keyword mailgateDirective helo helo_response hide hide_client hold_timeout hostname ident identity
 syntax keyword mailgateDirective idle_timeout import insecure_auth ip ip_strategy keep key lease lease_timeout
 syntax keyword mailgateDirective level lifetime limits list listener local_domains local_policy log log_name
 syntax keyword mailgateDirective login macro mail mail_from match max_age max_auth_failures max_command_length
@@ -65,13 +65,13 @@ syntax keyword mailgateModule dmarc_report dns dnsbl dovecot email_localpart ema
 syntax keyword mailgateModule greylist http ldap lmtp maildir matching_helo milter modifiers modify.add_header
 syntax keyword mailgateModule modify.arc modify.dkim modify.remove_header modify.replace_header
 syntax keyword mailgateModule modify.replace_rcpt modify.replace_sender modify.srs modify.subject_tag
-syntax keyword mailgateModule msgpipeline oauth2 pam pki queue rate redis regexp remote remove_header
-syntax keyword mailgateModule replace_header replace_rcpt replace_sender require_auth require_mx
+syntax keyword mailgateModule modify.to_7bit msgpipeline oauth2 pam pki queue rate redis regexp remote
+syntax keyword mailgateModule remove_header replace_header replace_rcpt replace_sender require_auth require_mx
 syntax keyword mailgateModule require_reverse_dns rspamd smtp source_address spf sql srs static structure
 syntax keyword mailgateModule subject_tag submission table.chain table.dns table.email_localpart
 syntax keyword mailgateModule table.email_with_domain table.file table.http table.identity table.ldap
 syntax keyword mailgateModule table.redis table.regexp table.sql table.static target.lmtp target.maildir
-syntax keyword mailgateModule target.queue target.remote target.smtp test verify_recipient
+syntax keyword mailgateModule target.queue target.remote target.smtp test to_7bit verify_recipient
 syntax keyword mailgateValue 0600 0660 0666 8BITMIME AUTH BDAT BINARYMIME CHUNKING CRAM-MD5 DELIVERBY DSN
 syntax keyword mailgateValue ENHANCEDSTATUSCODES EXPN EXTERNAL FUTURERELEASE HELP LIMITS LOGIN MT-PRIORITY
 syntax keyword mailgateValue OAUTHBEARER PIPELINING PLAIN REQUIRETLS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SIZE
@@ -79,12 +79,13 @@ syntax keyword mailgateValue SMTPUTF8 STARTTLS VRFY XOAUTH2 a accept argon2 auth
 syntax keyword mailgateValue bcrypt body both casefold clear client_ip client_name client_network cram-md5
 syntax keyword mailgateValue dane_fallback_require_verify dane_require defer delayed disabled encrypted error
 syntax keyword mailgateValue failed false field fingerprint forward happy_eyeballs ignore info ipv4_only
-syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy local lower next no none
-syntax keyword mailgateValue normalize oauthbearer off on one operate optional optional_verify ordered plain
-syntax keyword mailgateValue postgres quarantine random rcpt_domain recipient refuse relaxed/relaxed
-syntax keyword mailgateValue relaxed/simple require_verify round_robin scram-sha-256 self_signed sender_domain
-syntax keyword mailgateValue set sha256-crypt sha512-crypt simple/relaxed simple/simple sqlite stderr stdout
-syntax keyword mailgateValue string strip sub success syslog true txt v1 v2 view warn xoauth2 yes yescrypt
+syntax keyword mailgateValue ipv4_then_ipv6 ipv6_only ipv6_then_ipv4 json least_busy leave local lower next no
+syntax keyword mailgateValue none normalize oauthbearer off on one operate optional optional_verify ordered
+syntax keyword mailgateValue plain postgres quarantine random rcpt_domain recipient recode refuse
+syntax keyword mailgateValue relaxed/relaxed relaxed/simple require_verify round_robin scram-sha-256
+syntax keyword mailgateValue self_signed sender_domain set sha256-crypt sha512-crypt simple/relaxed
+syntax keyword mailgateValue simple/simple sqlite stderr stdout string strip sub success syslog true txt v1 v2
+syntax keyword mailgateValue view warn xoauth2 yes yescrypt
 syntax keyword mailgateOperator and else if in matches not or then when
 syntax match mailgateFunction "\<\%(contains\|domain\|has_prefix\|has_suffix\|hash\|is_local\|len\|localpart\|lookup\|lower\|split\|upper\)\ze("
 
