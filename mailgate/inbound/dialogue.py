@@ -97,6 +97,7 @@ class Dialogue:
 
     __slots__ = (
         "_accepted",
+        "_discarding",
         "_engine",
         "_failed",
         "_faults",
@@ -124,6 +125,8 @@ class Dialogue:
         """When content began to come, less the time that we made the client wait; negative while none comes."""
         self.content_size = 0
         self.ended = False
+        self._discarding = False
+        """A refused chunk comes."""
         self._faults = 0
         self.refusal: Reply | None = None
         """What every MAIL hears: something about the session (its TLS, its login) was found unwelcome."""
@@ -166,12 +169,20 @@ class Dialogue:
         except Exception as error:
             self._crash(error, "receive")
             return
+        if self._engine.is_discarding is not self._discarding:
+            self._time_discarding()
         if self._waiting is None:
             self._run(events, bool(events) or self.content_since >= 0)
         else:
             self._rest += events
             if self._engine.wants_pause:
                 self._wire.hold()
+
+    def _time_discarding(self) -> None:
+        """A refused chunk comes, or has come: it has the time of content, not that of a command."""
+        self._discarding = not self._discarding
+        self.content_since = self._sessions.reactor.seconds() if self._discarding else -1.0
+        self.content_size = 0
 
     @property
     def is_idle(self) -> bool:

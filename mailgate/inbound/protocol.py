@@ -157,6 +157,7 @@ class Connection(Conduit):
     def drain(self) -> None:
         """The gateway stops: say goodbye as soon as no transaction is open."""
         if self._state in (State.PROXY, *HANDSHAKING):
+            self._reason = "shutdown"
             self.transport.abortConnection()
         elif self._state in READING and (self._dialogue is None or self._dialogue.is_idle):
             self._hang_up(SHUTTING_DOWN, "shutdown")

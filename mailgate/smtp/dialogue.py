@@ -139,6 +139,11 @@ class Dialogue(ABC):
         return self._transfer is not None
 
     @property
+    def is_discarding(self) -> bool:
+        """Content is on its way that nobody wants: a chunk that was refused."""
+        return self._transfer is not None and self._transfer.refusal is not None
+
+    @property
     def is_waiting(self) -> bool:
         """A question is open: it is our turn, not the client's."""
         return self._question is not None

@@ -106,6 +106,30 @@ class Time(_Connections):
         client.send(b".\r\n")
         self.assertEqual(b"250", simulation.reply(client)[:3])
 
+    def test_a_refused_chunk_has_the_time_of_content(self) -> None:
+        refused = {"rcpt": Reply(550, "5.1.1", "no such user")}
+        for octets, last in ((600, b"503 5.5.1"), (400, b"421 4.4.2 Content came too slowly")):
+            simulation = Simulation(settings=ConnectionSettings(read_timeout=300, data_timeout=600), script=refused)
+            client = simulation.greeted()
+            client.send(DATA.replace(b"DATA\r\n", b"BDAT %d LAST\r\n" % (1000 * octets)))
+            for _ in range(2):
+                simulation.reply(client)
+            for _ in range(1000):
+                client.send(b"x" * octets)
+                simulation.reactor.settle(1)
+            self.assertEqual(last, simulation.reply(client)[: len(last)])
+
+    def test_behind_a_refused_chunk_a_command_has_its_own_time_again(self) -> None:
+        simulation = Simulation(settings=ConnectionSettings(read_timeout=1000, data_timeout=600))
+        client = simulation.greeted()
+        client.send(b"BDAT 4 LAST\r\nab")
+        simulation.reactor.settle(500)
+        client.send(b"cd")
+        self.assertEqual(b"503", simulation.reply(client)[:3])
+        simulation.reactor.settle(900)
+        client.send(b"NOOP\r\n")
+        self.assertEqual(b"250", simulation.reply(client)[:3])
+
     def test_time_that_the_disk_takes_is_not_the_clients(self) -> None:
         waits: list[Deferred[None]] = []
 

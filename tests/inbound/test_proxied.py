@@ -171,6 +171,8 @@ class Refusals(_Proxied):
         simulation.reactor.settle()
         self.successResultOf(done)
         self.assertEqual(b"", bytes(client.received))
+        (closed,) = simulation.logged(Event.SESSION_CLOSE)
+        self.assertEqual("shutdown", closed["reason"])  # and not the client's doing
 
 
 class NotRequired(_Proxied):
