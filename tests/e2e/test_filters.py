@@ -99,27 +99,31 @@ OPENDKIM_CONF = """\
 Domain x.test
 Selector lab
 KeyFile {home}/key.pem
-Mode s
 Canonicalization relaxed/relaxed
-InternalHosts 127.0.0.1
 Socket local:{home}/socket
 PidFile {home}/pid
 UMask 000
 AlwaysAddARHeader no
 RequireSafeKeys no
+TestPublicKeys {home}/records
+{settings}
 """
 
 
 class OpendkimTests(FilterCase):
-    async def test_it_signs_what_we_send_on(self) -> None:
+    async def opendkim(self, *settings: str) -> bytes:
+        """A gateway that asks it; returns the record of its key, whose private half is in ``self.pem``."""
         program = tool("opendkim", "opendkim")
         home = Path(self.directory)
         key = rsa.generate_private_key(65537, 2048)
-        pem = key.private_bytes(
+        self.pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
-        (home / "key.pem").write_bytes(pem)
-        (home / "opendkim.conf").write_text(OPENDKIM_CONF.format(home=home))
+        public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        record = b"v=DKIM1; k=rsa; p=" + b64encode(public)
+        (home / "key.pem").write_bytes(self.pem)
+        (home / "records").write_bytes(b"lab._domainkey.x.test " + record + b"\n")
+        (home / "opendkim.conf").write_text(OPENDKIM_CONF.format(home=home, settings="\n".join(settings)))
         user = ["-u", "root"] if os.geteuid() == 0 else []
         process = subprocess.Popen(  # noqa: ASYNC220
             [program, "-f", *user, "-x", str(home / "opendkim.conf")], stdin=subprocess.DEVNULL
@@ -127,13 +131,27 @@ class OpendkimTests(FilterCase):
         self.addCleanup(process.wait, 10)
         self.addCleanup(process.terminate)
         await wait_for(self.reactor, (home / "socket").exists)
-        await self.gateway(f"milter unix://{home}/socket")
+        await self.gateway(f"milter unix://{home}/socket {{\nmacro daemon_name ORIGINATING\n}}")
+        return record
+
+    async def test_it_signs_what_we_send_on(self) -> None:
+        """For whom, it knows by the macro: nobody is internal otherwise."""
+        record = await self.opendkim("Mode s", "InternalHosts 192.0.2.1", "MTA ORIGINATING")
         for number in range(3):
             reply = await self.send(CONTENT % b"number %d" % number)
             self.assertEqual(reply[:9], b"250 2.0.0", reply)
-        public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        record = b"v=DKIM1; k=rsa; p=" + b64encode(public)
         for transaction in self.relay.transactions:
             content = bytes(transaction.content)
             self.assertIn(b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=x.test; s=lab;", content)
             self.assertTrue(dkim.verify(content, dnsfunc=lambda name, timeout=5: record), content)
+
+    async def test_it_verifies_what_we_are_sent(self) -> None:
+        await self.opendkim("Mode v", "InternalHosts 192.0.2.1", "AuthservID filter.test", "On-BadSignature reject")
+        content = CONTENT % b"signed"
+        signature = dkim.sign(content, b"lab", b"x.test", self.pem, include_headers=[b"from", b"to", b"subject"])
+        reply = await self.send(signature + content)
+        self.assertEqual(reply[:9], b"250 2.0.0", reply)
+        self.assertIn(b"Authentication-Results: filter.test;\r\n\tdkim=pass", self.header())
+        reply = await self.send(signature + content.replace(b"signed", b"changed"))
+        self.assertEqual(reply[:3], b"550", reply)
+        self.assertEqual(len([one for one in self.relay.transactions if one.content]), 1)

@@ -6,11 +6,11 @@ from typing import Any
 
 from mailgate.modules.check._milter_talk import mail_words
 from mailgate.smtp.parameters import BodyType, DeliverBy, MailParameters
-from mailgate.testing.client import RawClient
+from mailgate.testing.client import RawClient, connect
 from mailgate.testing.tls import TrustingClient
 from tests.support import milter as say
 from tests.support.milter import ScriptedMilter
-from tests.support.scenario import statuses
+from tests.support.scenario import SMTP, statuses
 from tests.wire.test_content import CONTENT
 from tests.wire.test_milter import OK, TEMPORARY, MilterCase
 
@@ -85,6 +85,28 @@ class ConnectionTests(MilterCase):
             waited.append(self.reactor.seconds() - before >= 5)
             self.reactor.run(client.close())
         self.assertEqual(waited, [True, True, True, False])
+
+    def test_who_goes_while_it_is_asked_about_him(self) -> None:
+        self.filtered()
+        self.milter.answers[b"C"] = [say.HANG]
+        for _ in range(5):
+            client = self.reactor.run(connect(self.reactor, SMTP))
+            self.reactor.settle(0.5)
+            self.reactor.run(client.close())
+            self.reactor.settle(0.5)
+            self.assertEqual([one for one in self.milter.connections if one.transport.connected], [])  # type: ignore[union-attr]
+        self.milter.answers.clear()
+        self.assertEqual(self.send(), [OK])  # no failures of the filter's, so nobody leaves it alone
+
+    def test_another_client_by_xclient(self) -> None:
+        self.filtered(listener="tls off\nxclient {\ntrust 127.0.0.1\n}")
+        client = self.client()
+        self.assertEqual(self.ask(client, b"XCLIENT ADDR=192.0.2.7 NAME=seven.test")[:3], b"220")
+        self.assertEqual(self.milter.commands().replace(b"D", b""), b"OCQOC")
+        self.assertTrue(self.milter.data(b"C")[1].endswith(b"192.0.2.7\0"))
+        self.milter.answers[b"C"] = [say.reply(b"550 5.7.9 not her")]
+        self.assertEqual(self.ask(client, b"XCLIENT ADDR=192.0.2.8"), b"554 5.7.9 not her")
+        self.reactor.settle(10)
 
     def test_in_a_block_for_recipients(self) -> None:
         """Nothing is known of recipients yet."""
