@@ -261,6 +261,18 @@ class EnvelopeChanges(MilterCase):
         self.assertTrue(any(line.startswith(b"MAIL FROM:<new@x.test>") and b" RET=HDRS ENVID=7" in line for line in heard), heard)
         self.assertIn(b"RCPT TO:<c@y.test> NOTIFY=NEVER", heard)
 
+    def test_who_added_a_recipient_is_told_of_success(self) -> None:
+        """By us, where the next hop does not do that."""
+        for packet, count in ((b"2<c@y.test>\0NOTIFY=SUCCESS\0", 1), (b"+<c@y.test>\0", 0)):
+            self.filtered(listener="tls off\nreports &back", top="target.queue back {\ntarget &next\n}")
+            self.milter.answers[b"E"] = [packet, say.CONTINUE]
+            self.assertEqual(self.send(), [OK])
+            self.reactor.settle(60)
+            told = [one for one in self.next_hop.transactions if one.recipients == [b"<sender@client.test>"]]
+            self.assertEqual(len(told), count)
+            for one in told:
+                self.assertIn(b"Final-Recipient: rfc822; c@y.test\r\nAction: relayed", bytes(one.content).replace(b";c", b"; c"))
+
     def test_parameters_that_are_none(self) -> None:
         for packet in (b"e<new@x.test>\0RET=ALL\0", b"e<new@x.test>\0X=1\0", b"2<c@y.test>\0NOTIFY=NEVER,DELAY\0"):
             self.assertEqual(self.changed(packet), [TEMPORARY], packet)
