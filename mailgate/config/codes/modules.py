@@ -221,8 +221,9 @@ CODES = {
         good=_TRUSTED + _target("tls dane_require", endpoint="tcp://mx.example.net"),
     ),
     "E0792": Entry(
-        "a `dnsbl` that can't refuse anybody",
-        "A check of lists names at least one, each by a domain, and their scores together reach `reject_threshold`.",
+        "a `dnsbl` of which nothing can come",
+        "A check of lists names at least one, each by a domain, and their scores together reach its thresholds. With"
+        " `reject_threshold off` it has a `quarantine_threshold` or `count_score yes`.",
         bad=lmtp("check {\n    dnsbl bl.example.org {\n        reject_threshold 2\n    }\n}\ndiscard"),
         good=lmtp("check {\n    dnsbl bl.example.org bl.example.net {\n        reject_threshold 2\n    }\n}\ndiscard"),
     ),

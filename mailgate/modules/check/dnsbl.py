@@ -1,11 +1,10 @@
-"""check.dnsbl: lists of clients and domains in the DNS (RFC 5782), those that block and those that allow.
+"""check.dnsbl: lists of clients and domains in the DNS (RFC 5782), those that speak against them and those that speak for them.
 
 A list is asked for the client's address reversed (octets of IPv4, nibbles of IPv6) under its name, or for a domain under its
-name; an address record inside `responses` is a listing. What is listed counts `score` for that list, once, and the message fails
-at `reject_threshold`. A listing in an `allow` list passes the message whatever the others say.
+name; what its answers mean and count is in `_lists`. The scores of all lists add up, each list once: at `reject_threshold` the
+message fails, at `quarantine_threshold` it passes with a mark, and with `count_score` the sum is part of the message's score. A
+listing in an `allow` list passes the message whatever the others say.
 
-- Without `responses`, all of 127.0.0.0/8 is a listing but 127.255.255.0/24, by which large lists say that they do not answer
-  the likes of us: that is no answer, as is SERVFAIL. Addresses outside 127.0.0.0/8 are a domain that somebody has parked.
 - A list that does not answer matters only if its answer could turn the outcome; then it is for `on_error`.
 - Clients with private and loopback addresses, and on unix sockets, are not asked for.
 - What a list's TXT record says is a stranger's text in our reply: printable ASCII in one line, cut. Without it the reply stands.
@@ -15,24 +14,24 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from enum import IntEnum
 from functools import lru_cache
-from typing import Any
 
 from mailgate.config import values as v
-from mailgate.config.schema import Block, Directive, default_block
+from mailgate.config.schema import Directive
 from mailgate.dns.answer import Status
-from mailgate.dns.failure import DnsFailure, ServerFailure
+from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import A, Resolver, texts
+from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Envelope
-from mailgate.modules.check._action import NamesCheck, at_once
+from mailgate.modules.check._action import NamesCheck, at_once, take
+from mailgate.modules.check._lists import PLAIN, AllowBlock, ListBlock, Listing, QuestionBlock
 from mailgate.registry import Argument, Report
 from mailgate.smtp.address import ascii_domain
 from mailgate.smtp.reply import Reply
 
 MAX_TEXT = 200
 """Characters of a TXT record in a reply."""
-_LISTED = ipaddress.ip_network("127.0.0.0/8")
-_NOT_ANSWERED = ipaddress.ip_network("127.255.255.0/24")
 _NOT_PUBLIC = [
     ipaddress.ip_network(text)
     for text in (
@@ -41,40 +40,16 @@ _NOT_PUBLIC = [
     )
 ]
 _UNPRINTABLE = re.compile(r"[^ -~]+")
-_SUBJECTS = ("client_ip", "helo", "sender_domain")
+
+_log = EventLog("mailgate.checks")
 
 
-class ListBlock(Block):
-    """How one list is asked, and what it counts."""
+class Level(IntEnum):
+    """What a sum of scores leads to."""
 
-    ask = Directive("ask", v.List(v.Choice(*_SUBJECTS)), default=("client_ip",), doc="What the list is asked for.")
-    responses = Directive(
-        "responses",
-        v.List(v.Network()),
-        default=(),
-        doc="Which addresses in its answer are a listing; by default 127.0.0.0/8 without 127.255.255.0/24.",
-        origin="maddy",
-    )
-    score = Directive("score", v.Integer(minimum=1), default=1, doc="What a listing counts.", origin="maddy")
-
-    def is_listing(self, name: str, addresses: tuple[str, ...]) -> bool:
-        """:raises DnsFailure: it says that it does not answer."""
-        found = [ipaddress.ip_address(address) for address in addresses]
-        if self.responses:
-            return any(address in network for address in found for network in self.responses)
-        if any(address in _NOT_ANSWERED for address in found):
-            raise ServerFailure(name, "A", f"the list does not answer us: {', '.join(addresses)}")
-        return any(address in _LISTED for address in found)
-
-
-PLAIN: Any = default_block(ListBlock)
-"""A list that is named on the line."""
-
-
-class AllowBlock(ListBlock):
-    """How a list is asked whose members pass."""
-
-    score = None
+    PASS = 0
+    QUARANTINE = 1
+    REJECT = 2
 
 
 class Dnsbl(NamesCheck):
@@ -90,8 +65,34 @@ class Dnsbl(NamesCheck):
     )
     allow = Directive("allow", v.String("ZONE"), block=AllowBlock, repeatable=True, doc="A list whose members pass (DNSWL).")
     reject_threshold = Directive(
-        "reject_threshold", v.Integer(minimum=1), default=1, doc="The sum of scores that refuses.", origin="maddy"
+        "reject_threshold",
+        v.OneOf({"off": v.Nothing(), "": v.Float(minimum=0)}),
+        default=None,
+        doc="The sum of scores that refuses, 1 by default; `off`: none.",
+        origin="maddy",
     )
+    quarantine_threshold = Directive(
+        "quarantine_threshold",
+        v.Float(minimum=0),
+        default=None,
+        doc="The sum of scores with which a message passes with X-Mailgate-Quarantine.",
+        origin="maddy",
+    )
+    count_score = Directive(
+        "count_score",
+        v.Boolean(),
+        default=False,
+        doc="Whether the sum, below zero too, is a part of the message's score (`check.score`).",
+    )
+
+    @property
+    def marks(self) -> bool:
+        return super().marks or self.count_score or self.quarantine_threshold is not None
+
+    @property
+    def _reject_at(self) -> float | None:
+        chosen = self.reject_threshold
+        return 1.0 if chosen is None else chosen.value
 
     def configure(self, report: Report) -> None:
         if not self.zones and not self.lists:
@@ -99,46 +100,93 @@ class Dnsbl(NamesCheck):
         for zone in (*self.zones, *(block.value for block in (*self.lists, *self.allow))):
             if ascii_domain(zone) is None or "." not in zone:
                 report.error(self.span, f"`{zone}` is no name of a list", code="E0792", hint="such as `bl.example.org`")
-        most = len(self.zones) + sum(block.score for block in self.lists)
-        if most < self.reject_threshold:
-            message = f"all lists together count {most}: nobody would be refused"
-            report.error(self.span_of("reject_threshold"), message, code="E0792", hint="lower it, or raise scores")
+        most = round(sum(block.most for _, block in self._blocking), 6)
+        for name, threshold in (("reject_threshold", self._reject_at), ("quarantine_threshold", self.quarantine_threshold)):
+            if threshold is not None and most < threshold:
+                message = f"all lists together count {most:g}: nobody would meet `{name}`"
+                report.error(self.span_of(name) or self.span, message, code="E0792", hint="lower it, or raise scores")
+        reject_at = self._reject_at
+        if self.quarantine_threshold is not None and reject_at is not None and self.quarantine_threshold >= reject_at:
+            text = "`quarantine_threshold` is not below `reject_threshold`: nobody would meet it"
+            report.error(self.span_of("quarantine_threshold"), text, code="E0792")
+        if reject_at is None and self.quarantine_threshold is None and not self.count_score:
+            report.error(
+                self.span_of("reject_threshold"), "nothing would come of any listing", code="E0792", hint="`count_score yes`"
+            )
+        if self.count_score and self.on_fail.word == "score":
+            text = "`on_fail score` and `count_score` would count the same twice"
+            report.error(self.span_of("count_score"), text, code="E0792", hint="leave one of them out")
+
+    @property
+    def _blocking(self) -> list[tuple[str, ListBlock]]:
+        return [*((zone, PLAIN) for zone in self.zones), *((block.value, block) for block in self.lists)]
+
+    def _level(self, score: float) -> Level:
+        score = round(score, 6)  # 0.7, 0.2 and 0.1 are 1
+        if self._reject_at is not None and score >= self._reject_at:
+            return Level.REJECT
+        quarantines = self.quarantine_threshold is not None and score >= self.quarantine_threshold
+        return Level.QUARANTINE if quarantines else Level.PASS
 
     async def judge(self, envelope: Envelope, resolver: Resolver) -> None:
-        blocking = [*((zone, PLAIN) for zone in self.zones), *((block.value, block) for block in self.lists)]
+        blocking = self._blocking
         allowing = [(block.value, block) for block in self.allow]
         asked = [_ask(resolver, zone, block, _subjects(envelope, block.ask)) for zone, block in (*allowing, *blocking)]
         answers = await at_once(asked)
         allowed, answers = answers[: len(allowing)], answers[len(allowing) :]
-        if any(isinstance(answer, str) and answer for answer in allowed):
+        if any(isinstance(answer, Listing) for answer in allowed):
             return
-        sure = possible = 0
+        sure = low = high = 0.0
+        unsure = next((answer for answer in allowed if isinstance(answer, DnsFailure)), None)
         failure: DnsFailure | None = None
-        listed: list[tuple[str, str]] = []
+        listed: list[tuple[str, Listing]] = []
         for (zone, block), answer in zip(blocking, answers, strict=True):
             if isinstance(answer, DnsFailure):
                 failure = failure or answer
-                possible += block.score
-            elif answer:
+                low, high = low + block.least, high + block.most
+            elif answer is not None:
                 listed.append((zone, answer))
-                sure += block.score
-        if sure + possible < self.reject_threshold:
-            return
-        unsure = next((answer for answer in allowed if isinstance(answer, DnsFailure)), None)
-        unsure = unsure or (failure if sure < self.reject_threshold else None)
-        if unsure is not None:
+                sure += answer.score
+        least, most = self._level(sure + low), self._level(sure + high)
+        can_turn = least is not most or (self.count_score and low < high and least is not Level.REJECT)
+        if unsure is not None and (most is not Level.PASS or (self.count_score and bool(listed or failure))):
             raise unsure
-        await self._listed(envelope, resolver, listed)
+        if failure is not None and can_turn:
+            self._count(envelope, listed, sure)  # for whom `on_error` lets pass
+            raise failure
+        await self._conclude(envelope, resolver, listed, sure, most)
 
-    async def _listed(self, envelope: Envelope, resolver: Resolver, listed: list[tuple[str, str]]) -> None:
-        zone, query = listed[0]
-        text = ""
-        (answer,) = await at_once([resolver.txt(query)])
-        if not isinstance(answer, DnsFailure) and answer.records:
-            text = cleaned(texts(answer)[0])
-        subject = query.removesuffix(f".{zone}")
+    async def _conclude(
+        self, envelope: Envelope, resolver: Resolver, listed: list[tuple[str, Listing]], score: float, level: Level
+    ) -> None:
+        """Returns if the message passes."""
+        against = [(zone, listing) for zone, listing in listed if listing.score > 0]
+        if level is Level.REJECT:
+            await self._listed(envelope, resolver, against)
+        elif level is Level.QUARANTINE:
+            take(self, v.Chosen("quarantine"), self.refusal, envelope, _words(against))
+        self._count(envelope, listed, score)
+
+    def _count(self, envelope: Envelope, listed: list[tuple[str, Listing]], score: float) -> None:
+        if self.count_score and score:
+            envelope.findings_of(self).count(score)
+            fields = {"message": envelope.id, "session": envelope.session.id, "check": self.name}
+            _log.info(Event.CHECK_ANSWERED, **fields, answer=_words(listed), score=score)
+
+    async def _listed(self, envelope: Envelope, resolver: Resolver, listed: list[tuple[str, Listing]]) -> None:
+        zone, listing = listed[0]
+        text = listing.text
+        if not text:
+            (answer,) = await at_once([resolver.txt(listing.name)])
+            if not isinstance(answer, DnsFailure) and answer.records:
+                text = cleaned(texts(answer)[0])
         reply = self.refusal.with_text(f"Listed in {zone}" + (f": {text}" if text else ""))
-        self.failed(envelope, f"{subject} is listed in {', '.join(name for name, _ in listed)}", reply)
+        self.failed(envelope, _words(listed), reply)
+
+
+def _words(listed: list[tuple[str, Listing]]) -> str:
+    zone, listing = listed[0]
+    return f"{listing.name.removesuffix(f'.{zone}')} is listed in {', '.join(name for name, _ in listed)}"
 
 
 def cleaned(text: bytes) -> str:
@@ -180,23 +228,26 @@ def reversed_address(address: str) -> str:
     return name.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
 
 
-async def _ask(resolver: Resolver, zone: str, block: ListBlock, subjects: list[str]) -> str:
-    """The name under which something is listed, "" if nothing is.
+async def _ask(resolver: Resolver, zone: str, block: QuestionBlock, subjects: list[str]) -> Listing | None:
+    """What it says of the first of them that is listed.
 
     :raises DnsFailure: nothing that answered is, and something did not answer.
     """
     names = [f"{subject}.{zone}" for subject in subjects]
     failure: DnsFailure | None = None
-    for name, answer in zip(names, await at_once([_is_listed(resolver, name, block) for name in names]), strict=True):
+    for answer in await at_once([_listing(resolver, name, block) for name in names]):
         if isinstance(answer, DnsFailure):
             failure = failure or answer
-        elif answer:
-            return name
+        elif answer is not None:
+            found: Listing = answer
+            return found
     if failure is not None:
         raise failure
-    return ""
+    return None
 
 
-async def _is_listed(resolver: Resolver, name: str, block: ListBlock) -> bool:
+async def _listing(resolver: Resolver, name: str, block: QuestionBlock) -> Listing | None:
     answer = await resolver.query(name, A)
-    return answer.status is Status.FOUND and block.is_listing(name, tuple(record.address for record in answer.records))
+    if answer.status is not Status.FOUND:
+        return None
+    return block.listing(name, tuple(record.address for record in answer.records))
