@@ -14,8 +14,8 @@ syntax keyword mailgateDirective authserv_id auto_allow backoff balance banner b
 syntax keyword mailgateDirective bounce ca cache cache_size canonicalization case_insensitive cert certificate
 syntax keyword mailgateDirective check check_header chunking ciphers client client_auth client_ca code
 syntax keyword mailgateDirective command_timeout compare concurrency connect connect_timeout connections
-syntax keyword mailgateDirective contact content_timeout control copy_to create curves dane data data_block
-syntax keyword mailgateDirective data_timeout database debug default_destination default_source
+syntax keyword mailgateDirective contact content_timeout control copy_to count_score create curves dane data
+syntax keyword mailgateDirective data_block data_timeout database debug default_destination default_source
 syntax keyword mailgateDirective defer_sender_reject delay delimiter deliver_by deliver_to deny_name deny_type
 syntax keyword mailgateDirective destaddr destination destination_in destport directory disable_commands
 syntax keyword mailgateDirective discard dkim_signed dn_template dnssec domains early early_talker ehlo
@@ -30,30 +30,31 @@ syntax keyword mailgateDirective max_connections max_connections_per_endpoint ma
 syntax keyword mailgateDirective max_errors max_header_count max_header_size max_idle max_lag max_line_length
 syntax keyword mailgateDirective max_message_size max_messages max_parts max_received max_recipients
 syntax keyword mailgateDirective max_rejected_recipients max_replacement max_rows max_sets max_signatures
-syntax keyword mailgateDirective max_size max_unauthenticated_commands member min_mx_level min_tls_level
-syntax keyword mailgateDirective modify mt_priority mta_sts mtasts mtasts_root_ca multihomed_limit mx_auth
-syntax keyword mailgateDirective mx_limit name negative negative_cache network networks nonlocal_source notify
-syntax keyword mailgateDirective nul on_error on_fail on_failure on_missing on_neutral on_none on_permerror
-syntax keyword mailgateDirective on_quarantine on_reject on_softfail on_split optional_step organization
-syntax keyword mailgateDirective oversign_headers pass_all password path port positive prefix prepare_email
-syntax keyword mailgateDirective private_key probe processes proto protocol protocols proxy_protocol
-syntax keyword mailgateDirective quarantine_threshold query quiet_hosts quit rcpt rcpt_to read_timeout
-syntax keyword mailgateDirective refuse_clients reject reject_action reject_threshold relay_from
-syntax keyword mailgateDirective reload_interval reports require require_tls required required_fields
-syntax keyword mailgateDirective required_for reroute reserved_connections resolver responses retry reuse
-syntax keyword mailgateDirective reverse_lookup reverse_lookup_timeout rewrite rewrite_subject_action root_ca
-syntax keyword mailgateDirective route rset run_on runtime_dir schemes scope score score_factor secret send
-syntax keyword mailgateDirective sender server servers service session_timeout settings_id shared
-syntax keyword mailgateDirective shutdown_timeout sign_headers size slow_start smtp_max_line_length sni
-syntax keyword mailgateDirective sni_lookup socket_group socket_mode socket_owner soft_reject_action source
-syntax keyword mailgateDirective source_in source_ip source_ip_fallback source_selection starttls state_dir
-syntax keyword mailgateDirective step store strict_addresses strict_line_endings subdomains subject
-syntax keyword mailgateDirective submission_timeout tag tag_threshold target targets tarpit tempfail text
-syntax keyword mailgateDirective threads timeout timeouts tls tls_capture_peer_cert tls_ciphers tls_client
-syntax keyword mailgateDirective tls_client_cert tls_default_ca tls_protocols tls_report tls_sni tls_start
-syntax keyword mailgateDirective tls_verify_host tls_verify_name token total trust trusted type urls user
-syntax keyword mailgateDirective user_attribute user_claim user_to_email users verify verify_failure weight
-syntax keyword mailgateDirective window xclient xclient_required xforward
+syntax keyword mailgateDirective max_size max_unauthenticated_commands member message min_mx_level
+syntax keyword mailgateDirective min_tls_level modify mt_priority mta_sts mtasts mtasts_root_ca
+syntax keyword mailgateDirective multihomed_limit mx_auth mx_limit name negative negative_cache network
+syntax keyword mailgateDirective networks nonlocal_source notify nul on_error on_fail on_failure on_missing
+syntax keyword mailgateDirective on_neutral on_none on_permerror on_quarantine on_reject on_softfail on_split
+syntax keyword mailgateDirective optional_step organization oversign_headers pass_all password path port
+syntax keyword mailgateDirective positive prefix prepare_email private_key probe processes proto protocol
+syntax keyword mailgateDirective protocols proxy_protocol quarantine_threshold query quiet_hosts quit rcpt
+syntax keyword mailgateDirective rcpt_to read_timeout refuse_clients reject reject_action reject_threshold
+syntax keyword mailgateDirective relay_from reload_interval reports require require_tls required
+syntax keyword mailgateDirective required_fields required_for reroute reserved_connections resolver response
+syntax keyword mailgateDirective responses retry reuse reverse_lookup reverse_lookup_timeout rewrite
+syntax keyword mailgateDirective rewrite_subject_action root_ca route rset run_on runtime_dir schemes scope
+syntax keyword mailgateDirective score score_factor secret send sender server servers service session_timeout
+syntax keyword mailgateDirective settings_id shared shutdown_timeout sign_headers size slow_start
+syntax keyword mailgateDirective smtp_max_line_length sni sni_lookup socket_group socket_mode socket_owner
+syntax keyword mailgateDirective soft_reject_action source source_in source_ip source_ip_fallback
+syntax keyword mailgateDirective source_selection starttls state_dir step store strict_addresses
+syntax keyword mailgateDirective strict_line_endings subdomains subject submission_timeout tag tag_threshold
+syntax keyword mailgateDirective target targets tarpit tempfail text threads timeout timeouts tls
+syntax keyword mailgateDirective tls_capture_peer_cert tls_ciphers tls_client tls_client_cert tls_default_ca
+syntax keyword mailgateDirective tls_protocols tls_report tls_sni tls_start tls_verify_host tls_verify_name
+syntax keyword mailgateDirective token total trust trusted type urls user user_attribute user_claim
+syntax keyword mailgateDirective user_to_email users verify verify_failure weight window xclient
+syntax keyword mailgateDirective xclient_required xforward
 syntax keyword mailgateModule add_header admin arc attachment auth.dovecot auth.external auth.file auth.ldap
 syntax keyword mailgateModule auth.oauth2 auth.pam auth.smtp auth.sql auth.static authorize_sender chain
 syntax keyword mailgateModule check.arc check.attachment check.authorize_sender check.command check.dkim
