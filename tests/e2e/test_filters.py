@@ -94,6 +94,32 @@ class RspamdTests(FilterCase):
         self.assertEqual(reply[:9], b"250 2.0.0", reply)
         self.assertIn(b"\r\nSubject: *** SPAM *** hello", self.header())
 
+    async def test_gtube_by_its_milter(self) -> None:
+        rspamd = RspamdServer()
+        self.addCleanup(rspamd.stop)
+        await self.gateway(f"milter tcp://127.0.0.1:{rspamd.milter_port}")
+        for word, expected, field in (
+            (b"nothing of interest", b"250 2.0.0", b"Subject: hello"),
+            (GTUBE % ord("X"), b"554 5.7.1", b""),
+            (GTUBE % ord("Y"), b"250 2.0.0", b"X-Spam: Yes"),
+            (GTUBE % ord("Z"), b"250 2.0.0", b"Subject: *** SPAM *** hello"),
+        ):
+            reply = await self.send(CONTENT % word)
+            self.assertEqual(reply[:9], expected, reply)
+            if field:
+                self.assertIn(b"\r\n" + field, self.header())
+        self.assertEqual(len([one for one in self.relay.transactions if one.content]), 3)
+
+    async def test_a_message_of_nobody(self) -> None:
+        rspamd = RspamdServer()
+        self.addCleanup(rspamd.stop)
+        await self.gateway(f"rspamd http://127.0.0.1:{rspamd.port} {{\ntimeout 20s\n}}")
+        client = await connect(self.reactor, f"tcp://127.0.0.1:{self.port}")
+        await client.reply()
+        replies = await client.deliver(b"", [b"bob@y.test"], CONTENT % b"a bounce", hello=b"EHLO client.test")
+        await client.close()
+        self.assertEqual(replies[-1][:9], b"250 2.0.0", replies)
+
 
 OPENDKIM_CONF = """\
 Domain x.test

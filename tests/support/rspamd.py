@@ -1,4 +1,4 @@
-"""Debian's rspamd with nothing but its normal worker: no Redis, no network, settings in a temporary directory."""
+"""Debian's rspamd with nothing but its normal worker and its milter: no Redis, no network, settings in a temporary directory."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ options {{
 }}
 logging {{ type = "console"; level = "info"; }}
 worker "normal" {{ bind_socket = "127.0.0.1:{port}"; count = 1; enabled = true; mime = true; }}
+worker "rspamd_proxy" {{
+    bind_socket = "127.0.0.1:{milter}"; count = 1; milter = yes; timeout = 20s;
+    upstream "local" {{ default = yes; self_scan = yes; }}
+}}
 actions {{ reject = 15; add_header = 6; greylist = 4; }}
 metric default {{ }}
 """
@@ -41,8 +45,10 @@ class RspamdServer:
         home.chmod(0o777)
         (home / "tlds").write_text("org\ntest\nexample\n")
         self.port = free_port()
+        self.milter_port = free_port()
+        """Where it speaks the milter protocol."""
         config = home / "rspamd.conf"
-        config.write_text(CONFIG.format(home=home, port=self.port, dns=free_port()))
+        config.write_text(CONFIG.format(home=home, port=self.port, milter=self.milter_port, dns=free_port()))
         user = ["-u", "_rspamd", "-g", "_rspamd"] if os.geteuid() == 0 else []
         self._log = home / "log"
         with self._log.open("wb") as output:

@@ -95,6 +95,8 @@ class Talk:
         wanted = link.agreement.macros.get(stage, ())
         if stage is Command.CONNECT and wanted is MACROS[stage]:
             wanted += tuple(f"{{{name}}}" for name in self._check.given_macros)
+        if not wanted:
+            return
         known = self._known(envelope) | about | self._check.given_macros
         found = [(name, value) for name in dict.fromkeys(wanted) if (value := known.get(name.strip("{}"), ""))]
         if found:
