@@ -18,27 +18,26 @@ While the server is away everything fails with `Unavailable`, the reactor never 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
-from mailgate.message.message import Message
 from mailgate.net.waiting import spawn
 from mailgate.queue import postgres_rows as rows
 from mailgate.queue.batch import Insertion, insertion
-from mailgate.queue.content import PIECE, Shape, StoredContent
+from mailgate.queue.content import Shape
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing, Waiting
 from mailgate.queue.postgres_batch import Batches, Intent, Release, Settlement, Write
 from mailgate.queue.postgres_life import Life, leave, renew
 from mailgate.queue.postgres_link import LOOK_PATIENCE, Access, Connection, Lane, as_store_error, connect, words
 from mailgate.queue.postgres_schema import BLOCK, Misfit, upgrade
-from mailgate.queue.store import LEASE, Damaged, LeaseLost, Line, StoreError, Unavailable
-from mailgate.queue.survey import Summary, Survey
+from mailgate.queue.row_store import RowStore
+from mailgate.queue.store import LEASE, LeaseLost, StoreError, Unavailable
 from mailgate.queue.writer import Broken, Writer
 
 READERS = 4
@@ -49,15 +48,17 @@ LOST_CLAIMS = 100
 T = TypeVar("T")
 
 
-class PostgresStore:
+class PostgresStore(RowStore):
     """See the module's docstring and `store.Store`. ``name`` is who this process is, for people. ``on_waiting(destinations)`` is
     told whom others left for us; None says that the store should be asked."""
 
+    statements: ClassVar[Any] = rows
+    inspection: ClassVar[Any] = rows
+
     def __init__(self, access: Access, name: str, adapters: Adapters, log: EventLog | None = None, lease: float = LEASE) -> None:
+        super().__init__(access.place, adapters, log)
         self.access = access
         self.on_waiting: Callable[[Sequence[tuple[str, float]] | None], None] = lambda waiting: None
-        self._adapters = adapters
-        self._log = log or EventLog("mailgate.queue")
         self._name = name
         self._writing = Lane(access, adapters, 1)
         self._reading = Lane(access, adapters, READERS, durable=False)
@@ -65,7 +66,6 @@ class PostgresStore:
         self._batches: Batches | None = None
         self._writer: Writer | None = None
         self._next_number = self._last_number = 0
-        self._leased: set[tuple[int, int]] = set()
         self._fresh: dict[tuple[int, int], int] = {}
         """Accepted here a moment ago, and nobody has taken it; the value is the epoch."""
         self._prepared: dict[int, Entry] = {}
@@ -198,7 +198,9 @@ class PostgresStore:
         try:
             for key, message in contents.items():
                 if message.body.data is None:
-                    bodies[key] = await self._store_pieces(message, next(unused))
+                    body = next(unused)
+                    begin = partial(rows.begin_body, body=body, owner=self._batches.owner, shape=Shape.of(message))
+                    bodies[key] = await self._store_pieces(message, body, begin)
             token = self._adapters.random.getrandbits(63)
             numbers = range(first, first + len(drafts))
             stored, entries = insertion(drafts, numbers, dict(bodies), token, lambda: next(unused), prepared, intended)
@@ -228,22 +230,6 @@ class PostgresStore:
         """It is ours, in the table too. Who is not taken at once is given to everybody."""
         self._fresh.update(((entry.id, row.number), entry.id) for row in entry.recipients if row.standing is not Standing.HELD)
         self._release_soon()
-
-    async def _store_pieces(self, message: Message, body: int) -> int:
-        """Content that is not in memory, piece by piece, in transactions of their own. Nobody sees it before it is complete."""
-        assert self._batches is not None
-        start, size = len(message.header), message.size - len(message.header)
-        shape = Shape.of(message)
-        await self._submit(partial(rows.begin_body, body=body, owner=self._batches.owner, shape=shape))
-        try:
-            for number in range(-(-size // PIECE)):
-                reading = message.read(start + number * PIECE, PIECE)
-                piece = reading if isinstance(reading, bytes) else await reading
-                await self._submit(partial(rows.insert_piece, body=body, number=number, piece=piece))
-        except BaseException:
-            self._forget_bodies([body])
-            raise
-        return body
 
     def _forget_bodies(self, bodies: Iterable[int]) -> None:
         """Content that no entry got. Where that fails it is forgotten with this process."""
@@ -395,66 +381,7 @@ class PostgresStore:
         self._prepared.pop(lease.entry.id, None)
         self._leased.difference_update((lease.entry.id, result.number) for result in results)
 
-    async def message(self, entry: Entry) -> Message:
-        try:
-            shape, data = await self._read(rows.read_body, entry.body)
-        except Damaged as error:
-            await self._set_aside([(entry.id, str(error))])
-            raise
-        content = StoredContent(shape, data, None if data is not None else self._fetcher(entry.body))
-        return Message(entry.header, content)  # type: ignore[arg-type]
-
-    def _fetcher(self, body: int) -> Callable[[int], Awaitable[bytes]]:
-        return lambda number: self._read(rows.read_piece, body, number)
-
-    async def _set_aside(self, damaged: Iterable[tuple[int, str]]) -> None:
-        now = self._adapters.wall_time()
-        for entry, why in damaged:
-            self._log.error(Event.QUEUE_DAMAGED, file=self.access.place, entry=entry, error=why)
-            await self._submit(partial(rows.set_aside, entry=entry, why=why, now=now))
-            self._leased.difference_update([key for key in self._leased if key[0] == entry])
-
     # For operators
-
-    async def browse(self, after: int, limit: int) -> list[Entry]:
-        entries, _ = await self.page(after, limit)
-        return entries
-
-    async def page(self, after: int, limit: int) -> tuple[list[Entry], int | None]:
-        entries, damaged, following = await self._inspect(rows.page, after, limit)
-        await self._set_aside(damaged)
-        return entries, following
-
-    async def entry(self, number: int) -> Entry | None:
-        entries, damaged = await self._inspect(rows.load, [number])
-        await self._set_aside(damaged)
-        return entries[0] if entries else None
-
-    def cursor(self, number: int) -> int:
-        """See `Store`."""
-        return number
-
-    async def survey(self, now: float) -> Survey:
-        return await self._inspect(rows.survey, now)
-
-    async def summary(self) -> Summary:
-        return await self._inspect(rows.summary)
-
-    def summary_now(self) -> Summary:
-        """See `Store`."""
-        return self._inspect_now(rows.summary)
-
-    def is_leased(self, entry: int, number: int) -> bool:
-        """See `Store`."""
-        return (entry, number) in self._leased
-
-    async def find(self, message_id: str) -> list[Entry]:
-        entries, damaged = await self._read(rows.find, message_id)
-        await self._set_aside(damaged)
-        return entries
-
-    async def history(self, entry: int) -> list[Line]:
-        return await self._read(rows.history, entry)
 
     async def change(self, entry: int, edit: Callable[[Waiting], Waiting | None], note: str) -> int:
         epoch = await self._numbers(1)
@@ -479,9 +406,6 @@ class PostgresStore:
 
         return int(await self._submit(edit))
 
-    async def purge(self, before: float) -> int:
-        return int(await self._submit(partial(rows.purge, before=before)))
-
     # Work
 
     def _submit(self, write: Write) -> Any:
@@ -493,16 +417,9 @@ class PostgresStore:
         return await self._submit(write)
 
     async def _read(self, work: Callable[..., T], *arguments: Any) -> T:
-        """In a thread, on one of the connections that read."""
         return await self._reading.run(work, *arguments)
 
-    async def _inspect(self, work: Callable[..., T], *arguments: Any) -> T:
-        """For operators: what may take long does not stand in the way of deliveries."""
-        found: T = await self._adapters.run_in_thread(self._inspect_now, work, *arguments)
-        return found
-
     def _inspect_now(self, work: Callable[..., T], *arguments: Any) -> T:
-        """In a thread, on a connection of its own."""
         with closing(connect(self.access, statement=f"{LOOK_PATIENCE:.0f}s")) as connection:
             try:
                 return work(connection, *arguments)

@@ -18,35 +18,36 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
-from mailgate.message.message import Message
 from mailgate.net.waiting import spawn
 from mailgate.queue import inspection, rows
 from mailgate.queue.batch import Insertion, Intent, Job, Release, Settlement, Write, insertion
-from mailgate.queue.content import PIECE, Shape, StoredContent
+from mailgate.queue.content import Shape
 from mailgate.queue.entry import Draft, Entry, Lease, Settled, Standing, Waiting
 from mailgate.queue.refusals import Refusals
+from mailgate.queue.row_store import RowStore
 from mailgate.queue.schema import upgrade
-from mailgate.queue.store import Damaged, Line, StoreError, Unavailable
-from mailgate.queue.survey import Summary, Survey
+from mailgate.queue.store import StoreError, Unavailable
 from mailgate.queue.writer import Broken, Writer, as_store_error, run_batch
 
 _NEVER = float("inf")
 
 
-class SqliteStore:
+class SqliteStore(RowStore):
     """See the module's docstring and `store.Store`. ``path`` is the file; its directory exists or is made, for us alone."""
 
+    statements: ClassVar[Any] = rows
+    inspection: ClassVar[Any] = inspection
+
     def __init__(self, path: str, adapters: Adapters, log: EventLog | None = None) -> None:
+        super().__init__(path, adapters, log)
         self.path = path
-        self._adapters = adapters
-        self._log = log or EventLog("mailgate.queue")
         self.on_trouble: Callable[[BaseException], None] = _ignore
         self._lock: int | None = None
         self._refusals = Refusals(f"{path}.refused")
@@ -57,7 +58,6 @@ class SqliteStore:
         self._last_body = 0
         self._token = adapters.random.getrandbits(63)
         """Of the entries of this process: a number that it forgets another process may use again."""
-        self._leased: set[tuple[int, int]] = set()
         self._searches: list[set[tuple[int, int]]] = []
         """Of each search for recipients to lease that is under way in a thread, the rows that were saved since it began: what it
         brings of them is old."""
@@ -219,7 +219,9 @@ class SqliteStore:
         try:
             for key, message in contents.items():
                 if message.body.data is None:
-                    bodies[key] = await self._store_pieces(message)
+                    body = self._new_body()
+                    begin = partial(rows.begin_body, body=body, shape=Shape.of(message))
+                    bodies[key] = await self._store_pieces(message, body, begin)
             numbers = range(self._last_entry + 1, self._last_entry + 1 + len(drafts))
             self._last_entry += len(drafts)
             stored, entries = insertion(drafts, numbers, dict(bodies), self._token, self._new_body, prepared, intended)
@@ -241,22 +243,6 @@ class SqliteStore:
             if self._writer is not None and not self.broken:  # cancelled: nobody will hear 250, the job may be on its way
                 self._submit(lambda connection: rows.forget_refused(connection, entries)).when_done(_nothing)
             raise
-
-    async def _store_pieces(self, message: Message) -> int:
-        """Content that is not in memory, piece by piece, in transactions of their own. Nobody sees it before it is complete."""
-        start, size = len(message.header), message.size - len(message.header)
-        shape = Shape.of(message)
-        body = self._new_body()
-        await self._submit(lambda connection: rows.begin_body(connection, body, shape))
-        try:
-            for number in range(-(-size // PIECE)):
-                reading = message.read(start + number * PIECE, PIECE)
-                piece = reading if isinstance(reading, bytes) else await reading
-                await self._submit(_piece_writer(body, number, piece))
-        except BaseException:
-            self._forget_bodies([body])
-            raise
-        return body
 
     def _forget_bodies(self, bodies: Iterable[int]) -> None:
         """Content that no entry got. A disk that is full may not even do that: then it is done before the next content comes."""
@@ -365,71 +351,7 @@ class SqliteStore:
         await self._set_aside(damaged)
         return leases
 
-    async def message(self, entry: Entry) -> Message:
-        try:
-            shape, data = await self._read(lambda connection: rows.read_body(connection, entry.body))
-        except Damaged as error:
-            await self._set_aside([(entry.id, str(error))])
-            raise
-        content = StoredContent(shape, data, None if data is not None else self._fetcher(entry.body))
-        return Message(entry.header, content)  # type: ignore[arg-type]
-
-    def _fetcher(self, body: int) -> Callable[[int], Awaitable[bytes]]:
-        return lambda number: self._read(lambda connection: rows.read_piece(connection, body, number))
-
-    async def set_aside(self, entry: int, why: str) -> None:
-        """Take a damaged entry out of the queue, with its bytes."""
-        await self._set_aside([(entry, why)])
-
-    async def _set_aside(self, damaged: Iterable[tuple[int, str]]) -> None:
-        now = self._adapters.wall_time()
-        for entry, why in damaged:
-            self._log.error(Event.QUEUE_DAMAGED, file=self.path, entry=entry, error=why)
-            await self._submit(partial(rows.set_aside, entry=entry, why=why, now=now))
-
     # For operators
-
-    async def browse(self, after: int, limit: int) -> list[Entry]:
-        entries, _ = await self.page(after, limit)
-        return entries
-
-    async def page(self, after: int, limit: int) -> tuple[list[Entry], int | None]:
-        entries, damaged, following = await self._look(lambda connection: inspection.page(connection, after, limit))
-        await self._set_aside(damaged)
-        return list(entries), following
-
-    async def entry(self, number: int) -> Entry | None:
-        entries, _ = await self.page(number - 1, 1)
-        return entries[0] if entries and entries[0].id == number else None
-
-    def cursor(self, number: int) -> int:
-        """See `Store`."""
-        return number
-
-    async def survey(self, now: float) -> Survey:
-        found: Survey = await self._look(lambda connection: inspection.survey(connection, now))
-        return found
-
-    async def summary(self) -> Summary:
-        found: Summary = await self._look(inspection.summary)
-        return found
-
-    def summary_now(self) -> Summary:
-        """See `Store`."""
-        return cast(Summary, self._look_now(inspection.summary))
-
-    def is_leased(self, entry: int, number: int) -> bool:
-        """See `Store`."""
-        return (entry, number) in self._leased
-
-    async def find(self, message_id: str) -> list[Entry]:
-        entries, damaged = await self._read(lambda connection: rows.find(connection, message_id))
-        await self._set_aside(damaged)
-        return list(entries)
-
-    async def history(self, entry: int) -> list[Line]:
-        lines: list[Line] = await self._read(lambda connection: rows.history(connection, entry))
-        return lines
 
     async def change(self, entry: int, edit: Callable[[Waiting], Waiting | None], note: str) -> int:
         leased = frozenset(number for owner, number in self._leased if owner == entry)
@@ -449,10 +371,6 @@ class SqliteStore:
         self._remember_saved([(entry, number) for number in moved])
         return len(moved)
 
-    async def purge(self, before: float) -> int:
-        purged: int = await self._submit(lambda connection: rows.purge(connection, before))
-        return purged
-
     # Jobs
 
     def _submit(self, job: Write) -> Any:
@@ -460,31 +378,26 @@ class SqliteStore:
             raise Unavailable(self.broken or "the queue is not open")
         return self._writer.submit(job)
 
-    async def _read(self, job: Job) -> Any:
-        return await self._adapters.run_in_thread(self._read_now, job)
+    async def _read(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._adapters.run_in_thread(self._read_now, work, *arguments)
 
-    def _read_now(self, job: Job) -> Any:
+    def _read_now(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """In a thread."""
         with self._reader_lock:
             if self._reading is None:
                 raise Unavailable(self.broken or "the queue is not open")
             try:
-                return job(self._reading)
+                return work(self._reading, *arguments)
             except sqlite3.Error as error:
                 failure = as_store_error(error)
                 raise failure if isinstance(failure, StoreError) else Unavailable(str(error)) from error
 
-    async def _look(self, job: Job) -> Any:
-        """For operators: what may take long does not stand in the way of deliveries."""
-        return await self._adapters.run_in_thread(self._look_now, job)
-
-    def _look_now(self, job: Job) -> Any:
-        """In a thread."""
+    def _inspect_now(self, work: Callable[..., Any], *arguments: Any) -> Any:
         if self._writer is None:
             raise Unavailable(self.broken or "the queue is not open")
         try:
             with closing(_connection(self.path)) as connection:
-                return job(connection)
+                return work(connection, *arguments)
         except sqlite3.Error as error:
             raise Unavailable(f"{self.path}: {error}") from error
 
@@ -494,10 +407,6 @@ def _connection(path: str) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
-
-
-def _piece_writer(body: int, number: int, piece: bytes) -> Job:
-    return lambda connection: rows.insert_piece(connection, body, number, piece)
 
 
 def _ignore(error: BaseException) -> None: ...
