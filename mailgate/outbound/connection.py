@@ -139,10 +139,14 @@ class Connection(Protocol):
         session = self.session
         answers = session.receive(data)
         if answers:
-            self._answers += answers
-            last = answers[-1]
-            if last.step is Step.BODY or last.step is Step.IDLE:
-                self._unasked(last)
+            last = answers[-1].step
+            if last is Step.BODY or last is Step.IDLE:  # nobody asked for these, the last ones
+                unasked = [answer for answer in answers if answer.step is last]
+                answers = answers[: -len(unasked)]
+                self._answers += answers
+                self._unasked(unasked[0])
+            else:
+                self._answers += answers
         if session.fault:
             self._end(Kind.TLS if session.fault is Fault.INJECTION else Kind.GARBAGE, session.fault.value)
             return

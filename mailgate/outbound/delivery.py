@@ -14,7 +14,7 @@ The rules are those of docs/behaviour.md. What is said here:
 - From the final dot on there is one try. Its outcome is `outcome.outcome`'s; an unknown one is logged as possible duplicate.
   A client that goes away then changes nothing: the answer is read and logged.
 - ``total`` of failover bounds what one client command waits before the final dot; ``submission_timeout`` the answer to it. What
-  one endpoint may take, from connecting to its last answer, is bounded by ``total`` of its timeouts, if that is set.
+  one endpoint may take, from connecting to its last answer, is bounded by ``total`` of its timeouts.
 
 Every message comes this way, so what waits in all of them is awaited in few nested coroutines, since each level is entered again
 with every answer; what is judged in between are plain methods, and content follows the 354 without waking anybody (`_say_whole`).
@@ -161,10 +161,9 @@ class Delivery:
                 return [ABORTED] * len(recipients)
             self.abort()
             raise
-        self._accepted += [recipient for recipient, reply in zip(recipients, replies, strict=True) if reply.code // 100 == 2]
-        connection = self._connection
-        if connection is not None and connection.session.content_open and not self._wire:
-            connection.abort("it takes content for nobody")
+        self._accepted += [one for one, reply in zip(recipients, replies, strict=True) if reply.code // 100 == 2]
+        if self._connection is not None and self._connection.session.content_open and not self._wire:
+            self._connection.abort("it takes content for nobody")
         self._hold()
         return replies
 
@@ -266,7 +265,7 @@ class Delivery:
                     connection = await self._search(again=connection.link.endpoint)
                     continue
                 replies = self._judge_envelope(connection, recipients, answers, new)
-                if whole and connection.trouble is not None and self._wire:
+                if whole and self._wire and self._is_lost(connection):
                     raise self._broken(connection, Step.DATA)
                 return replies
             except Moved:
@@ -283,11 +282,12 @@ class Delivery:
         self._connection = connection
         if detail.active or connection.watched:
             self._watch(connection, recipients)
-        sender = self._envelope.sender
+        envelope, offered = self._envelope, session.capabilities
+        sender, trusted = envelope.sender, bool(envelope.session.auth_user)
         if not sender.domain.isascii():
             sender = wire_address(sender, utf8=self._needs.utf8)
         try:
-            parameters = self._mail_parameters(connection)
+            parameters = mail_parameters(envelope.parameters, self._needs, offered, lmtp=session.lmtp, trusted=trusted)
             if session.in_transaction:
                 session.rset()
             if connection.settings.xforward is not None:
@@ -295,7 +295,7 @@ class Delivery:
             session.mail(sender, parameters)
             for recipient in recipients:
                 self._say_rcpt(session, recipient)
-            if whole and session.capabilities.pipelining and not (session.capabilities.chunking and self._wants_chunks):
+            if whole and offered.pipelining and not (offered.chunking and self._wants_chunks):
                 session.data()
         except MailError as error:
             session.unsay()
@@ -314,13 +314,6 @@ class Delivery:
         """Where the message comes from; what the client itself passes on goes before what we know of the client."""
         known, passed = identity(self._envelope), self._envelope.session.xforward
         return known if passed is None else known.with_more(passed)
-
-    def _mail_parameters(self, connection: Connection) -> tuple[str, ...]:
-        """:raises MailError: when the message can't go there."""
-        envelope = self._envelope
-        trusted = bool(envelope.session.auth_user)
-        offered = connection.session.capabilities
-        return mail_parameters(envelope.parameters, self._needs, offered, lmtp=connection.settings.lmtp, trusted=trusted)
 
     def _say_rcpt(self, session: ClientSession, recipient: Recipient) -> None:
         address = recipient.address
@@ -434,7 +427,7 @@ class Delivery:
     async def _transmit(self, message: Message) -> list[Reply]:
         """The content and what becomes of the final dot, in the open transaction or in one that is opened for it."""
         connection = self._connection
-        if connection is None or self._replay or connection.trouble is not None:
+        if connection is None or self._replay or self._is_lost(connection):
             await self._say_envelope()
             connection = self._connection
             assert connection is not None
@@ -469,6 +462,10 @@ class Delivery:
             raise
         replies = self._conclude(connection, answers, wire)
         return self._for_all(replies) if self._lost else list(replies)
+
+    def _is_lost(self, connection: Connection) -> bool:
+        """It can't be gone on with, and has not refused DATA before."""
+        return connection.trouble is not None and (self._data is None or self._data.code == 354)
 
     @property
     def _wants_chunks(self) -> bool:

@@ -81,3 +81,33 @@ class EdgeTest(_Simulated):
         delivery = Delivery(self.engine(self.hop(25, script=script), "tcp://127.0.0.1:24"), envelope())
         replies = self.reactor.run(delivery.offer([recipient(), recipient("c")], make_message()))
         self.assertEqual([reply.code for reply in replies], [450, 550])
+
+    def test_replies_that_come_too_early_are_nobodys_answers(self) -> None:
+        """In one read with those that were asked for."""
+        for port, (script, heard, codes) in enumerate(
+            (
+                ({Step.DATA: say(b"354 go", b"250 2.0.0 thanks")}, [250, 250], [451, 451]),
+                ({Step.DATA: say(b"354 go", b"554 5.7.1 no", b"250 2.0.0 thanks")}, [250, 250], [554, 554]),
+                ({Step.DATA: say(b"554 5.7.1 no", b"421 4.3.2 bye")}, [250, 250], [554, 554]),
+                ({Step.DATA: say(b"451 4.7.1 no", b"421 4.3.2 bye")}, [250, 250], [451, 451]),
+            ),
+            30,
+        ):
+            hop = self.hop(port, script=script)
+            delivery = Delivery(self.engine(hop), envelope())
+            message = make_message()
+            replies = self.reactor.run(delivery.offer([recipient(), recipient("c")], message))
+            self.assertEqual([reply.code for reply in replies], heard, script)
+            replies = self.reactor.run(delivery.send(message))
+            self.assertEqual([reply.code for reply in replies], codes, script)
+            self.assertEqual(hop.transactions, [])
+
+    def test_nor_is_a_421_behind_the_last_answer(self) -> None:
+        hop = self.hop(script={Step.RCPT: [None] * 4 + [say(b"550 5.1.1 no", b"421 bye")]})
+        delivery = Delivery(self.engine(hop), envelope())
+        every = [recipient(), recipient("c"), recipient("d")]
+        self.assertEqual([self.reactor.run(delivery.rcpt(each)).code for each in every], [250] * 3)
+        delivery.withdraw(every[2:])
+        replies = self.reactor.run(delivery.send(make_message()))
+        self.assertEqual([(reply.code, reply.enhanced) for reply in replies], [(451, "4.3.0")] * 2)
+        self.assertEqual(hop.transactions, [])
