@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError
 
 from mailgate.config.evaluation import Part
 from mailgate.message.envelope import Envelope, Recipient
+from mailgate.message.message import Message
 from mailgate.pipeline.check import stages_of
 from mailgate.pipeline.checks import OpenCheck
 from mailgate.pipeline.conditions import ContentFacts, View
@@ -48,7 +49,7 @@ MAX_SHOWN = 12
 class TracedRouting(Routing):
     """See the module's docstring. ``replace`` gives what stands in for a target and for a check: they themselves, or doubles."""
 
-    __slots__ = ("_blocks", "_chosen", "_entered", "_lookups", "_replace_check", "_replace_target", "trace")
+    __slots__ = ("_blocks", "_chosen", "_entered", "_heard", "_lookups", "_replace_check", "_replace_target", "trace")
 
     def __init__(
         self,
@@ -67,6 +68,8 @@ class TracedRouting(Routing):
         self._entered: list[Node] | None = None
         """While the sender passes a pipeline: the blocks that it is in."""
         self._blocks: dict[Path, list[Node]] = {}
+        self._heard: dict[Any, _ContentModifier] = {}
+        """One for each modifier: recipients share a transaction if theirs are the same."""
 
     def next_root(self, root: Node) -> None:
         """The next stage of the message gets a tree of its own."""
@@ -102,6 +105,9 @@ class TracedRouting(Routing):
         for plan in plans:
             if plan.target is not None:
                 plan.target = self._replace_target(plan.target)
+                plan.body_modifiers = tuple(
+                    self._heard.setdefault(modifier, _ContentModifier(modifier, self)) for modifier in plan.body_modifiers
+                )
                 plan.__post_init__()
         return plans
 
@@ -179,6 +185,11 @@ class TracedRouting(Routing):
         entry = ", ".join(dict.fromkeys(lookup.where for lookup in hits if lookup.where)) if changed else ""
         span = getattr(modifier, "span", None)
         self.trace.add(Node(Kind.REWRITE, heading_of(modifier), place(span), reason, changed, entry))
+
+    def note_content(self, modifier: Any, *, changed: bool | None) -> None:
+        """``changed`` is None if the modifier failed."""
+        reason = "could not answer" if changed is None else "the message is changed" if changed else "this message stays"
+        self.trace.add(Node(Kind.REWRITE, heading_of(modifier), place(getattr(modifier, "span", None)), reason, bool(changed)))
 
     def note_check(self, check: Any, stage: str, verdict: object) -> None:
         self.trace.add(check_node(check, stage, verdict))
@@ -277,6 +288,27 @@ class _Modifier:
             return addresses
         finally:
             self._routing.note_rewrite(self._modifier, recipient.address, addresses, asked)
+
+
+class _ContentModifier:
+    """A modifier of the content that is listened to; it stands in for it when the message is sent."""
+
+    __slots__ = ("_modifier", "_routing", "makes_seven_bit")
+
+    def __init__(self, modifier: Any, routing: TracedRouting) -> None:
+        self.makes_seven_bit: bool = getattr(modifier, "makes_seven_bit", False)
+        self._modifier = modifier
+        self._routing = routing
+
+    async def body(self, message: Message) -> Message:
+        changed: bool | None = None
+        try:
+            answer = self._modifier.body(message)
+            found: Message = answer if isinstance(answer, Message) else await answer
+            changed = found.header != message.header or found.body is not message.body
+            return found
+        finally:
+            self._routing.note_content(self._modifier, changed=changed)
 
 
 class _Check:

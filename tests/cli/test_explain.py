@@ -147,6 +147,23 @@ class ExplainTests(Files):
         (one,) = answer["recipients"]
         self.assertEqual((one["reply"]["code"], one["after_dot"]["code"], one["after_dot"]["enhanced"]), (250, 554, "5.4.6"))
 
+    def test_what_changes_the_content(self) -> None:
+        Path("mailgate.conf").write_text(
+            "hostname mx.example.org\ntls off\nsmtp tcp://127.0.0.1:2525 {\nmodify {\nto_7bit\nremove_header X-Odd\n}\n"
+            "deliver_to smtp tcp://127.0.0.1:26\n}\n"
+        )
+        recoded, removed = "to_7bit: {}  mailgate.conf:5", "remove_header X-Odd: {}  mailgate.conf:6"
+        changed, stays = "✓ {}".format, "✗ {}".format
+        for content, lines in {
+            "Subject: x\n\nGrüße\n": (changed(recoded), stays(removed)),
+            "Subject: x\nX-Odd: y\n\nplain\n": (stays(recoded), changed(removed)),
+        }.items():
+            Path("message.eml").write_text(content)
+            output = self.explain("--rcpt", "b@y.test", "--rcpt", "c@y.test", "--message", "message.eml").output
+            for line in lines:
+                said = line.format("the message is changed" if line[0] == "✓" else "this message stays")
+                self.assertEqual(output.count(said), 1, output)
+
     def test_line_ends_are_those_of_the_wire(self) -> None:
         for content in (b"a\n\nb", b"a\n\nb\n", b"a\r\n\r\nb\r\n"):
             self.assertEqual(with_crlf(content), b"a\r\n\r\nb\r\n")
