@@ -18,7 +18,6 @@ _GROUP = WIDTH // 4 * 3
 
 PLAIN = bytes([*range(33, 61), *range(62, 127), *b" \t\r\n"])
 """Octets that quoted-printable leaves as they are, nearly always."""
-_ESCAPES = {octet: f"={octet:02X}" for octet in range(256) if octet not in PLAIN}
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _UNDECIDED = re.compile(rb"[ \t]?\r?\Z")
 """White space is escaped in front of a line end, CR where no LF follows: what ends like this waits for what comes."""
@@ -68,7 +67,9 @@ class QuotedPrintable:
 
 def _escaped(data: bytes) -> bytes:
     """Octets that can't stand for themselves as ``=XX``; ``data`` ends with nothing undecided."""
-    text = data.decode("latin-1").translate(_ESCAPES).encode("latin-1")
+    text = data.replace(b"=", b"=3D")
+    for octet in set(data.translate(None, PLAIN + b"=")):  # few different ones, and a pass for each is faster than a table
+        text = text.replace(bytes([octet]), b"=%02X" % octet)
     pairs = text.count(b"\r\n")
     if text.count(b"\r") != pairs or text.count(b"\n") != pairs:
         text = _BARE.sub(lambda match: _code(match[0]), text)
