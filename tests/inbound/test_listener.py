@@ -65,6 +65,7 @@ ON_THE_WIRE: list[tuple[str, list[bytes], bytes]] = [
     (f"max_unauthenticated_commands off\nauth_required yes\n{LAB}", [HELLO] + [b"NOOP"] * 20, b"250 2.0.0"),
     (f"max_auth_failures 2\n{LAB}", [HELLO] + [b"AUTH PLAIN AGFsaWNlAHdyb25n"] * 2, b"421 4.7.0"),
     (f"disable_commands AUTH\n{LAB}", [HELLO, b"AUTH PLAIN AGFsaWNlAHNlY3JldA=="], b"502 5.5.1"),
+    ("hostname bücher.example", [], b"220 xn--bcher-kva.example ESMTP"),
     ("tls off", [HELLO, b"STARTTLS"], b"502 5.5.1"),
     ("tls self_signed", [HELLO], b"STARTTLS"),
     ("tls self_signed", [HELLO, b"STARTTLS"], b"220 2.0.0"),
@@ -80,7 +81,14 @@ WRONG_AT_LOAD: list[tuple[str, str]] = [
     ("smtp tcp://127.0.0.1:25 {\n auth plain\n discard\n}\n", "unknown auth `plain`"),
     ("smtp tcp://127.0.0.1:25 {\n hide SOMETHING\n discard\n}\n", "`SOMETHING` is not possible"),
     ("submission tcp://127.0.0.1:587 {\n discard\n}\n", "nobody can log in here, but everybody must"),
+    (
+        "submission tcp://127.0.0.1:587 {\n auth static {\n entry a b\n }\n disable_commands AUTH\n discard\n}\n",
+        "leave AUTH out of `disable_commands`",
+    ),
     ("smtp tcp://127.0.0.1:25 {\n auth static {\n entry a b\n }\n discard\n}\n", "without TLS nobody can log in"),
+    ("smtp tcp://*:25 tcp://127.0.0.1:25 {\n discard\n}\n", "`tcp://127.0.0.1:25` is opened already"),
+    ("admin tcp://127.0.0.1:25\nsmtp tcp://127.0.0.1:25 {\n discard\n}\n", "`tcp://127.0.0.1:25` is opened already"),
+    ('smtp tcp://127.0.0.1:25 {\n hostname "our gateway"\n discard\n}\n', "can't be said in EHLO"),
     ("smtp {\n discard\n}\n", "needs"),
     ("smtp tcp://mx.example.org:25 {\n discard\n}\n", "an IP address is needed"),
 ]
