@@ -28,10 +28,12 @@ class CheckedCase(SimulatedCase):
         listener: str = "",
         top: str = "",
         relay: bool = False,
+        rest: str = "",
         before: Callable[[], None] | None = None,
     ) -> WholeGateway:
         """A gateway with this check, names and a listener of its own; what came before is taken down. What passes is thrown away,
-        or with ``relay`` delivered to `next_hop`. ``before`` is called before it is built, to put files beside the rules."""
+        or with ``relay`` delivered to `next_hop`, or goes as ``rest`` says.
+        ``before`` is called before it is built, to put files beside the rules."""
         self._strike()
         self._raise()
         names, self.names = self.names, MemoryNames(self.reactor)
@@ -40,7 +42,7 @@ class CheckedCase(SimulatedCase):
             before()
         if relay:
             self.next_hop = self.hop()
-        rest = f"deliver_to smtp {self.next_hop.endpoint}" if relay else "discard"
+        rest = rest or (f"deliver_to smtp {self.next_hop.endpoint}" if relay else "discard")
         block = f" {{\n{chr(10).join(lines)}\n}}" if lines else ""
         text = (
             f"hostname gateway.test\n{top}\nsmtp {SMTP} {{\ntls self_signed\nreverse_lookup no\n{listener}\n"

@@ -13,17 +13,23 @@ part in every one of local_domains.
 
 A client that has not logged in fails. A table that can't answer is `on_error`, never a pass. Mail of our own (bounces, reports)
 is not asked.
+
+What was found stands in Authentication-Results as the method `auth` (RFC 8601 2.7.4): pass, fail of what `on_fail` lets pass,
+none without a login, temperror of what `on_error` lets pass. The address stands there, the login does not: it is nobody else's
+business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.schema import Directive
 from mailgate.config.text_forms import table_key
 from mailgate.message.envelope import Envelope
+from mailgate.message.findings import MethodResult
 from mailgate.message.header import Header
 from mailgate.message.mailboxes import AddressSyntax, Rule, mailboxes
 from mailgate.message.message import Message
@@ -41,6 +47,15 @@ _FROM = Rule(groups=False)
 _SENDER = Rule(groups=False, most=1)
 
 
+class Found(Enum):
+    """Results of the method `auth`."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NONE = "none"
+    TEMPERROR = "temperror"
+
+
 class CantBeJudged(Exception):
     """A table did not answer."""
 
@@ -51,37 +66,56 @@ class Judging(MessageCheck):
     def __init__(self, check: Any, envelope: Envelope) -> None:
         super().__init__(check, envelope)
         self._known: dict[str, bool] = {}
+        self._found = Found.PASS
+        self._reason = ""
 
     async def sender(self, envelope: Envelope) -> None:
         if envelope.attempt.source != "client":
             return
         user = envelope.session.auth_user
         if not user:
+            self._is(Found.NONE, "no login")
             self.check.failed(envelope, "no login", NOT_LOGGED_IN)
             return
         sender = envelope.sender
         try:
             is_foreign = not sender.is_null and not await self._owns(user, sender)
         except CantBeJudged as error:
+            self._is(Found.TEMPERROR, "can't be asked")
             self.check.unable(envelope, str(error))
             return
         if is_foreign:
+            self._is(Found.FAIL, "another's reverse-path")
             self.check.failed(envelope, f"<{sender}> is not {user}'s")
 
     async def body(self, message: Message) -> None:
-        user = self.envelope.session.auth_user
-        if not self.check.check_header or not user or self.envelope.attempt.source != "client":
+        if self.envelope.attempt.source != "client":
             return
+        user = self.envelope.session.auth_user
+        if self.check.check_header and user:
+            await self._judge_header(user, message)
+        address = (("smtp.mailfrom", str(self.envelope.sender)),)
+        self.envelope.findings_of(self.check).results.append(MethodResult("auth", self._found.value, self._reason, address))
+
+    def _is(self, found: Found, reason: str) -> None:
+        """The first thing that is wrong is the result."""
+        if self._found is Found.PASS:
+            self._found, self._reason = found, reason
+
+    async def _judge_header(self, user: str, message: Message) -> None:
         header = Header(message.header)
         try:
             found = await self._foreign_author(user, header)
         except CantBeJudged as error:
+            self._is(Found.TEMPERROR, "can't be asked")
             self.check.unable(self.envelope, str(error))
             return
         except AddressSyntax as error:
+            self._is(Found.FAIL, f"From {error}")
             self.check.failed(self.envelope, f"From {error}", NO_AUTHOR)
             return
         if found is not None:
+            self._is(Found.FAIL, "another's address in From")
             self.check.failed(self.envelope, f"<{found}> in From is not {user}'s", NOT_IN_HEADER)
 
     async def _foreign_author(self, user: str, header: Header) -> Address | None:
@@ -144,6 +178,10 @@ class AuthorizeSender(AskingCheck):
         default="",
         doc="Behind one of these a local part may go on: with `+`, ann+lists is ann's.",
     )
+
+    @property
+    def marks(self) -> bool:
+        return True
 
     def configure(self, report: Report) -> None:
         if self.user_to_email is None and not self.context.local_domains:

@@ -24,6 +24,7 @@ from mailgate.dns.failure import DnsFailure
 from mailgate.dns.resolver import A, Resolver, texts
 from mailgate.events import Event, EventLog
 from mailgate.message.envelope import Envelope
+from mailgate.message.findings import MethodResult
 from mailgate.modules.check._action import NamesCheck, at_once, take
 from mailgate.modules.check._lists import PLAIN, AllowBlock, ListBlock, Listing, QuestionBlock
 from mailgate.registry import Argument, Report
@@ -87,7 +88,7 @@ class Dnsbl(NamesCheck):
 
     @property
     def marks(self) -> bool:
-        return super().marks or self.count_score or self.quarantine_threshold is not None
+        return super().marks or bool(self.allow) or self.count_score or self.quarantine_threshold is not None
 
     @property
     def _reject_at(self) -> float | None:
@@ -134,6 +135,8 @@ class Dnsbl(NamesCheck):
         asked = [_ask(resolver, zone, block, _subjects(envelope, block.ask)) for zone, block in (*allowing, *blocking)]
         answers = await at_once(asked)
         allowed, answers = answers[: len(allowing)], answers[len(allowing) :]
+        results = [_allowed(zone, answer) for (zone, _), answer in zip(allowing, allowed, strict=True)]
+        envelope.findings_of(self).results += results
         if any(isinstance(answer, Listing) for answer in allowed):
             return
         sure = low = high = 0.0
@@ -187,6 +190,12 @@ class Dnsbl(NamesCheck):
 def _words(listed: list[tuple[str, Listing]]) -> str:
     zone, listing = listed[0]
     return f"{listing.name.removesuffix(f'.{zone}')} is listed in {', '.join(name for name, _ in listed)}"
+
+
+def _allowed(zone: str, answer: Listing | DnsFailure | None) -> MethodResult:
+    """What a list of those who are trusted says (RFC 8904)."""
+    result = "temperror" if isinstance(answer, DnsFailure) else "pass" if answer else "none"
+    return MethodResult("dnswl", result, "", (("dns.zone", zone),))
 
 
 def cleaned(text: bytes) -> str:
