@@ -10,11 +10,14 @@ What filters change of the envelope is done by `amend`, before anything is sent:
 - with another reverse-path, a transaction is begun anew at the next hop; a recipient that is refused there now is refused;
 - a recipient that is added goes the way of any other, from checks to the next hop. If it is refused, so is the message: else
   somebody would be told that all got it.
+
+Checks that are asked later, within `after_body` or in the block of somebody who was added, change the envelope of those who came
+to them, and of nobody else: a filter that takes one out and adds the same again does not take it out a second time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,6 +99,13 @@ class Content:
             await self._judge_sums([one for one in accepted if one not in refused], refused, refusal, per_recipient)
         return refused
 
+    async def judge_added(
+        self, one: Accepted, opened: Sequence[OpenCheck], refusal: Callable[[BaseException], MailError]
+    ) -> None:
+        """Ask the checks that nobody had come to before somebody was added. :raises MailError: refused."""
+        await ask(opened, "body", self.message)
+        await self._judge_sums([one], {}, refusal, False)
+
     async def _judge_sums(
         self,
         accepted: Sequence[Accepted],
@@ -149,39 +159,43 @@ class Sum:
 async def amend(
     content: Content,
     accepted: Iterable[Accepted],
+    asked: Collection[Any],
     deliveries: Callable[[], Iterable[Downstream]],
     withdraw: Callable[[Plan], None],
     offer: Callable[[Recipient], Awaitable[None]],
-) -> dict[Accepted, MailError]:
-    """Make the changes of the envelope. ``withdraw`` takes a plan out at its next hop; ``offer`` has one more recipient accepted.
-    Returns who is refused because of them.
+) -> dict[Recipient, MailError]:
+    """Make the changes of the envelope that these checks want, which were ``asked`` just now. ``withdraw`` takes a plan out at
+    its next hop; ``offer`` has one more recipient accepted, if it is not there already. Returns who is refused because of them.
 
     :raises MailError: one that was added is refused.
     """
-    accepted = list(accepted)
+
+    def wanted(plan: Plan) -> Judgement:
+        return content.judgement([mark for mark in plan.marks if mark in asked])
+
     added: dict[str, Recipient] = {}
     for one in accepted:
+        one.copies = [plan for plan in one.copies if not _is_out(plan, wanted(plan))]
         for plan in one.plans:
-            found = content.judgement(plan.marks)
-            for new in found.added:
-                added.setdefault(rule_keys(new.address)[0], Recipient(new.address, new.parameters))
-            if plan.is_to_deliver and (found.discarded or _is_among(plan, found.removed)):
+            found = wanted(plan)
+            for more in found.added:
+                added.setdefault(rule_keys(more.address)[0], Recipient(more.address, more.parameters))
+            if plan.is_to_deliver and _is_out(plan, found):
                 if plan.delivery is not None:
                     withdraw(plan)
                 plan.target = plan.after = None
-    present = {rule_keys(plan.recipient.address)[0] for one in accepted for plan in one.plans if plan.is_to_deliver}
-    for key, recipient in added.items():
-        if key not in present:
-            await offer(recipient)
+    for recipient in added.values():
+        await offer(recipient)
     failed: dict[Recipient, MailError] = {}
     for delivery in deliveries():
         sender = content.judgement(delivery.marks).sender
         if sender is not None and not delivery.is_from(sender):
             failed |= await delivery.begin_again(sender)
-    refused = {one: failed.pop(plan.recipient) for one in accepted for plan in one.plans if plan.recipient in failed}
-    for error in failed.values():  # of a recipient that was added
-        raise error
-    return refused
+    return failed
+
+
+def _is_out(plan: Plan, found: Judgement) -> bool:
+    return found.discarded or _is_among(plan, found.removed)
 
 
 def _is_among(plan: Plan, addresses: Sequence[Address]) -> bool:

@@ -6,15 +6,16 @@ A copy that can't be kept is a line in the log (`copy.failed`). Nothing here rai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from twisted.internet.defer import CancelledError
 
 from mailgate.events import Event, EventLog
 from mailgate.message.body import Body
-from mailgate.message.envelope import Recipient
-from mailgate.message.message import Message
+from mailgate.message.envelope import Envelope, Recipient
 from mailgate.pipeline.answers import NO_ANSWER
 from mailgate.pipeline.content import Content
+from mailgate.pipeline.downstream import Accepted
 from mailgate.pipeline.modifiers import envelope_for, modified
 from mailgate.pipeline.notices import NEVER
 from mailgate.pipeline.routing import Plan
@@ -22,6 +23,15 @@ from mailgate.smtp.parameters import RcptParameters
 from mailgate.smtp.reply import Reply, reply_for
 
 _log = EventLog("mailgate.pipeline")
+
+
+def copies_of(accepted: Sequence[Accepted], added: Sequence[Accepted], answers: Sequence[Reply]) -> list[Plan]:
+    """Those of recipients that were accepted, and of those that a filter added. ``answers``: one, or one for each accepted."""
+    each = answers if len(answers) == len(accepted) else [answers[0]] * len(accepted)
+    plans = [plan for one, answer in zip(accepted, each, strict=True) if answer.is_success for plan in one.copies]
+    if any(answer.is_success for answer in answers):
+        plans += [plan for one in added for plan in one.copies]
+    return plans
 
 
 async def copy(message_id: str, content: Content, plans: Sequence[Plan]) -> None:
@@ -34,7 +44,7 @@ async def copy(message_id: str, content: Content, plans: Sequence[Plan]) -> None
         body.hold()
     try:
         for group in groups.values():
-            await _copy(message_id, content.variant(group[0].marks), group)
+            await _copy(message_id, content, group)
     finally:
         for body in bodies:
             body.release()
@@ -45,12 +55,20 @@ def _unnoticed(recipient: Recipient) -> Recipient:
     return Recipient(recipient.address, RcptParameters(frozenset({NEVER})), recipient.original)
 
 
-async def _copy(message_id: str, message: Message, plans: Sequence[Plan]) -> None:
+def _envelope(content: Content, plan: Plan) -> Envelope:
+    """With the sender that a filter wants."""
+    sender, envelope = content.judgement(plan.marks).sender, plan.envelope
+    if sender is None:
+        return envelope
+    return replace(envelope, sender=sender.address, parameters=sender.parameters(envelope.parameters))
+
+
+async def _copy(message_id: str, content: Content, plans: Sequence[Plan]) -> None:
     target, modifiers = plans[0].target, plans[0].body_modifiers
     made: list[Body] = []
     try:
-        message = await modified(modifiers, message, made)
-        delivery = target.open(envelope_for(modifiers, plans[0].envelope))
+        message = await modified(modifiers, content.variant(plans[0].marks), made)
+        delivery = target.open(envelope_for(modifiers, _envelope(content, plans[0])))
         for plan in plans:
             answer = delivery.rcpt(_unnoticed(plan.recipient))
             reply = answer if isinstance(answer, Reply) else await answer

@@ -12,6 +12,7 @@ from mailgate.message.message import Message
 from mailgate.pipeline.answers import passed_up
 from mailgate.pipeline.modifiers import envelope_for, modified
 from mailgate.pipeline.routing import Plan
+from mailgate.smtp.address import Address, rule_keys
 from mailgate.smtp.reply import MailError, Reply
 
 
@@ -79,3 +80,8 @@ class Accepted:
     """The address as text."""
     plans: list[Plan]
     copies: list[Plan]
+
+    def is_for(self, address: Address) -> bool:
+        """Whether it brings the message there."""
+        key = rule_keys(address)[0]
+        return any(plan.is_to_deliver and rule_keys(plan.recipient.address)[0] == key for plan in self.plans)

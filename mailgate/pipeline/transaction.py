@@ -18,8 +18,8 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import CancelledError, DeferredList
@@ -29,9 +29,7 @@ from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, Spool, SpoolFull
 from mailgate.message.envelope import FIRST_ATTEMPT, Attempt, Envelope, Recipient, Session
 from mailgate.message.findings import change_envelopes, judgement
-from mailgate.message.header import sendable
 from mailgate.message.message import Message
-from mailgate.message.received import received
 from mailgate.message.tally import Tally
 from mailgate.net.waiting import Wait, as_deferred, spawn, start
 from mailgate.pipeline.answers import (
@@ -45,16 +43,17 @@ from mailgate.pipeline.answers import (
     with_id,
 )
 from mailgate.pipeline.check import Refused
-from mailgate.pipeline.checks import ask_each
+from mailgate.pipeline.checks import OpenCheck, ask_each
 from mailgate.pipeline.content import Content, amend
 from mailgate.pipeline.content_routes import ContentRoutes
-from mailgate.pipeline.copies import copy
+from mailgate.pipeline.copies import copies_of, copy
 from mailgate.pipeline.downstream import Accepted, Downstream
 from mailgate.pipeline.grammar import Split
 from mailgate.pipeline.notices import Notices, quiet
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
+from mailgate.pipeline.section import own_section
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
 from mailgate.smtp.reply import MailError, Reply
@@ -62,7 +61,9 @@ from mailgate.smtp.reply import MailError, Reply
 MAIL_OK = Reply(250, "2.1.0", "Sender ok")
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage")
-TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this looks like a mail loop")
+MOST_ADDED = 1000
+"""Recipients of one message that filters may add."""
+TOO_MANY_ADDED = Reply(554, "5.5.3", "Too many recipients")
 
 _log = EventLog("mailgate.pipeline")
 
@@ -339,7 +340,9 @@ class Transaction:
             finishing = body.finish()
             if finishing is not None:
                 await finishing
-            message = Message(self._header(body), body)
+            only = self._accepted[0].name if len(self._accepted) == 1 else ""
+            utf8 = self._envelope.parameters.smtputf8
+            message = Message(own_section(body.header, self._settings, self._session, self.id, only, utf8=utf8), body)
             refused: dict[Accepted, MailError] = {}
             if self._routing.opened:
                 names = self._settings
@@ -376,8 +379,9 @@ class Transaction:
         if not self._done:
             self._log_outcome(answers)
             self._done = True
-            if self._has_copies:
-                self._make_copies(message, answers)
+            if self._has_copies and message is not None:  # the client does not wait for them
+                content = self._content or Content(message, {}, "")
+                spawn(copy(self.id, content, copies_of(self._accepted, self._added, answers)))
             self._release()
         return answers
 
@@ -390,36 +394,6 @@ class Transaction:
             taken |= set(self._added)
         await notices.settle(lambda one: one in taken)
 
-    def _make_copies(self, message: Message | None, answers: list[Reply]) -> None:
-        """Of what was accepted, for `copy_to`; the client does not wait for them."""
-        plans = [
-            plan
-            for number, one in enumerate(self._accepted)
-            if answers[number if self._settings.per_recipient else 0].is_success
-            for plan in one.copies
-        ]
-        if message is not None and plans:
-            spawn(copy(self.id, self._content or Content(message, {}, ""), plans))
-
-    def _header(self, body: Body) -> bytes:
-        """The header section to send on: ours in front, without what claims to be ours.
-
-        :raises MailError: a loop.
-        """
-        settings, session = self._settings, self._session
-        section = sendable(body.header, (settings.hostname, settings.authserv_id, *settings.own_names), settings.max_received)
-        if section is None:
-            raise MailError(TOO_MANY_HOPS, "max_received")
-        when = settings.adapters.wall_time()
-        if settings.prepare is not None:
-            section = settings.prepare(section, self.id, settings.hostname, when)
-        if settings.hide_client:
-            session = replace(session, helo="", client_ip="", client_name="")
-        only = self._accepted[0].name if len(self._accepted) == 1 else ""
-        utf8 = self._envelope.parameters.smtputf8
-        trace = received(session, settings.hostname, self.id, only, when, utf8=utf8)
-        return trace + section
-
     async def _judge(self, content: Content) -> dict[Accepted, MailError]:
         """What checks say of the content, and what they change of the envelope. Returns who is refused, in LMTP.
 
@@ -429,26 +403,48 @@ class Transaction:
         refused = await content.judge(self._accepted, self._refusal, per_recipient=per_recipient)
         for one in refused:
             self._withdraw_all(one)
-        findings = self._envelope.findings
-        if findings and change_envelopes(findings.values()):
-            staying = [one for one in self._accepted if one not in refused]
-            failed = await amend(content, staying, lambda: list(self._deliveries.values()), self._withdraw, self._add)
-            for one, error in failed.items():
-                if not per_recipient:
-                    raise error
-                self._withdraw_all(one)
-            refused |= failed
+        staying = [one for one in self._accepted if one not in refused]
+        await self._amend(staying, self._routing.opened, refused)
         return refused
+
+    async def _amend(self, some: list[Accepted], asked: Sequence[OpenCheck], refused: dict[Accepted, MailError]) -> None:
+        """What these checks change of the envelope of these. In LMTP who is refused because of it is ``refused``.
+
+        :raises MailError: the message is refused."""
+        if not change_envelopes(self._envelope.findings.values()):
+            return
+        assert self._content is not None
+
+        async def add(recipient: Recipient) -> None:
+            if not any(one not in refused and one.is_for(recipient.address) for one in (*self._accepted, *self._added)):
+                await self._add(recipient, refused)
+
+        checks = {one.check for one in asked}
+        failed = await amend(self._content, some, checks, lambda: list(self._deliveries.values()), self._withdraw, add)
+        for one in self._accepted:
+            for plan in one.plans:
+                if plan.recipient in failed and self._settings.per_recipient:
+                    refused[one] = failed.pop(plan.recipient)
+        for error in failed.values():
+            raise error
 
     def _withdraw_all(self, one: Accepted) -> None:
         for plan in one.plans:
             if plan.target is not None and plan.delivery is not None:
                 self._withdraw(plan)
 
-    async def _add(self, recipient: Recipient) -> None:
+    async def _add(self, recipient: Recipient, refused: dict[Accepted, MailError]) -> None:
         """One more recipient, of a filter's making. :raises MailError: it is refused."""
+        if len(self._added) == MOST_ADDED:
+            raise MailError(TOO_MANY_ADDED, "a filter adds recipients without end")
+        known = len(self._routing.opened)
         accepted, _ = await self._offer(recipient)
         self._added.append(accepted)
+        opened = self._routing.opened[known:]
+        if opened:
+            assert self._content is not None
+            await self._content.judge_added(accepted, opened, self._refusal)
+            await self._amend([accepted], opened, refused)
 
     async def _route_content(self, message: Message, refused: dict[Accepted, MailError]) -> None:
         """Pass those who wait for the content through their `after_body`. :raises MailError: SMTP: refused."""
@@ -458,10 +454,18 @@ class Transaction:
         routes = ContentRoutes(self._routing, self._content, self._deliveries, self._withdraw)
         refusal = self._refusal if self._settings.per_recipient else None
         waiting = [one for one in (*self._accepted, *self._added) if one not in refused]
-        for one, plan, expanded in await routes.finish_all(waiting, refused, refusal):
-            self._has_copies = self._has_copies or bool(one.copies)
-            if self._settings.reports is not None:
-                self._note(self._settings.reports, one, plan.recipient, expanded=expanded)
+        while waiting:
+            known, asked = len(self._added), len(self._routing.opened)
+            finished = await routes.finish_all(waiting, refused, refusal)
+            for one in self._added:
+                if one in refused:  # and so is the message
+                    raise refused[one]
+            for one, plan, expanded in finished:
+                self._has_copies = self._has_copies or bool(one.copies)
+                if self._settings.reports is not None:
+                    self._note(self._settings.reports, one, plan.recipient, expanded=expanded)
+            await self._amend([one for one, *_ in finished], self._routing.opened[asked:], refused)
+            waiting = self._added[known:]
 
     async def _send_all(self, deliveries: list[Downstream], message: Message) -> None:
         """Send to all at once; returns when all have answered."""

@@ -8,6 +8,7 @@ from mailgate.message.body import Body
 from mailgate.message.edits import Add, BadField, Change, Insert
 from mailgate.message.findings import AddedRecipient, NewSender
 from mailgate.modules.check.require_tls import RequireTls
+from mailgate.pipeline import transaction
 from mailgate.pipeline.check import MessageCheck
 from mailgate.smtp.address import parse_address
 from mailgate.testing.script import Step, say
@@ -161,6 +162,23 @@ class FilterTests(FilterCase):
             self.filtered(lambda found, message: found.added.append(added("c@z.test")), rest=rules, **options)
             self.assertEqual(self.send(b"a@y.test"), [b"550 5.1.1"])
             self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
+
+    def test_one_that_is_added_is_judged_by_its_block(self) -> None:
+        rules = (
+            "destination z.test {\ncheck {\nheader {\nmatch Subject one\n}\n}\ndeliver_to &next\n}\n"
+            "default_destination {\ndeliver_to &next\n}"
+        )
+        for options in ({}, {"lmtp": True}):
+            self.filtered(lambda found, message: found.added.append(added("c@z.test")), rest=rules, **options)
+            self.assertEqual([one[:3] for one in self.send(b"a@y.test")], [b"550"])
+            self.assertEqual([one for one in self.next_hop.transactions if one.content], [])
+
+    def test_a_filter_that_adds_without_end(self) -> None:
+        self.patch(transaction, "MOST_ADDED", 3)
+        for number, expected in ((3, b"250 2.0.0"), (4, b"554 5.5.3")):
+            names = [f"c{one}@y.test" for one in range(number)]
+            self.filtered(lambda found, message, names=names: found.added.extend(map(added, names)))  # type: ignore[misc]
+            self.assertEqual(self.send(b"a@y.test"), [expected])
 
     def test_another_sender(self) -> None:
         self.filtered(lambda found, message: setattr(found, "sender", NewSender(parse_address("other@x.test"))))
