@@ -424,7 +424,8 @@ class Transaction:
         for one in self._accepted:
             for plan in one.plans:
                 if plan.recipient in failed and self._settings.per_recipient:
-                    refused[one] = failed.pop(plan.recipient)
+                    refused[one], plan.delivery = failed.pop(plan.recipient), None
+                    self._withdraw_all(one)
         for error in failed.values():
             raise error
 

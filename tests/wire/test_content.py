@@ -191,3 +191,13 @@ class FilterTests(FilterCase):
         script = {Step.MAIL: [say(b"250 2.1.0 ok"), say(b"550 5.1.8 not from there")]}
         self.filtered(lambda found, message: setattr(found, "sender", NewSender(parse_address("other@x.test"))), script=script)
         self.assertEqual(self.send(b"a@y.test"), [b"550 5.1.8"])
+
+    def test_a_recipient_that_is_not_taken_from_another_sender(self) -> None:
+        """In LMTP that one alone is refused, with all that it was expanded to."""
+        ok = say(b"250 2.1.5 ok")
+        script = {Step.RCPT: [ok, ok, ok, ok, say(b"550 5.7.1 not from there"), ok]}
+        self.filtered(
+            lambda found, message: setattr(found, "sender", NewSender(parse_address("other@x.test"))), script=script, lmtp=True
+        )
+        self.assertEqual(self.send(b"a@y.test", b"b@y.test", b"c@y.test"), [b"250 2.0.0", b"550 5.7.1", b"250 2.0.0"])
+        self.assertEqual(self.next_hop.transactions[-1].recipients, [b"<a@y.test>", b"<c@y.test>"])
