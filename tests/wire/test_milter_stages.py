@@ -249,6 +249,49 @@ class RecipientTests(MilterCase):
         self.assertEqual(mail_words(given), [*words.split(), "BY=120;RT", "SMTPUTF8", "REQUIRETLS"])
 
 
+ENVELOPE, CONTENT_STEPS = (b"H", b"M", b"R"), (b"T", b"L", b"N", b"B", b"E")
+
+
+class EveryAnswerTests(MilterCase):
+    """The table of docs/filters.md, behind the connection."""
+
+    def ends(self, command: bytes, *packets: bytes) -> bytes:
+        """How the client's message ends."""
+        found = self.answered(command, *packets, lines=("command_timeout 2s",))
+        return next((one for one in found if one[:1] in b"45"), found[-1])
+
+    def delivered(self) -> int:
+        return len([one for one in self.next_hop.transactions if one.content])
+
+    def test_what_passes(self) -> None:
+        for command in (*ENVELOPE, *CONTENT_STEPS):
+            for packets in ((say.CONTINUE,), (say.ACCEPT,), (say.PROGRESS, say.PROGRESS, say.CONTINUE)):
+                self.assertEqual((self.ends(command, *packets), self.delivered()), (OK, 1), (command, packets))
+            if command != b"H":
+                self.assertEqual((self.ends(command, say.DISCARD), self.delivered()), (OK, 0), command)
+
+    def test_what_ends_the_connection(self) -> None:
+        for packet in (say.SHUTDOWN, b"f"):
+            for command in ENVELOPE:
+                self.filtered()
+                self.milter.answers[command] = [packet]
+                client = self.client()
+                self.say(client, b"MAIL FROM:<a@x.test>")
+                self.assertEqual(self.ask(client, b"RCPT TO:<b@y.test>")[:9], b"421 4.7.0", (command, packet))
+                self.reactor.run(client.wait_closed())
+            for command in CONTENT_STEPS:
+                self.assertEqual((self.ends(command, packet), self.delivered()), (b"451 4.7.0", 0), (command, packet))
+
+    def test_what_is_not_understood(self) -> None:
+        early = (say.add_header(b"X", b"1"), say.replace_body(b"x"), say.change_from(b"<>"), b"qodd\0", b"O" + bytes(12), b"cc")
+        for command in (*ENVELOPE, *CONTENT_STEPS[:-1]):
+            for packet in (*early, *((say.SKIP,) if command != b"B" else ())):
+                self.assertEqual((self.ends(command, packet), self.delivered()), (TEMPORARY, 0), (command, packet))
+        self.assertEqual((self.ends(b"H", say.DISCARD), self.delivered()), (TEMPORARY, 0))
+        self.assertEqual((self.ends(b"E", say.SKIP), self.delivered()), (TEMPORARY, 0))
+        self.assertEqual((self.ends(b"B", say.SKIP), self.delivered()), (OK, 1))
+
+
 class EnvelopeChanges(MilterCase):
     def changed(self, *packets: bytes, **options: Any) -> list[bytes]:
         self.filtered(hop={"extensions": (b"DSN",)}, **options)
