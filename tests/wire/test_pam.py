@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.clients.pam import MAX_RESPONSE
@@ -132,6 +133,7 @@ class PamLoginTests(SynchronousTestCase):
             self.assertEqual(len(self.services.asked), asked, (source, password))
         self.finish()
 
+    @pytest.mark.slow
     def test_a_pause_after_a_failure_holds_up_nobody_else(self) -> None:
         self.services.scripted(delay=3)
         self.start("threads 1")
@@ -146,6 +148,7 @@ class PamLoginTests(SynchronousTestCase):
         self.assertGreater(time.monotonic() - begin, 2)
         self.finish()
 
+    @pytest.mark.slow
     def test_modules_that_hang(self) -> None:
         self.services.scripted()
         self.start("threads 2", "timeout 1s")
@@ -157,6 +160,7 @@ class PamLoginTests(SynchronousTestCase):
         log = self.finish()
         self.assertIn("no answer in time", log)
 
+    @pytest.mark.slow
     def test_a_module_that_hangs_does_not_hold_up_the_end(self) -> None:
         self.services.scripted()
         self.start("timeout 1s")
