@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import re
 import tempfile
+from dataclasses import replace
 from email import message_from_bytes
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import dkim
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
-from twisted.trial.unittest import TestCase
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mailgate.adapters import Adapters
 from mailgate.mailauth.dkim_keys import ED25519_SHA256, new_key
-from mailgate.message.body import Spool
+from mailgate.message.body import Body, Spool
+from mailgate.message.message import Message
 from mailgate.message.seven_bit import MAX_PARTS
 from mailgate.testing.client import connect
 from mailgate.testing.gateway import WholeGateway
-from mailgate.testing.nexthop import NextHop
+from mailgate.testing.nexthop import NextHop, Step, say
+from tests.modules.support import instance
 from tests.support.adapters import real_adapters
 from tests.support.scenario import LMTP, SMTP, SimulatedCase, statuses
 
@@ -243,6 +250,20 @@ class BlockTests(To7bitCase):
                 mail, content = self.received(hop)
                 self.assertEqual((mail, decoded(content)), (b"", WORDS))
 
+    def test_what_a_queue_keeps_besides(self) -> None:
+        """`on_split queue`: what a store does not take is kept as it was to be sent."""
+        store = self.hop(extensions=PLAIN, lmtp=True, script={Step.DOT: [say(b"250 2.1.5 one", b"452 4.2.2 full")]})
+        self.gateway(
+            f"target.lmtp store {{\ntargets {store.endpoint}\n}}\n"
+            "target.queue later {\ntarget &store\nretry 1m\nbounce {\ndiscard\n}\n}\n"
+            f"smtp {SMTP} {{\ntls off\non_split queue &later\n{RECODE}\ndeliver_to &store\n}}\n"
+        )
+        self.assertEqual(self.transaction(TEXT, b" BODY=8BITMIME", b"a@y.test", b"b@y.test")[:3], b"250")
+        self.reactor.settle(300)
+        self.assertEqual([one.paths for one in store.transactions], [[b"a@y.test", b"b@y.test"], [b"b@y.test"]])
+        self.assertEqual([decoded(bytes(one.content)) for one in store.transactions], [WORDS] * 2)
+        self.assertEqual(self.spool.used, 0)
+
     def test_copies(self) -> None:
         hop = self.hop(extensions=PLAIN)
         self.gateway(
@@ -266,6 +287,46 @@ class BlockTests(To7bitCase):
             sent = bytes(hop.transactions[-1].content)
             self.assertTrue(sent.isascii())
             self.assertTrue(dkim.verify(sent, dnsfunc=lambda name, timeout=5: key.record.encode()))
+
+
+class GivenUpTests(SynchronousTestCase):
+    def test_nothing_is_left_wherever_the_client_goes_away(self) -> None:
+        """Each job of a thread in turn is the one that is waited for when it does."""
+        modifier = instance("modifiers m {\nto_7bit\n}", "m").modules[0]
+        content = TEXT[: -len(WORDS)] + WORDS * 16_000
+        number, was_given_up = 0, True
+        while was_given_up:
+            jobs = Jobs()
+            modifier.context = replace(modifier.context, adapters=jobs.adapters)
+            spool = Spool(1 << 30, jobs.adapters)
+            body = Body(spool, 1 << 16)
+            body.append(content)
+            body.finish()
+            jobs.left = number
+            recoding = maybeDeferred(modifier.body, Message(body.header, body))
+            jobs.left = inf
+            was_given_up = not recoding.called
+            if was_given_up:
+                recoding.cancel()
+                self.failureResultOf(recoding, CancelledError)
+            else:
+                self.successResultOf(recoding).body.release()
+            body.release()
+            self.assertEqual(spool.used, 0)
+            number += 1
+        self.assertGreater(number, 10)
+
+
+class Jobs:
+    """Threads in which jobs are done at once, but for one: when none are ``left`` it never ends."""
+
+    def __init__(self) -> None:
+        self.left = inf
+        self.adapters = Adapters(Clock(), lambda: 0.0, self.run, random.Random(1))
+
+    def run(self, job: Any, *arguments: Any) -> Deferred[Any]:
+        self.left -= 1
+        return Deferred() if self.left == -1 else maybeDeferred(job, *arguments)
 
 
 class RealSocketTests(TestCase):
