@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from mailgate.cli.common import UNREADABLE, config_option
+from mailgate.cli.common import UNREADABLE, config_option, json_option
 from mailgate.cli.rehearse import adapters, fail, load
 from mailgate.mailauth.dmarc_report import Head, digest, file_name
 from mailgate.modules._dmarc_file import Subject, head_of, merged, packed_of, subjects
@@ -53,7 +53,7 @@ def dmarc() -> None:
 @click.option("--day", metavar="YYYY-MM-DD", help="Of this day (UTC) only.")
 @click.option("--domain", metavar="DOMAIN", help="About this domain's policy only.")
 @click.option("--into", "directory", metavar="DIRECTORY", help="Write the reports there; without it they are only listed.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def report(path: str, files: tuple[str, ...], day: str | None, domain: str | None, directory: str | None, as_json: bool) -> None:
     """List the aggregate reports that can be made, or write them as compressed XML (RFC 7489, appendix C).
 
