@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailgate.config.diagnostics import Diagnostic, Report
-from mailgate.config.expand import expand, read_source
+from mailgate.config.expand import expand, read_source, undecodable
 from mailgate.config.files import DISK, Files
 from mailgate.config.parser import Node
 from mailgate.config.source import Source, Span
@@ -33,9 +33,16 @@ def load(path: str, *, report: Report | None = None, environment: Mapping[str, s
     try:
         source = read_source(path, files)
     except UnicodeDecodeError as error:
-        report.error(Span(path, 1, 1, 1), f"the file is not UTF-8: byte {error.start} is no character", code="E0102")
+        what, line, column, hint = undecodable(error)
+        report.error(Span(path, line, column, 1), f"the file is not UTF-8: {what}", code="E0102", hint=hint)
         return Loaded(Source(path, ""), [], report.diagnostics)
-    return _loaded(source, os.path.dirname(path), report, environment, files)
+    if "\r" in source.text and "\n" not in source.text:
+        report.error(Span(path, 1, 1, 1), "the lines of the file end in CR alone", code="E0108", hint="save it with LF, or CRLF")
+        return Loaded(Source(path, ""), [], report.diagnostics)
+    loaded = _loaded(source, os.path.dirname(path), report, environment, files)
+    if not loaded.tree and not report.error_count:
+        report.error(Span(path, 1, 1, 1), "the file says nothing", code="E0208", hint="at least a listener is needed")
+    return replace(loaded, diagnostics=report.diagnostics)
 
 
 def load_text(

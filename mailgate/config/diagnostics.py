@@ -33,6 +33,9 @@ MAX_WIDTH = 160
 
 SECRET = "***"
 
+_UNREADABLE = frozenset({"E0105", "E0108"})
+"""Mistakes after which the meaning of a line is a guess: nothing else is said of it."""
+
 
 class Severity(Enum):
     ERROR = "error"
@@ -76,6 +79,8 @@ class Report:
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], Diagnostic] = {}
+        self._unread: set[tuple[str, int]] = set()
+        self._unsaid = 0
         self.files: list[str] = []
         """In the order they were read; diagnostics are sorted by it."""
 
@@ -91,12 +96,18 @@ class Report:
     def _add(self, diagnostic: Diagnostic) -> None:
         # A snippet that is imported twice has its mistakes once.
         span = diagnostic.span
+        if span is not None and diagnostic.code in _UNREADABLE:
+            self._unread.add((span.path, span.line))
+        elif span is not None and (span.path, span.line) in self._unread:
+            self._unsaid += diagnostic.is_error
+            return
         place = (span.path, span.line, span.column) if span else None
         self._found.setdefault((place, diagnostic.code, diagnostic.message), diagnostic)
 
     @property
     def error_count(self) -> int:
-        return sum(diagnostic.is_error for diagnostic in self._found.values())
+        """Those that are not said of a line that could not be read count too."""
+        return self._unsaid + sum(diagnostic.is_error for diagnostic in self._found.values())
 
     @property
     def diagnostics(self) -> list[Diagnostic]:

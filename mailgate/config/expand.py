@@ -24,6 +24,8 @@ from mailgate.config.parser import MACRO_NAME, MAX_DEPTH, Node, NodeKind, parse
 from mailgate.config.source import Source, Span, Via
 from mailgate.config.suggest import did_you_mean
 
+MAX_TEXT = 4 << 20
+"""Characters of one file: to read that takes some seconds, and nobody writes it by hand."""
 MAX_NODES = 500_000
 """Directives of one configuration after expansion: a few lines that import each other can ask for billions."""
 
@@ -49,6 +51,17 @@ def read_source(path: str, files: Files = DISK) -> Source:
     return Source(path, files.read(path))
 
 
+def undecodable(error: UnicodeDecodeError) -> tuple[str, int, int, str]:
+    """Of a file that is not UTF-8: what stands there, in which line and column, and what the file may be instead."""
+    data = bytes(error.object)
+    begin = data.rfind(b"\n", 0, error.start) + 1
+    line, column = data.count(b"\n", 0, error.start) + 1, len(data[begin : error.start].decode("utf-8", "replace")) + 1
+    for mark, kind in ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "compressed")):
+        if data.startswith(mark):
+            return f"it is {kind}", 1, 1, "save it as plain UTF-8 text"
+    return f"byte 0x{data[error.start]:02x} in line {line}, column {column}", line, column, "save it as UTF-8"
+
+
 def expand(
     source: Source, report: Report, environment: Mapping[str, str], directory: str = "", files: Files = DISK
 ) -> list[Node]:
@@ -65,16 +78,24 @@ class _Expander:
         self.macros: dict[str, Node] = {}
         self.snippets: dict[str, _Snippet] = {}
         self.later: dict[str, Node] = {}
+        self.misdefined: set[str] = set()
+        """Macros whose definition has been reported: that they are undefined is no further mistake."""
         self.count = 0
 
     def file(self, source: Source, directory: str, via: Via | None, trail: tuple[str, ...], *, top: bool = True) -> list[Node]:
         self.report.files.append(source.path)
+        if len(source.text) > MAX_TEXT:
+            hint = "what there is much of belongs into tables"
+            self.report.error(source.span(0, 1, via), f"a file of more than {MAX_TEXT >> 20} MiB", code="E0315", hint=hint)
+            return []
         nodes = parse(source, self.report)
         for node in nodes:
             if node.kind is NodeKind.SNIPPET and top:
                 self._define_snippet(node, directory, via)
             elif node.kind is NodeKind.MACRO:
                 self.later.setdefault(node.name.text[2:-1], node)
+            elif node.kind is NodeKind.BROKEN and MACRO_NAME.match(node.name.text):
+                self.misdefined.add(node.name.text[2:-1])
         return self.nodes(nodes, directory, via, trail, top=top)
 
     def nodes(self, nodes: list[Node], directory: str, via: Via | None, trail: tuple[str, ...], *, top: bool) -> list[Node]:
@@ -116,7 +137,8 @@ class _Expander:
             try:
                 replaced = self._word(token, via)
             except Problem as problem:
-                self.report.problem(problem)
+                if problem.code:
+                    self.report.problem(problem)
                 intact = False
             if intact:
                 words += replaced
@@ -168,6 +190,8 @@ class _Expander:
         definition = self.macros.get(name)
         if definition is not None:
             return definition
+        if name in self.misdefined:
+            raise Problem(None, "its definition has been reported", code="")
         later = self.later.get(name)
         hint = "" if later else did_you_mean(f"$({name})", [f"$({known})" for known in self.macros])
         notes = (f"it is defined below its use, at {later.span}",) if later else ()
@@ -258,7 +282,7 @@ class _Expander:
         try:
             source = read_source(path, self.files)
         except UnicodeDecodeError as error:
-            raise Problem(what.span, f"{path} is not UTF-8 (byte {error.start})", code="E0102") from None
+            raise Problem(what.span, f"{path} is not UTF-8: {undecodable(error)[0]}", code="E0102") from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             hint = did_you_mean(what.text, [*self.snippets, *_neighbours(path, what.text)])

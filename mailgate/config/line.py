@@ -105,6 +105,8 @@ class Line:
         if self.exhausted:
             raise Problem(self.end, f"`{self.node.name.text}` needs {metavar} here", code="E0404")
         word = self._words[self._position]
+        if word.text == "=" and not word.quoted and self._position == 0:
+            raise Problem(word.span, "no `=` stands before a value", code="E0405", hint="remove it")
         self._position += 1
         return word
 
@@ -122,7 +124,8 @@ class Line:
         if word is not None:
             self._position = len(self._words)
             takes = f"`{self.node.name.text}` takes {syntax}" if syntax else f"`{self.node.name.text}` takes no argument"
-            raise Problem(word.span, "too many arguments", code="E0405", notes=(takes,))
+            hint = "a comment begins with `#`" if word.text.startswith(("//", "/*")) else ""
+            raise Problem(word.span, "too many arguments", code="E0405", hint=hint, notes=(takes,))
 
 
 class Value:

@@ -88,6 +88,8 @@ class _Parser:
             elif token.kind is Kind.CLOSE:
                 self.position += 1
                 if opener is None or self._is_surplus(token, opener):
+                    if self._never_opened(token, nodes):
+                        continue
                     self.report.error(token.span, "this `}` closes nothing", code="E0204")
                     continue
                 opener.closed = token.span
@@ -124,8 +126,7 @@ class _Parser:
             elif arguments:
                 self._broken(node, "a snippet has no arguments", "E0314", place=arguments[0].span)
         elif not NAME.match(name.text):
-            hint = "a name begins with a letter" if name.text[0].isdigit() else "letters, digits, `.`, `_` and `-` only"
-            self._broken(node, f"`{name.text}` is no name for a directive", "E0201", hint)
+            self._broken(node, f"`{name.text}` is no name for a directive", "E0201", _name_hint(name.text))
         return node
 
     def _macro(self, node: Node) -> None:
@@ -187,6 +188,23 @@ class _Parser:
         self.surplus -= 1
         return True
 
+    def _never_opened(self, token: Token, nodes: list[Node]) -> bool:
+        """Whether a line above, as deep as this ``}``, lacks its ``{``: what is written deeper between them is its block."""
+        indent = _indent(token.span)
+        outer = [number for number, node in enumerate(nodes) if _indent(node.name.span) <= indent]
+        if not outer or outer[-1] == len(nodes) - 1 or not self._begins_line(token):
+            return False
+        owner = nodes[outer[-1]]
+        if owner.block is not None or _indent(owner.name.span) != indent or not self._begins_line(owner.name):
+            return False
+        owner.block = nodes[outer[-1] + 1 :]
+        owner.opened, owner.closed = owner.last.behind(), token.span
+        del nodes[outer[-1] + 1 :]
+        if owner.kind is not NodeKind.BROKEN:
+            notes = (f"the `}}` at {token.span} belongs to it, by the layout",)
+            self.report.error(owner.opened, "this block is never opened", code="E0207", hint="its `{` is missing", notes=notes)
+        return True
+
     def _never_closed(self, opener: Node) -> None:
         self.missing -= 1
         self.report.error(opener.opened, "this block is never closed", code="E0203", hint="its `}` is missing")
@@ -196,6 +214,16 @@ class _Parser:
 
     def _begins_line(self, token: Token) -> bool:
         return _indent(token.span) == self.indents[token.span.line]
+
+
+def _name_hint(word: str) -> str:
+    if word.startswith(("//", "/*")):
+        return "a comment begins with `#`"
+    if word.startswith(("<<<<", "====", ">>>>")):
+        return "a merge has left this here"
+    if word.endswith((":", "=")) and NAME.match(word[:-1]):
+        return f"write `{word[:-1]}` alone, and its value behind it"
+    return "a name begins with a letter" if word[0].isdigit() else "letters, digits, `.`, `_` and `-` only"
 
 
 def _indent(span: Span) -> int:

@@ -85,6 +85,8 @@ class Endpoint(Value):
             hint = f"did you mean `{opaque.group(1)}://{opaque.group(2)}`?"
         elif word.text.startswith("/"):
             hint = f"did you mean `unix://{word.shown}`?"
+        elif self.listen and re.fullmatch(r"[^\W\d][\w-]*", word.text):
+            hint = f"such as `tcp://127.0.0.1:25`; what is delivered to is a target: `target.lmtp {word.shown}`"
         else:
             hint = f"did you mean `tcp://{word.shown}`?"
         notes = (f"an address begins with {', '.join(name + '://' for name in self.schemes)}",)
@@ -105,7 +107,8 @@ class Endpoint(Value):
         if match.group(2) is not None:
             port_place = _part(word, offset + match.start(2), offset + max(match.end(2), match.start(2) + 1))
             if not re.fullmatch(r"[0-9]{1,5}", match.group(2)) or not 0 < int(match.group(2)) < 65536:
-                raise Problem(port_place, f"`{match.group(2)}` is no port", code="E0506", hint="1 to 65535")
+                hint = "addresses stand apart with spaces, without commas" if match.group(2).endswith(",") else "1 to 65535"
+                raise Problem(port_place, f"`{match.group(2)}` is no port", code="E0506", hint=hint)
             port = int(match.group(2))
         if scheme == "mx":
             if port or _address(host.strip("[]")):
@@ -222,9 +225,9 @@ class OwnName(Value):
     def parse_word(self, word: Token, scope: Scope) -> str:
         name = word.text
         try:
-            if not name.startswith("["):
+            if not name.startswith("[") and _address(name) is None:
                 return _host_name(name, word.span)
-            if name.endswith("]") and _address(re.sub(r"(?i:^IPv6:(?=.*:))", "", name[1:-1])):
+            if name.startswith("[") and name.endswith("]") and _address(re.sub(r"(?i:^IPv6:(?=.*:))", "", name[1:-1])):
                 return name
         except Problem:
             pass

@@ -151,6 +151,8 @@ class LoginDirectives(Block):
         has_tls = self.tls is not None and self.tls.word != "off"
         asks_certificates = has_tls and self.tls.client_auth != "off"
         place = self.span_of("auth_required") or self.span
+        if self.damaged:  # the line that is missing may be the one that is wrong
+            return
         if self.login_required and (not self.auth or "AUTH" in self.disable_commands):
             hint = "leave AUTH out of `disable_commands`" if self.auth else "add `auth &NAME`"
             hint += ", or say `auth_required no`"

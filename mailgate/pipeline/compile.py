@@ -336,7 +336,9 @@ class _Compiler:
                     try:
                         rules.add(read_rule(word, side), branch, item.span, word)
                     except RuleError as error:
-                        self._report.error(item.span, f"`{word}` is no rule: {error}", code="E0805", hint=error.hint)
+                        hint = error.hint or _rule_hint(word)
+                        place = _word_place(item.span, word)
+                        self._report.error(place, f"`{word}` is no rule: {error}", code="E0805", hint=hint)
             elif default_item is not None:
                 notes = (f"the first is at {default_item.span}",)
                 self._report.error(item.span, f"`{default_word}` is given twice", code="E0804", notes=notes)
@@ -432,3 +434,18 @@ def _refuses_postmaster(branch: Branch) -> bool:
     if isinstance(route, Deliver):
         return any(isinstance(step, Through) and _refuses_postmaster(step.router) for step in route.steps)
     return isinstance(route, Reject) and route.reply is not _NOT_CONFIGURED
+
+
+def _word_place(place: Span | None, word: str) -> Span | None:
+    """Where a word stands on the line of its directive; the directive's own place if it came from elsewhere."""
+    if place is None or place.source is None:
+        return place
+    found = place.source.line(place.line).find(word, place.column - 1 + place.length)
+    start = place.source.line_start(place.line) + found
+    return place if found < 0 else place.source.span(start, start + len(word), place.via)
+
+
+def _rule_hint(word: str) -> str:
+    if word.startswith("$"):
+        return "a macro is written `$(name)`"
+    return "rules stand apart with spaces, without commas" if word.endswith(",") else ""

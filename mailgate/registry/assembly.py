@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -138,7 +138,7 @@ class _Assembly:
                 self._top_level(node, declared)
         self._settle()
         self._configure()
-        self._unused(tree)
+        self._unused()
         return self._configuration(settings)
 
     # The top level
@@ -319,6 +319,8 @@ class _Assembly:
         found = nearest(kind.text.removeprefix(namespace + "."), kinds, most=1)
         if kind.text in self.named:
             hint = f"did you mean `&{kind.text}`?"
+        elif kind.text.lstrip("$@%*") in self.named:
+            hint = f"did you mean `&{kind.text.lstrip('$@%*')}`?"
         elif "://" in kind.text and "smtp" in kinds:
             hint = f"did you mean `smtp {kind.shown}`?"
         else:
@@ -385,11 +387,11 @@ class _Assembly:
             unfit |= needing
         return unfit
 
-    def _unused(self, tree: list[Node]) -> None:
-        # A line that is wrong refers to nothing, but what it names is no mistake of its own.
-        mentioned = _mentioned(tree) if self.report.error_count else set()
+    def _unused(self) -> None:
+        if self.report.error_count:  # what is unused may be what a line that is wrong was to name
+            return
         for name, named in self.named.items():
-            if not named.used and named.type is not None and f"&{name}" not in mentioned:
+            if not named.used and named.type is not None:
                 self.report.warning(named.word.span, f"nothing refers to `{named.kind} {name}`", code="W0601")
 
     def _configuration(self, settings: Globals) -> Configuration:
@@ -419,12 +421,3 @@ def _settle_block(block: Block) -> None:
             setattr(block, name, settled)
     if any(settle(item.value) is not item.value for item in block.items):
         block.items = tuple(Item(item.directive, settle(item.value), item.span) for item in block.items)
-
-
-def _mentioned(nodes: Iterable[Node]) -> set[str]:
-    """Every `&name` among the arguments, at any depth."""
-    found: set[str] = set()
-    for node in nodes:
-        found.update(word.text for word in node.arguments if word.text.startswith("&"))
-        found |= _mentioned(node.block or ())
-    return found

@@ -192,7 +192,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_the_file_itself_in_another_encoding(self) -> None:
         loaded = load(self.write("main.conf", b"a \xff"))
-        self.assertEqual(codes(loaded), [("E0102", 1, 1)])
+        self.assertEqual(codes(loaded), [("E0102", 1, 3)])
         self.assertRaises(OSError, load, str(self.directory / "none.conf"))
 
     @given(st.lists(st.integers(0, 6), max_size=4))

@@ -79,6 +79,18 @@ CODES = {
         bad=lmtp("reroute { " * 60 + "discard" + " }" * 60),
         good=lmtp("reroute { " * 3 + "discard" + " }" * 3),
     ),
+    "E0207": Entry(
+        "a block is never opened",
+        "A `}` and the lines above it belong to a directive without a `{`. Which one is judged by the layout.",
+        bad=lmtp("when tls\n    discard\n}\ndiscard"),
+        good=lmtp("when tls {\n    discard\n}\ndiscard"),
+    ),
+    "E0208": Entry(
+        "an empty configuration",
+        "A file that says nothing would close every listener. Usually something has failed while it was written.",
+        bad="# to be written\n",
+        good=lmtp("discard"),
+    ),
     "E0301": Entry(
         "an undefined macro",
         "A macro is defined above its use, at the top level: `$(name) = value…`. It is visible in files imported below.",

@@ -175,6 +175,12 @@ class QueueTarget(Module):
 
     def configure(self, report: Report) -> None:
         check(self, report)
+        circle = [self]
+        while isinstance(following := getattr(circle[-1], "target", None), type(self)) and following not in circle:
+            circle.append(following)
+        if following is self:
+            notes = (" → ".join(f"target.queue {queue.context.name}" for queue in (*circle, self)),)
+            report.error(self.span_of("target"), "the queue delivers to itself", code="E0807", notes=notes)
         if self.bounce is not None:
             self._router = self.bounce.router(report, self.context.local_domains)
         elif not self.damaged:
