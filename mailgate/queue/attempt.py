@@ -73,6 +73,9 @@ class Outcome:
         return LastTry(now, reply.code, reply.enhanced, reply.text, kind.value if kind else "", self.remote, self.way)
 
 
+_AT_ONCE = Outcome(RETRY_AT_ONCE, remote=False)
+
+
 async def try_lease(
     store: Any, lease: Lease, message: Message, target: Any, expire: float, adapters: Adapters, log: EventLog
 ) -> list[Outcome]:
@@ -119,7 +122,16 @@ async def try_lease(
         answer = reply_for(error, incident)
         replies = {row.number: replies.get(row.number, answer) for row in lease.recipients}
         replies = {number: answer if reply.is_success else reply for number, reply in replies.items()}
-    return [_outcome(row, replies.get(row.number, NO_ANSWER), records, target) for row in lease.recipients]
+    outcomes = [_outcome(row, replies.get(row.number, NO_ANSWER), records, target) for row in lease.recipients]
+    if len(outcomes) > 1 and any(one.reply.is_success for one in outcomes):
+        return [_AT_ONCE if one.remote and _is_one_too_many(one.reply) else one for one in outcomes]
+    return outcomes
+
+
+def _is_one_too_many(reply: Reply) -> bool:
+    """Of a recipient beyond those that a host takes in one transaction. Where it took some, the others go in the next one
+    (RFC 5321 4.5.3.1.10)."""
+    return reply.enhanced == "4.5.3" or (reply.code == 452 and reply.enhanced == "4.0.0")
 
 
 async def _offer(
@@ -191,7 +203,7 @@ def session_of(origin: Origin) -> Session:
 def outcome_of(reply: Reply) -> Outcome:
     """What a reply alone tells."""
     if reply is LOCAL_LIMIT or kind_of(reply) is Kind.LEASE:
-        return Outcome(RETRY_AT_ONCE, remote=False)
+        return _AT_ONCE
     remote = kind_of(reply) is None and id(reply) not in _OURS
     return Outcome(reply, remote=remote, unknown=reply is UNKNOWN_OUTCOME)
 

@@ -113,3 +113,30 @@ class BlameTests(QueueCase):
         self.assertEqual(fields["Action"], "failed")
         self.assertTrue(fields["Diagnostic-Code"].startswith("X-Mailgate; "), fields)
         self.assertNotIn("Remote-MTA", fields)
+
+    def test_more_recipients_than_a_host_takes_at_once(self) -> None:
+        """RFC 5321 4.5.3.1.10: the rest goes in the next transactions, not hours later."""
+        for refusal in (b"452 4.5.3 too many recipients", b"452 too many recipients"):
+            with self.subTest(refusal):
+
+                def script(step: Step, connection: Connection, line: bytes, refusal: bytes = refusal) -> Action | None:
+                    if step is not Step.RCPT:
+                        return None
+                    since = connection.verbs[::-1].index(b"MAIL")
+                    return say(refusal) if since > 3 else None
+
+                hop = self.hop(script=script)
+                self.queued(hop)
+                self.submit("many", *(b"r%d@dest.test" % number for number in range(10)))
+                self.reactor.settle(2 * MINUTE)
+                self.assertEqual([len(t.paths) for t in hop.transactions], [3, 3, 3, 1])
+                self.assertEqual(len({path for t in hop.transactions for path in t.paths}), 10)
+                self.tearDown()
+                self.setUp()
+
+    def test_a_host_that_takes_nobody_is_not_asked_at_once_again(self) -> None:
+        hop = self.hop(script={Step.RCPT: say(b"452 4.5.3 too many recipients")})
+        self.queued(hop)
+        self.submit()
+        self.reactor.settle(1.5 * MINUTE)
+        self.assertEqual(hop.connections[0].verbs.count(b"MAIL"), 1)
