@@ -403,8 +403,9 @@ class Transaction:
         refused = await content.judge(self._accepted, self._refusal, per_recipient=per_recipient)
         for one in refused:
             self._withdraw_all(one)
-        staying = [one for one in self._accepted if one not in refused]
-        await self._amend(staying, self._routing.opened, refused)
+        if self._envelope.findings:
+            staying = [one for one in self._accepted if one not in refused]
+            await self._amend(staying, self._routing.opened, refused)
         return refused
 
     async def _amend(self, some: list[Accepted], asked: Sequence[OpenCheck], refused: dict[Accepted, MailError]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
+
+from twisted.web.server import Site
 
 from mailgate.message.body import Body
 from mailgate.message.edits import Add, Change
@@ -13,8 +15,11 @@ from mailgate.modules.check.require_tls import RequireTls
 from mailgate.pipeline.check import MessageCheck
 from mailgate.smtp.address import parse_address
 from mailgate.testing.nexthop import NextHop, Step, say
-from tests.support.scenario import LMTP, codes, statuses
+from tests.support import milter as filters
+from tests.support.milter import ScriptedMilter
+from tests.support.scenario import LMTP, SMTP, codes, statuses
 from tests.wire.test_after_body import SMALL, AfterBodyCase
+from tests.wire.test_rspamd import Filter
 
 FILTER = "check {\nrequire_tls\n}\n"
 OTHER_CHECK = "check {\nheader {\nmatch Subject .\n}\n}\n"
@@ -299,3 +304,68 @@ class VerdictTests(AfterBodyCase):
         marked = {one.paths[0]: b"X-Mailgate-Quarantine: yes" in bytes(one.content) for one in hop.transactions}
         self.assertEqual(marked, {b"a@q.test": True, b"b@y.test": False})
         self.assertIn("verdict=quarantine", running.logged("message.done")[0])
+
+
+class RealFilterTests(AfterBodyCase):
+    """The filters themselves, before and within, in front of queues and of one target: what they change is there, once."""
+
+    CHECKS: ClassVar = {
+        "milter": "milter tcp://127.0.0.1:8891",
+        "rspamd": "rspamd http://127.0.0.1:11333",
+        "both": "milter tcp://127.0.0.1:8891\nrspamd http://127.0.0.1:11333",
+    }
+
+    def asked(self, name: str, place: str, target: str, *, listener: str = SMTP, lmtp: bool = False, more: str = "") -> NextHop:
+        changing = name != "both"
+        self.milter = ScriptedMilter()
+        packets = [filters.add_header(b"X-New", b"1"), filters.replace_body(b"other\r\n"), b"qodd\0"]
+        if changing:
+            packets += [filters.add_rcpt(b"<c@y.test>"), filters.delete_rcpt(b"<b@y.test>"), filters.change_from(b"<new@x.test>")]
+        self.milter.answers[b"E"] = [*packets, filters.CONTINUE]
+        self.reactor.listenTCP(8891, self.milter, interface="127.0.0.1")
+        self.rspamd = Filter()
+        envelope = {"change_from": "new@x.test", "add_rcpt": ["c@y.test"], "del_rcpt": ["<b@y.test>"]}
+        added = {"add_headers": {"X-New": "1"}} if name == "rspamd" else {}
+        self.rspamd.answer = {"action": "quarantine", "score": 7, "milter": {**envelope, **added}}
+        self.reactor.listenTCP(11333, Site(self.rspamd, reactor=self.reactor), interface="127.0.0.1")
+        hop = self.hop(lmtp=lmtp)
+        check = f"check {{\n{self.CHECKS[name]}\n}}\n"
+        before, within = (check, "") if place == "before" else ("", check)
+        self.listening({"next": hop}, f"{within}deliver_to &{target}\n", more=more + before, listener=listener)
+        return hop
+
+    def test_everything_at_once(self) -> None:
+        for name in self.CHECKS:
+            for place, target in WAYS:
+                with self.row(f"{name} {place} {target}"):
+                    hop = self.asked(name, place, target)
+                    self.assertEqual(codes(self.sent(SMALL, b"a@y.test", b"b@y.test"))[-1], b"250")
+                    (one,) = [one for one in hop.transactions if one.complete]
+                    self.assertEqual((one.sender, sorted(one.paths)), (b"new@x.test", [b"a@y.test", b"c@y.test"]))
+                    content = bytes(one.content)
+                    self.assertEqual(content.count(b"X-New: 1\r\n"), 1)
+                    self.assertIn(b"X-Mailgate-Quarantine: yes\r\n", content)
+                    self.assertEqual(content.endswith(b"\r\n\r\nother\r\n"), name != "rspamd")
+                    self.assertEqual(len(self.rspamd.asked), int(name != "milter"))
+
+    def test_lmtp_and_on_split(self) -> None:
+        for listener in (LMTP, SMTP):
+            for place in PLACES:
+                with self.row(f"{listener} {place}"):
+                    more = "" if listener == LMTP else "on_split queue &next_queue\n"
+                    hop = self.asked("both", place, "next", listener=listener, lmtp=True, more=more)
+                    replies = self.sent(SMALL, b"a@y.test", b"b@y.test", listener=listener)
+                    self.assertEqual(set(codes(replies)[4:]), {b"250"})
+                    (one,) = [one for one in hop.transactions if one.complete]
+                    self.assertEqual((one.sender, sorted(one.paths)), (b"new@x.test", [b"a@y.test", b"c@y.test"]))
+
+    def test_one_that_does_not_answer_is_no_pass(self) -> None:
+        for name in ("milter", "rspamd"):
+            for place, target in (*WAYS, ALONE):
+                with self.row(f"{name} {place} {target}"):
+                    hop = self.asked(name, place, target)
+                    self.rspamd.answer = b"nonsense"
+                    self.milter.answers[b"E"] = [filters.DROP]
+                    self.assertEqual(statuses(self.sent(SMALL, b"a@y.test"))[-1], b"451 4.3.0")
+                    self.reactor.settle(60)
+                    self.assertEqual([one for one in hop.transactions if one.complete], [])

@@ -54,13 +54,16 @@ class CommandTests(TestCase):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return str(path)
 
-    async def judged(self, text: str, *lines: str, arguments: str = "", content: bytes = CONTENT) -> bytes:
+    async def judged(
+        self, text: str, *lines: str, arguments: str = "", content: bytes = CONTENT, rules: str = "CHECK\nDELIVER"
+    ) -> bytes:
         """What a client hears whose message this program judges."""
         port = free_port()
         block = "\n".join(lines)
+        check = f"check {{\ncommand {self.script(text)} {arguments} {{\n{block}\n}}\n}}"
+        rules = rules.replace("CHECK", check).replace("DELIVER", f"deliver_to smtp {self.relay.endpoint}")
         gateway = WholeGateway(
-            f"hostname gateway.test\nsmtp tcp://127.0.0.1:{port} {{\ntls off\nreverse_lookup no\n"
-            f"check {{\ncommand {self.script(text)} {arguments} {{\n{block}\n}}\n}}\ndeliver_to smtp {self.relay.endpoint}\n}}\n",
+            f"hostname gateway.test\nsmtp tcp://127.0.0.1:{port} {{\ntls off\nreverse_lookup no\n{rules}\n}}\n",
             real_adapters(),
             str(self.home),
         )
@@ -104,6 +107,20 @@ class CommandTests(TestCase):
         expected = CONTENT + b"--from=a@x.test; touch client.test|b@y.test|$(id)|a@x.test|"
         self.assertEqual(seen.read_bytes(), expected)
         self.assertEqual(sorted(os.listdir(self.home)), ["judge", "mailgate.conf", "seen"])
+
+    async def test_beside_after_body(self) -> None:
+        for rules in (
+            'CHECK\nafter_body {\nwhen header("X-A") == "2" {\nreject 550 5.7.9\n}\nDELIVER\n}',
+            "after_body {\nCHECK\nDELIVER\n}",
+        ):
+            before = len(self.relay.transactions)
+            self.assertEqual(await self.judged('printf "X-A: 1\\n"; exit 2', rules=rules), OK)
+            content = bytes(self.relay.transactions[-1].content)
+            self.assertEqual(len(self.relay.transactions), before + 1)
+            self.assertIn(b"X-Mailgate-Quarantine: yes\r\n", content)
+            self.assertEqual(content.count(b"\r\nX-A: 1\r\n"), 1)
+            self.assertEqual(await self.judged("exit 1", rules=rules), REFUSED)
+            self.assertEqual(await self.judged("kill -9 $$", rules=rules), TEMPORARY)
 
     async def test_what_it_writes(self) -> None:
         found = await self.judged('printf "X-A: 1\\nX-B: 2\\n\\tfolded\\n"')
