@@ -23,12 +23,12 @@ CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 _LOCK = 5_208_133_107
 """Of the advisory lock under which tables are made and swept: any number that nobody else has."""
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS mailgate_greylist (
+CREATE TABLE IF NOT EXISTS greylist_triples (
     network text, sender text, recipient text,
     first float8 NOT NULL, last float8 NOT NULL, passed boolean NOT NULL,
     PRIMARY KEY (network, sender, recipient));
-CREATE INDEX IF NOT EXISTS mailgate_greylist_by_time ON mailgate_greylist (last);
-CREATE TABLE IF NOT EXISTS mailgate_greylist_networks (network text PRIMARY KEY, passed integer NOT NULL, last float8 NOT NULL);
+CREATE INDEX IF NOT EXISTS greylist_triples_by_time ON greylist_triples (last);
+CREATE TABLE IF NOT EXISTS greylist_networks (network text PRIMARY KEY, passed integer NOT NULL, last float8 NOT NULL);
 """
 _DEFAULTS: dict[str, Any] = {
     "application_name": "mailgate",
@@ -70,7 +70,7 @@ class PostgresLink:
             " FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) AS name",
             (str(milliseconds),),
         )
-        found = self.connection.execute("SELECT to_regclass('mailgate_greylist_networks')").fetchone()
+        found = self.connection.execute("SELECT to_regclass('greylist_networks')").fetchone()
         if found is None or found[0] is None:
             with self.connection.transaction():
                 self.connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -102,21 +102,21 @@ class PostgresGreylist:
     def _seen(self, connection: psycopg.Connection[Any], triple: tuple[str, str, str]) -> Seen:
         name = triple[0]
         (now,) = self._one(connection, f"SELECT {self.clock}", ())
-        row = self._one(connection, "SELECT passed, last FROM mailgate_greylist_networks WHERE network = %s", (name,))
+        row = self._one(connection, "SELECT passed, last FROM greylist_networks WHERE network = %s", (name,))
         network = Network(*row) if row else None
-        row = self._one(connection, f"SELECT first, last, passed FROM mailgate_greylist WHERE {_WHERE} FOR UPDATE", triple)
+        row = self._one(connection, f"SELECT first, last, passed FROM greylist_triples WHERE {_WHERE} FOR UPDATE", triple)
         seen, new = judge(self._waiting, network, Triple(*row) if row else None, now)
         if new is not None:
             connection.execute(
-                "INSERT INTO mailgate_greylist VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (network, sender, recipient)"
+                "INSERT INTO greylist_triples VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (network, sender, recipient)"
                 " DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed",
                 (*triple, new.first, new.last, new.passed),
             )
         if seen is Seen.ALLOWED:
-            connection.execute("UPDATE mailgate_greylist_networks SET last = %s WHERE network = %s", (now, name))
+            connection.execute("UPDATE greylist_networks SET last = %s WHERE network = %s", (now, name))
         elif seen is Seen.PASSED:
             connection.execute(
-                "INSERT INTO mailgate_greylist_networks AS known VALUES (%s, 1, %s) ON CONFLICT (network) DO UPDATE SET"
+                "INSERT INTO greylist_networks AS known VALUES (%s, 1, %s) ON CONFLICT (network) DO UPDATE SET"
                 " passed = CASE WHEN excluded.last < known.last + %s THEN known.passed + 1 ELSE 1 END, last = excluded.last",
                 (name, now, self._waiting.lifetime),
             )
@@ -129,14 +129,14 @@ class PostgresGreylist:
             if not self._one(connection, "SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))[0]:
                 return 0
             now = f"({self.clock})"
-            removed = self._remove(connection, "mailgate_greylist", f"passed AND last < {now} - %s", waiting.lifetime)
-            removed += self._remove(connection, "mailgate_greylist", f"NOT passed AND first < {now} - %s", waiting.window)
-            removed += self._remove(connection, "mailgate_greylist_networks", f"last < {now} - %s", waiting.lifetime)
-            (count,) = self._one(connection, "SELECT count(*) FROM mailgate_greylist", ())
+            removed = self._remove(connection, "greylist_triples", f"passed AND last < {now} - %s", waiting.lifetime)
+            removed += self._remove(connection, "greylist_triples", f"NOT passed AND first < {now} - %s", waiting.window)
+            removed += self._remove(connection, "greylist_networks", f"last < {now} - %s", waiting.lifetime)
+            (count,) = self._one(connection, "SELECT count(*) FROM greylist_triples", ())
             if count > self._most:
                 removed += connection.execute(
-                    "DELETE FROM mailgate_greylist WHERE ctid = ANY (ARRAY("
-                    "SELECT ctid FROM mailgate_greylist ORDER BY last LIMIT %s))",
+                    "DELETE FROM greylist_triples WHERE ctid = ANY (ARRAY("
+                    "SELECT ctid FROM greylist_triples ORDER BY last LIMIT %s))",
                     (min(count - self._most, BATCH),),
                 ).rowcount
         return removed

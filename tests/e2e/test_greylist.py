@@ -97,7 +97,7 @@ class PostgresStoreTests(Life, SynchronousTestCase):
         self.at(after)
         return self.greylist.seen(self.link, network, sender, "b@y.test")
 
-    def rows(self, table: str = "mailgate_greylist") -> int:
+    def rows(self, table: str = "greylist_triples") -> int:
         return int(self.server.execute(self.dsn, f"SELECT count(*) FROM {table}")[0][0])
 
     def test_what_lies_there_ends(self) -> None:
@@ -110,9 +110,9 @@ class PostgresStoreTests(Life, SynchronousTestCase):
         self.at(349, greylist)
         self.assertEqual(greylist.seen(self.link, NET, "49@x.test", "b@y.test"), Seen.PASSED)
         self.at(3 * DAY, greylist)
-        self.assertEqual((greylist.sweep(self.link), self.rows(), self.rows("mailgate_greylist_networks")), (9, 1, 1))
+        self.assertEqual((greylist.sweep(self.link), self.rows(), self.rows("greylist_networks")), (9, 1, 1))
         self.at(40 * DAY, greylist)
-        self.assertEqual((greylist.sweep(self.link), self.rows(), self.rows("mailgate_greylist_networks")), (2, 0, 0))
+        self.assertEqual((greylist.sweep(self.link), self.rows(), self.rows("greylist_networks")), (2, 0, 0))
 
     def test_many_at_once(self) -> None:
         """Eight nodes make the tables and ask at the same time: one of them sees it pass."""
@@ -127,13 +127,13 @@ class PostgresStoreTests(Life, SynchronousTestCase):
     def test_the_servers_clock(self) -> None:
         greylist = PostgresGreylist(WAITING)
         self.assertEqual(greylist.seen(self.link, NET, "a@x.test", "b@y.test"), Seen.EARLY)
-        self.server.execute(self.dsn, "UPDATE mailgate_greylist SET first = first - 300")
+        self.server.execute(self.dsn, "UPDATE greylist_triples SET first = first - 300")
         self.assertEqual(greylist.seen(self.linked(), NET, "a@x.test", "b@y.test"), Seen.PASSED)
 
     def test_a_name_that_is_none_is_no_outage(self) -> None:
         for sender in ("a\0b", "\udcff"):
             self.assertRaises(Unanswerable, self.greylist.seen, self.link, NET, sender, "b@y.test")
-        self.assertEqual(self.seen(0, sender="'); DROP TABLE mailgate_greylist --"), Seen.EARLY)
+        self.assertEqual(self.seen(0, sender="'); DROP TABLE greylist_triples --"), Seen.EARLY)
         self.assertEqual(self.seen(0), Seen.EARLY)
 
 
