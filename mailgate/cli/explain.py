@@ -45,6 +45,17 @@ class AddressType(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no address: {error}", param, ctx)
 
 
+class WordType(click.ParamType):  # type: ignore[type-arg]
+    """What a client says in one word or line: nothing that would break the line it is printed in."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).isprintable():
+            self.fail(f"{value!r} holds control characters", param, ctx)
+        return str(value)
+
+
 class IpType(click.ParamType):  # type: ignore[type-arg]
     """An IP address."""
 
@@ -59,8 +70,10 @@ class IpType(click.ParamType):  # type: ignore[type-arg]
 
 session_options: Sequence[Any] = (
     click.option("--ip", type=IpType(), default=DEFAULT_IP, show_default=True, help="The client's address."),
-    click.option("--helo", default=DEFAULT_HELO, show_default=True, metavar="NAME", help="The name it greets with."),
-    click.option("--auth", "auth_user", default="", metavar="USER", help="Whom it has authenticated as."),
+    click.option(
+        "--helo", type=WordType(), default=DEFAULT_HELO, show_default=True, metavar="NAME", help="The name it greets with."
+    ),
+    click.option("--auth", "auth_user", type=WordType(), default="", metavar="USER", help="Whom it has authenticated as."),
     click.option("--tls", is_flag=True, help="It speaks over TLS."),
     click.option(
         "--listener", default="", metavar="ADDRESS", help="The listener's address as in the file; by default the first."

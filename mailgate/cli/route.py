@@ -106,7 +106,8 @@ def lines_of(found: Survey, target: str) -> Iterator[str]:
     if found.sts:
         yield f"  MTA-STS: {printable(found.sts)}"
     if found.refusal is not None:
-        yield f"  {printable(str(found.refusal))}{f': {printable(found.reason)}' if found.reason else ''}"
+        reason = found.reason if found.reason != str(found.refusal) else ""
+        yield f"  {printable(str(found.refusal))}{f': {printable(reason)}' if reason else ''}"
     for number, hop in enumerate(found.hops, 1):
         yield from _hop(number, hop)
 

@@ -137,6 +137,7 @@ class ExplainTests(Files):
             ("--rcpt", "b@y.test", "--ip", "300.1.1.1"),
             ("--rcpt", "b@y.test", "--listener", "tcp://127.0.0.1:26"),
             ("--rcpt", "b@y.test", "--against", "missing.conf"),
+            ("--rcpt", "b@y.test", "--helo", "x\ny"),
             (),
         ):
             self.assertEqual(self.explain(*arguments).exit_code, 2, arguments)

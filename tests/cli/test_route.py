@@ -121,6 +121,7 @@ class RouteTests(CommandCase):
             done = await self.mailgate("route", domain, "-c", path)
             self.assertEqual(done.returncode, status, f"{domain}: {done.stdout}{done.stderr}")
             self.assertIn(words, done.stdout)
+            self.assertLessEqual(done.stdout.count("550 5.1.2"), 1, done.stdout)
 
     async def test_which_target(self) -> None:
         path = self.write()
