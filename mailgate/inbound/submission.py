@@ -14,7 +14,7 @@ from mailgate.config.schema import Directive
 from mailgate.inbound.listener import Listener
 from mailgate.message.body import Spool
 from mailgate.message.preparation import prepare
-from mailgate.pipeline.transaction import TransactionSettings
+from mailgate.pipeline.settings import TransactionSettings
 
 
 class SubmissionListener(Listener):

@@ -27,9 +27,10 @@ from mailgate.pipeline.check import stages_of
 from mailgate.pipeline.lookup import Kept, Lookups, kept
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Plan
+from mailgate.pipeline.settings import TransactionSettings
 from mailgate.pipeline.trace import TracedRouting
 from mailgate.pipeline.trace_tree import Node
-from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.pipeline.transaction import Transaction
 from mailgate.smtp.address import rule_keys
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from mailgate.message.envelope import Session
 from mailgate.message.header import sendable
 from mailgate.message.received import received
+from mailgate.pipeline.settings import TransactionSettings
 from mailgate.smtp.reply import MailError, Reply
 
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this looks like a mail loop")
 
 
-def own_section(section: bytes, settings: Any, session: Session, message_id: str, only: str, *, utf8: bool) -> bytes:
-    """``settings``: `TransactionSettings`; ``only`` is the recipient, if there is one alone.
+def own_section(
+    section: bytes, settings: TransactionSettings, session: Session, message_id: str, only: str, *, utf8: bool
+) -> bytes:
+    """``only`` is the recipient, if there is one alone.
 
     :raises MailError: a loop.
     """

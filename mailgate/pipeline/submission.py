@@ -8,7 +8,8 @@ from typing import Any
 from mailgate.adapters import Adapters
 from mailgate.message.envelope import Attempt, Session
 from mailgate.pipeline.router import Router
-from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.pipeline.settings import TransactionSettings
+from mailgate.pipeline.transaction import Transaction
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_RCPT_PARAMETERS, MailParameters, RcptParameters
 from mailgate.smtp.reply import Reply

@@ -19,18 +19,15 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import CancelledError, DeferredList
 
-from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
-from mailgate.message.body import Body, Spool, SpoolFull
-from mailgate.message.envelope import FIRST_ATTEMPT, Attempt, Envelope, Recipient, Session
-from mailgate.message.findings import change_envelopes, judgement
+from mailgate.message.body import Body, SpoolFull
+from mailgate.message.envelope import Envelope, Recipient, Session
+from mailgate.message.findings import change_envelopes
 from mailgate.message.message import Message
-from mailgate.message.tally import Tally
 from mailgate.net.waiting import Wait, as_deferred, spawn, start
 from mailgate.pipeline.answers import (
     DISCARDED,
@@ -48,12 +45,13 @@ from mailgate.pipeline.content import Content, amend
 from mailgate.pipeline.content_routes import ContentRoutes
 from mailgate.pipeline.copies import copies_of, copy
 from mailgate.pipeline.downstream import Accepted, Downstream
-from mailgate.pipeline.grammar import Split
+from mailgate.pipeline.log_lines import log_outcome
 from mailgate.pipeline.notices import Notices, quiet
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
 from mailgate.pipeline.section import own_section
+from mailgate.pipeline.settings import TransactionSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
 from mailgate.smtp.reply import MailError, Reply
@@ -66,41 +64,6 @@ MOST_ADDED = 1000
 TOO_MANY_ADDED = Reply(554, "5.5.3", "Too many recipients")
 
 _log = EventLog("mailgate.pipeline")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransactionSettings:
-    """What a listener decides for all its transactions. Sizes are octets."""
-
-    spool: Spool
-    adapters: Adapters
-    hostname: str
-    """Our name in Received."""
-    authserv_id: str = ""
-    """Our name in Authentication-Results, if it is another."""
-    own_names: frozenset[str] = frozenset()
-    """What else this gateway speaks as, in Authentication-Results. Nobody outside may use any of these names there."""
-    split: Split = Split.DEFER
-    keeper: Callable[[Any, Envelope], Any] | None = None
-    """Of `on_split queue`: from a target and an envelope to a delivery into the queue, which keeps what the target does not."""
-    reports: Callable[[Envelope], Any] | None = None
-    """Of `reports &queue`: from an envelope to what keeps reports of success; None where DSN is not offered."""
-    tally: Tally = field(default_factory=Tally)
-    per_recipient: bool = False
-    """LMTP: one reply for each recipient after the dot."""
-    max_received: int = 50
-    """Received fields in what comes in; RFC 5321 6.3 wants at least 100 or a better loop test: ours counts hops that
-    no real path has."""
-    memory_limit: int = 1 << 20
-    """Of one body; what is larger goes to the spool."""
-    attempt: Attempt = FIRST_ATTEMPT
-    """What deliveries are told of the message's life; other than the first attempt only for mail of our own."""
-    defer_sender_reject: bool = True
-    """Refusals of the sender are given at RCPT: the log then knows who was written to."""
-    prepare: Callable[[bytes, str, str, float], bytes] | None = None
-    """`message.preparation.prepare`, for submission."""
-    hide_client: bool = False
-    """Received does not say where the client is."""
 
 
 class Transaction:
@@ -377,7 +340,10 @@ class Transaction:
             reply = with_id(self._refusal(error).reply, self.id)
             answers = [reply] * (len(self._accepted) if self._settings.per_recipient else 1)
         if not self._done:
-            self._log_outcome(answers)
+            opened, seconds = self._routing.opened, self._settings.adapters.reactor.seconds() - self._started
+            size = self._body.size if self._body is not None else 0
+            deliveries, tally = self._deliveries.values(), self._settings.tally
+            log_outcome(self._envelope, self._accepted, deliveries, opened, answers, tally, size, seconds)
             self._done = True
             if self._has_copies and message is not None:  # the client does not wait for them
                 content = self._content or Content(message, {}, "")
@@ -549,44 +515,3 @@ class Transaction:
             return  # aborted: nobody heard it
         fields = {"message": self.id, "session": self._session.id, "from": f"<{self._envelope.sender}>", "to": to and f"<{to}>"}
         _log.info(event, **fields, reply=refusal.reply, where=refusal.where, reason=refusal.reason)
-
-    def _log_outcome(self, answers: list[Reply]) -> None:
-        targets: dict[str, None] = {}
-        tally = self._settings.tally
-        size = self._body.size if self._body is not None else 0
-        tally.octets += size
-        for delivery in self._deliveries.values():
-            label = delivery.target.label
-            targets[label] = None
-            counts = tally.deliveries.get(label) or tally.answers_of(label)
-            for reply in delivery.replies.values():
-                counts[reply.code // 100] += 1
-        discarded = False
-        for one in self._accepted:
-            for plan in one.plans:
-                discarded = discarded or plan.target is None
-        fields = {
-            "message": self.id,
-            "session": self._session.id,
-            "from": f"<{self._envelope.sender}>",
-            "to": ",".join([f"<{one.name}>" for one in self._accepted]),
-            "size": size,
-            "reply": str(answers[0]) if len(answers) == 1 else " | ".join(str(reply) for reply in dict.fromkeys(answers)),
-            "target": ",".join(targets),
-            "seconds": self._settings.adapters.reactor.seconds() - self._started,
-        }
-        if self._envelope.findings:
-            judges = dict.fromkeys(one.check for one in self._routing.opened)
-            found = judgement(self._envelope.findings[check] for check in judges if check in self._envelope.findings)
-            fields |= {"auth": " ".join(map(str, found.results)), "score": found.score or None, "verdict": found.verdict.value}
-        _log.info(Event.MESSAGE_DONE, **fields)
-        if discarded:
-            self._log_discarded(answers)
-
-    def _log_discarded(self, answers: list[Reply]) -> None:
-        for number, one in enumerate(self._accepted):
-            if answers[number if self._settings.per_recipient else 0].is_success:
-                for plan in one.plans:
-                    if plan.target is None:
-                        to = f"<{plan.recipient.address}>"
-                        _log.info(Event.MESSAGE_DISCARDED, message=self.id, to=to, where=plan.where)

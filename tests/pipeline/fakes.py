@@ -15,7 +15,8 @@ from mailgate.interfaces import Finality, IDelivery, ITable, ITarget
 from mailgate.message.body import Spool
 from mailgate.message.envelope import Session
 from mailgate.pipeline.router import Branch, Deliver, DeliverTo, Handling, Router, Rules
-from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.pipeline.settings import TransactionSettings
+from mailgate.pipeline.transaction import Transaction
 from mailgate.smtp.address import NULL_ADDRESS, Address, parse_address
 from mailgate.smtp.reply import Reply
 

@@ -11,9 +11,9 @@ from mailgate.net.waiting import begin
 from mailgate.pipeline.explain import Explanation, Question, as_dict, changes, explain, read_address
 from mailgate.pipeline.lookup import Kept, Lookups
 from mailgate.pipeline.router import Router
+from mailgate.pipeline.settings import TransactionSettings
 from mailgate.pipeline.trace import MAX_SHOWN
 from mailgate.pipeline.trace_tree import Kind, Node
-from mailgate.pipeline.transaction import TransactionSettings
 from mailgate.registry import Configuration, build
 from mailgate.smtp.reply import Reply
 from tests.pipeline.fakes import FakeCheck, FakeTable, FakeTarget, deliver
