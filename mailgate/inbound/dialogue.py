@@ -266,6 +266,8 @@ class Dialogue:
 
     def _wait(self, awaitable: Any, event: Event, rest: Sequence[Event]) -> Any:
         """The outcome if it is there already, else `_PENDING`."""
+        if isinstance(awaitable, Reply):  # of a class below: outbound's are rare, and this is a call
+            return awaitable
         waiting = awaitable
         if not isinstance(awaitable, Wait) or awaitable.done:
             try:

@@ -342,8 +342,8 @@ class Transaction:
         if not self._done:
             opened, seconds = self._routing.opened, self._settings.adapters.reactor.seconds() - self._started
             size = self._body.size if self._body is not None else 0
-            deliveries, tally = self._deliveries.values(), self._settings.tally
-            log_outcome(self._envelope, self._accepted, deliveries, opened, answers, tally, size, seconds)
+            tally, sent = self._settings.tally, self._deliveries.values()
+            log_outcome(self._envelope, self._accepted, sent, opened, answers, tally, size, seconds)
             self._done = True
             if self._has_copies and message is not None:  # the client does not wait for them
                 content = self._content or Content(message, {}, "")
