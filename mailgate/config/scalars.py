@@ -300,6 +300,21 @@ class String(Value):
         return STRING
 
 
+class ReplyText(String):
+    """A text that is said in replies: printable ASCII (RFC 5321 4.2)."""
+
+    def parse_word(self, word: Token, scope: Scope) -> str:
+        return _said(word)
+
+
+def _said(word: Token) -> str:
+    wrong = next((character for character in word.text if not " " <= character <= "~" and character != "\n"), "")
+    if wrong:
+        hint = "printable ASCII: `ue` for `ü`" if wrong.isprintable() else "printable ASCII"
+        raise Problem(word.span, f"`{word.shown}` can't be said in a reply", code="E0514", hint=hint)
+    return word.text
+
+
 class Strings(Value):
     """All words that are left, as a tuple."""
 
@@ -388,7 +403,7 @@ class ReplyCode(Value):
         if not word.quoted:
             notes = (f"expected: {self.metavar}",)
             raise Problem(word.span, "the text of a reply is written in quotes", code="E0509", notes=notes)
-        return word.text
+        return _said(word)
 
 
 _SAYS = {"4": "temporary", "5": "permanent"}

@@ -122,10 +122,10 @@ class Listener(
         doc="TLS from the first byte on tcp:// addresses too (behind the PROXY header, if there is one), in place of STARTTLS.",
         origin="smtp-server",
     )
-    banner = Directive("banner", v.String(), default="", doc="Text behind our name in the greeting.", origin="smtp-server")
+    banner = Directive("banner", v.ReplyText(), default="", doc="Text behind our name in the greeting.", origin="smtp-server")
     helo_response = Directive(
         "helo_response",
-        v.String(),
+        v.ReplyText(),
         default="%s greets %s",
         doc="First line of the hello reply; the two %s are our name and the client's.",
         origin="smtp-server",

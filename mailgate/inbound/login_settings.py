@@ -84,7 +84,7 @@ class LoginDirectives(Block):
     )
     auth_required_message = Directive(
         "auth_required_message",
-        v.String("TEXT"),
+        v.ReplyText("TEXT"),
         default="Authentication required",
         doc="Text of that 530.",
         origin="smtp-server",

@@ -118,6 +118,12 @@ CODES = {
         bad="local_domains ann@example.org\n" + lmtp("discard"),
         good="local_domains example.org\n" + lmtp("discard"),
     ),
+    "E0514": Entry(
+        "a text that can't be said in a reply",
+        "Replies are printable ASCII (RFC 5321 4.2): whatever else stood in one, clients would be shown something different.",
+        bad=lmtp('banner "für Post"\ndiscard'),
+        good=lmtp('banner "for mail"\ndiscard'),
+    ),
     "E0521": Entry(
         "an expression that can't be read",
         "Strings stand in double quotes, networks and addresses do not; `==` compares. A regular expression must compile.",

@@ -37,7 +37,7 @@ class ResponseBlock(Block):
 
     score = Directive("score", v.Float(), default=REQUIRED, doc="What it counts; below zero for the client.", origin="maddy")
     message = Directive(
-        "message", v.String("TEXT"), default="", doc="What is said in place of the list's own text.", origin="maddy"
+        "message", v.ReplyText("TEXT"), default="", doc="What is said in place of the list's own text.", origin="maddy"
     )
 
 
@@ -96,7 +96,8 @@ class ListBlock(QuestionBlock):
     def __init__(self) -> None:
         lines: Any = self.response
         self._usual = self.responses or (() if lines else (_LISTED,))
-        scores = [*(line.score for line in lines), *((self.score,) if self._usual else ())]
+        given: Any = [*(line.score for line in lines), *((self.score,) if self._usual else ())]
+        scores: list[float] = [score for score in given if score is not None]  # None: it could not be read, which was said
         self.most = sum(score for score in scores if score > 0)
         self.least = sum(score for score in scores if score < 0)
         self.favours = self.least < 0
