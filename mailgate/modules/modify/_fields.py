@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
+from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
 from mailgate.message.fields import NAME
+from mailgate.message.message import Message
 from mailgate.pipeline.modifiers import Modifier
+from mailgate.registry import Argument
 
 TRACE = frozenset({"received", "return-path"})
 """What says where a message has been: only those who have it may say so."""
@@ -23,3 +28,19 @@ class FieldModifier(Modifier):
     def check_value(self, report: Report, value: str) -> None:
         if not value.isprintable():
             report.error(self.span, "a field has no control characters", code="E0794")
+
+
+class OneField(FieldModifier):
+    """A modifier that writes one field. ``written(section, name, value)`` is the header section with it."""
+
+    written: ClassVar[Any]
+
+    field = Argument("NAME", v.String("NAME"), doc="The field's name.")
+    text = Argument("VALUE", v.String("VALUE"), doc="What it says; other than ASCII becomes encoded words (RFC 2047).")
+
+    def configure(self, report: Report) -> None:
+        self.check_name(report, self.field)
+        self.check_value(report, self.text)
+
+    def body(self, message: Message) -> Message:
+        return message.with_header(self.written(message.header, self.field, self.text))
