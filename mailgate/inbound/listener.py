@@ -36,7 +36,8 @@ from mailgate.pipeline.grammar import PipelineBlock
 from mailgate.pipeline.reach import enforces_requiretls
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.session_checks import SessionChecks
-from mailgate.pipeline.transaction import Transaction, TransactionSettings
+from mailgate.pipeline.settings import TransactionSettings
+from mailgate.pipeline.transaction import Transaction
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.certificates import LINE as LISTENER_TLS
 from mailgate.registry.certificates import ListenerTls

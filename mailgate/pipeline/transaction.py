@@ -51,7 +51,7 @@ from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
 from mailgate.pipeline.routing import Path, Plan, Routing
 from mailgate.pipeline.section import own_section
-from mailgate.pipeline.settings import TransactionSettings as TransactionSettings  # the listener has it from here
+from mailgate.pipeline.settings import TransactionSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
 from mailgate.smtp.reply import MailError, Reply
