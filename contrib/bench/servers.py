@@ -98,22 +98,17 @@ class Mailgate(Relay):
         home.mkdir(mode=0o755)
         config = home / "mailgate.conf"
         config.write_text(self.configuration(home, sink.port))
-        twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
-        command = [
-            twistd,
-            "--reactor=mailgate",
-            "-n",
-            "--pidfile=",
-            "mailgate",
-            "--workers",
-            str(self.workers),
-            "-c",
-            str(config),
-        ]
-        self.running = self.server = Running(command, home, home / "log", self.port, host=self.host)
+        self.running = self.server = Running(gateway(config, self.workers), home, home / "log", self.port, host=self.host)
 
     def configuration(self, home: Path, sink: int) -> str:
         return MAILGATE_CONF.format(home=home, port=self.port, sink=sink, target=self.target, store=self.store)
+
+
+def gateway(config: Path, workers: int) -> list[str]:
+    """The command that runs it."""
+    twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
+    options = ["--reactor=mailgate", "-n", "--pidfile="]
+    return [twistd, *options, "mailgate", "--workers", str(workers), "-c", str(config)]
 
 
 class MailgateTwo(Mailgate):

@@ -9,14 +9,12 @@ is what whoever wants both sides under TLS there has to run, and is counted. Pos
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .processes import NotReady, Running, free_ports
-from .servers import Relay, Sink, lay_out_postfix, postfix_master, tool, wait_for_workers
+from .servers import Relay, Sink, gateway, lay_out_postfix, postfix_master, tool, wait_for_workers
 
 _STUNNEL = """\
 foreground = yes
@@ -115,19 +113,7 @@ class MailgateTls(TlsRelay):
         config = home / "mailgate.conf"
         own = sink.certificate
         config.write_text(_MAILGATE.format(home=home, port=port, sink=sink.port, certificate=own.path, key=own.key))
-        twistd = shutil.which("twistd", path=str(Path(sys.executable).parent)) or "twistd"
-        command = [
-            twistd,
-            "--reactor=mailgate",
-            "-n",
-            "--pidfile=",
-            "mailgate",
-            "--workers",
-            str(self.workers),
-            "-c",
-            str(config),
-        ]
-        return Running(command, home, home / "log", port, tls=True)
+        return Running(gateway(config, self.workers), home, home / "log", port, tls=True)
 
 
 class MailgateTwoTls(MailgateTls):
