@@ -108,8 +108,8 @@ class Check(Module):
 
     session_state: ClassVar[type[SessionCheck]] = SessionCheck
     message_state: ClassVar[type[MessageCheck]] = MessageCheck
-    stages: ClassVar[frozenset[str]] = frozenset()
-    """Which it takes part in: found in the classes above."""
+    stages: frozenset[str] = frozenset()
+    """Which it takes part in: found in the classes above; an instance whose settings leave some out has fewer."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

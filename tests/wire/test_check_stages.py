@@ -172,6 +172,16 @@ class LoadTests(SimulatedCase):
     def test_a_check_that_judges_less_there_is_a_warning(self) -> None:
         self.assertEqual(self.codes_of("scripted"), ["W0809"])
 
+    def test_a_filter_that_is_told_to_come_with_the_message_is_right_there(self) -> None:
+        place = "milter tcp://127.0.0.1:8891"
+        for lines, expected in (
+            ("", ["W0809"]),
+            ("at_connection yes", ["W0809"]),
+            ("at_connection no", []),
+            ("on_fail quarantine", []),
+        ):
+            self.assertEqual(self.codes_of(f"{place} {{\n{lines}\n}}"), expected, lines)
+
 
 class DryTests(SimulatedCase):
     def explain(self, *lines: str, listener: str = "", **fields: Any) -> Explanation:

@@ -140,6 +140,9 @@ class MilterCheck(AskingCheck):
     def __init__(self, context: ModuleContext) -> None:
         super().__init__(context)
         self.filter: Any = None
+        asks_first = self.at_connection and getattr(self.on_fail, "word", "reject") == "reject"
+        if not asks_first:
+            self.stages = self.stages - {"connection"}
         self._clients: dict[str, Client] = {}
         self.given_macros = {name.strip("{}"): value for name, value in self.macros}
         self.times = Times(self.connect_timeout, self.command_timeout, self.content_timeout, self.content_timeout * 5)
@@ -157,7 +160,7 @@ class MilterCheck(AskingCheck):
     def asks_at_connection(self) -> bool:
         """Not of a filter that is known to want to hear nothing of connections, nor where its refusal lets mail pass."""
         known = self.filter.agreement
-        return self.at_connection and self.on_fail.word == "reject" and (known is None or known.wants(Command.CONNECT))
+        return "connection" in self.stages and (known is None or known.wants(Command.CONNECT))
 
     async def start(self) -> None:
         assert self.context.adapters is not None
