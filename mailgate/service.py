@@ -9,7 +9,6 @@ one of the few that may import the reactor.
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import random
@@ -37,6 +36,7 @@ from mailgate.admin.queues import QueueViews
 from mailgate.admin.views import Views
 from mailgate.admin.whole import Whole
 from mailgate.config.diagnostics import render
+from mailgate.garbage import collect, collect_seldom
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
 from mailgate.logs import reopen
 from mailgate.logs.detail import detail
@@ -51,9 +51,6 @@ from mailgate.workers import MAX_WORKERS, Crew, RecordingAssembler, Spawn, Staff
 DEFAULT_CONFIG = "/etc/mailgate/mailgate.conf"
 FILE_THREADS = 8
 """Threads for blocking file work (bodies on disk, maildirs, fsync): enough to keep one disk busy."""
-
-GC_THRESHOLD = 10_000
-"""Objects between two collections. Messages make few cycles: Python's 700 spends 2 % of the time to find none."""
 
 _log = Logger(namespace="mailgate")
 
@@ -148,7 +145,7 @@ class GatewayService(Service):
     def _started(self, _: None) -> None:
         self._starting = None
         collect()
-        gc.set_threshold(GC_THRESHOLD, 50, 50)
+        collect_seldom()
 
     def _collect_later(self) -> None:
         if self._collecting is None or not self._collecting.active():
@@ -183,14 +180,6 @@ def _exit_with_failure() -> None:
 
 COLLECT_AFTER = 10.0
 """Seconds after an old configuration was released: a collection stops everything for a moment, and one does for many reloads."""
-
-
-def collect() -> None:
-    """Find the garbage of a start, or of a configuration that was replaced, and look at what is left no more: it is there for
-    as long as its configuration is."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 class Outside:

@@ -10,7 +10,6 @@ supervisor's business, and ignored.
 from __future__ import annotations
 
 import faulthandler
-import gc
 import importlib
 import json
 import os
@@ -30,6 +29,7 @@ from mailgate.admin.views import Views
 from mailgate.admin.whole import answers
 from mailgate.config.diagnostics import render
 from mailgate.config.files import Recorded
+from mailgate.garbage import collect, collect_seldom
 from mailgate.logs import reopen
 from mailgate.logs.destinations import Descriptor
 from mailgate.logs.detail import detail
@@ -37,7 +37,7 @@ from mailgate.logs.lines import RelayFormat
 from mailgate.logs.outputs import Output, outputs, standard_output
 from mailgate.runtime import Assembler, LiveGateway
 from mailgate.runtime.log_outputs import LogOutputs
-from mailgate.service import COLLECT_AFTER, GC_THRESHOLD, LINK, RELAY, Outside, collect
+from mailgate.service import COLLECT_AFTER, LINK, RELAY, Outside
 from mailgate.workers import Answers, CannotStart, Inherited, Worker, open_link
 
 
@@ -107,7 +107,7 @@ class Process:
 
     def _ready(self) -> None:
         collect()
-        gc.set_threshold(GC_THRESHOLD, 50, 50)
+        collect_seldom()
 
     def _collect_later(self) -> None:
         if self._collecting is None or not self._collecting.active():

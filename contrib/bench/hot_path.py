@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import gc
 import pstats
 import random
 import tempfile
@@ -31,6 +30,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
 from mailgate.adapters import Adapters
+from mailgate.garbage import collect
 from mailgate.logs.destinations import Descriptor
 from mailgate.logs.lines import TextFormat
 from mailgate.logs.outputs import Output
@@ -41,6 +41,9 @@ from mailgate.testing.names import MemoryNames
 
 from .content import ADDRESSES, HEADER, TEXT, TEXTS, quoted, signed
 from .content import CLIENT as CLIENT_IP
+
+WARM_UP = 2000
+"""Messages before the first that counts: caches fill, and PyPy compiles what it has seen often enough."""
 
 CONFIG = """\
 hostname gateway.bench.test
@@ -231,10 +234,9 @@ def main() -> None:
     with (Path(directory) / "log").open("wb") as log:
         globalLogBeginner.beginLoggingTo([Output(Descriptor(log.fileno()), TextFormat())], redirectStandardIO=False)
         loop = Loop(options.recipients, options.check)
-        for _ in range(200):
+        for _ in range(WARM_UP):
             loop.message()
-        gc.collect()
-        gc.freeze()
+        collect()
         if options.profile or options.calls:
             _profile(loop, options)
             return
