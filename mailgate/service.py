@@ -36,8 +36,8 @@ from mailgate.admin.queues import QueueViews
 from mailgate.admin.views import Views
 from mailgate.admin.whole import Whole
 from mailgate.config.diagnostics import render
-from mailgate.garbage import collect, collect_seldom
 from mailgate.inbound.authentication import THREADS as HASH_THREADS
+from mailgate.interpreter import collect, collect_seldom, processors
 from mailgate.logs import reopen
 from mailgate.logs.detail import detail
 from mailgate.logs.outputs import outputs, standard_output
@@ -88,7 +88,7 @@ class Options(usage.Options):
 def workers_of(text: str) -> int:
     """:raises usage.UsageError: it is neither a number of workers nor ``auto``."""
     if text == "auto":
-        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+        return min(processors(), MAX_WORKERS)
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= MAX_WORKERS:
         raise usage.UsageError(f"--workers is auto, or a number up to {MAX_WORKERS}")
     return int(text)

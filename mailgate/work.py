@@ -29,7 +29,7 @@ from mailgate.admin.views import Views
 from mailgate.admin.whole import answers
 from mailgate.config.diagnostics import render
 from mailgate.config.files import Recorded
-from mailgate.garbage import collect, collect_seldom
+from mailgate.interpreter import collect, collect_seldom
 from mailgate.logs import reopen
 from mailgate.logs.destinations import Descriptor
 from mailgate.logs.detail import detail

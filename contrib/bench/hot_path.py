@@ -30,7 +30,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
 from mailgate.adapters import Adapters
-from mailgate.garbage import collect
+from mailgate.interpreter import collect
 from mailgate.logs.destinations import Descriptor
 from mailgate.logs.lines import TextFormat
 from mailgate.logs.outputs import Output

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mailgate.interpreter import SO_PEERCRED
 from mailgate.registry.administration import ROLES, Role
 
 _CREDENTIALS = struct.Struct("3i")
@@ -57,12 +58,12 @@ def tokens(written: Iterable[tuple[str, Any]]) -> tuple[tuple[Role, bytes], ...]
 
 def peer_uid(transport: Any) -> int | None:
     """The user at the other end of a unix socket; None where the system does not say."""
-    if not hasattr(socket, "SO_PEERCRED") or getattr(transport, "socket", None) is None:
+    if SO_PEERCRED is None or getattr(transport, "socket", None) is None:
         return None
     if transport.socket.family != socket.AF_UNIX:
         return None
     try:
-        credentials = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        credentials = transport.socket.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size)
     except OSError:
         return None
     uid: int = _CREDENTIALS.unpack(credentials)[1]

@@ -22,6 +22,8 @@ import threading
 from dataclasses import dataclass
 from enum import Enum
 
+from mailgate.sqlite import do, one
+
 MOST = 1_000_000
 """Triples: about 200 MB. A flood of senders must not fill the disk."""
 SWEEP = 3600.0
@@ -112,8 +114,8 @@ class Greylist:
             if self._database is None:
                 os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
                 database = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-                database.execute("PRAGMA journal_mode=WAL")
-                database.execute("PRAGMA synchronous=NORMAL")
+                do(database, "PRAGMA journal_mode=WAL")
+                do(database, "PRAGMA synchronous=NORMAL")
                 database.executescript(_SCHEMA)
                 self._database = database
 
@@ -142,10 +144,10 @@ class Greylist:
 
     def _judge(self, database: sqlite3.Connection, triple: tuple[str, str, str], now: float) -> Seen:
         name = triple[0]
-        row = database.execute("SELECT passed, last FROM networks WHERE network = ?", (name,)).fetchone()
+        row = one(database, "SELECT passed, last FROM networks WHERE network = ?", (name,))
         network = Network(*row) if row is not None else None
         where = "WHERE network = ? AND sender = ? AND recipient = ?"
-        row = database.execute(f"SELECT first, last, passed FROM triples {where}", triple).fetchone()
+        row = one(database, f"SELECT first, last, passed FROM triples {where}", triple)
         known = Triple(row[0], row[1], bool(row[2])) if row is not None else None
         seen, new = judge(self._waiting, network, known, now)
         if new is not None:
@@ -171,9 +173,7 @@ class Greylist:
         database.execute("DELETE FROM triples WHERE passed = 1 AND last < ?", (now - waiting.lifetime,))
         database.execute("DELETE FROM triples WHERE passed = 0 AND first < ?", (now - waiting.window,))
         database.execute("DELETE FROM networks WHERE last < ?", (now - waiting.lifetime,))
-        (count,) = database.execute("SELECT count(*) FROM triples").fetchone()
+        (count,) = one(database, "SELECT count(*) FROM triples")
         if count > self._most:
-            (limit,) = database.execute(
-                "SELECT last FROM triples ORDER BY last LIMIT 1 OFFSET ?", (count - self._most,)
-            ).fetchone()
+            (limit,) = one(database, "SELECT last FROM triples ORDER BY last LIMIT 1 OFFSET ?", (count - self._most,))
             database.execute("DELETE FROM triples WHERE last < ?", (limit,))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ class SqliteLink:
         self._connection = sqlite3.connect(uri, uri=True, timeout=timeout, check_same_thread=False, isolation_level=None)
 
     def rows(self, query: Query, values: Mapping[str, str]) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(query.for_sqlite(), dict(values))
-        return _bounded(cursor.fetchmany(MAX_ROWS + 1))
+        with closing(self._connection.execute(query.for_sqlite(), dict(values))) as cursor:
+            return _bounded(cursor.fetchmany(MAX_ROWS + 1))
 
     def close(self) -> None:
         self._connection.close()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mailgate.mailauth.dmarc_report import Head, Record, compose
+from mailgate.sqlite import one
 
 BUSY = 10.0
 """Seconds that one waits for another who writes."""
@@ -153,7 +154,7 @@ def write(path: str, pending: Mapping[Row, Count], max_rows: int, oldest: float)
         database.execute("BEGIN IMMEDIATE")
         for table in ("observations", "reports"):
             database.execute(f"DELETE FROM {table} WHERE day < ?", (day_at(oldest),))
-        (rows,) = database.execute("SELECT count(*) FROM observations").fetchone()
+        (rows,) = one(database, "SELECT count(*) FROM observations")
         for observed, count in pending.items():
             counts = (count.messages, count.first, count.last)
             if database.execute(_UPDATE, (*counts, *observed)).rowcount:
@@ -185,8 +186,8 @@ def take(path: str, subject: Subject, now: int) -> Taken | None:
         if not database.execute(_TAKE, (*key, now + LEASE, now)).rowcount:
             return None
         newest = f"SELECT reports_to {_OF_REPORT} AND reports_to <> '' ORDER BY last DESC LIMIT 1"
-        row = database.execute(newest, key).fetchone()
-        (told,) = database.execute("SELECT told FROM reports WHERE day = ? AND policy_domain = ? AND policy = ?", key).fetchone()
+        row = one(database, newest, key)
+        (told,) = one(database, "SELECT told FROM reports WHERE day = ? AND policy_domain = ? AND policy = ?", key)
     return Taken(subject, tuple(row[0].split(",")) if row else (), tuple(json.loads(told)))
 
 
@@ -250,9 +251,9 @@ def packed_of(database: sqlite3.Connection, subject: Subject, head: Callable[[st
     while True:
         file = _Bounded()
         grouped = f"SELECT {', '.join(_FOUND)}, sum(messages) AS total {_OF_REPORT} GROUP BY {', '.join(_FOUND)}"
-        counted = database.execute(f"SELECT count(*), coalesce(sum(total), 0) FROM ({grouped})", key).fetchone()
+        counted = one(database, f"SELECT count(*), coalesce(sum(total), 0) FROM ({grouped})", key)
         kept = f"{grouped} ORDER BY total DESC LIMIT {most}"
-        (messages,) = database.execute(f"SELECT coalesce(sum(total), 0) FROM ({kept})", key).fetchone()
+        (messages,) = one(database, f"SELECT coalesce(sum(total), 0) FROM ({kept})", key)
         left = counted[0] - most, counted[1] - messages
         error = f"too large: {left[0]} records of {left[1]} messages are left out" if left[0] > 0 else ""
         try:

@@ -15,6 +15,7 @@ from mailgate.queue.records import entry_checksum, recipient_values
 from mailgate.queue.rows import Broken, delete_empty, load, rows_of
 from mailgate.queue.store import Damaged
 from mailgate.queue.survey import AGES, Summary, Survey
+from mailgate.sqlite import one
 
 SLICE = 20_000
 """Numbers of entries that one statement of a survey looks at."""
@@ -44,7 +45,7 @@ def page(connection: sqlite3.Connection, after: int, limit: int) -> tuple[list[E
 def survey(connection: sqlite3.Connection, now: float) -> Survey:
     """A row that is damaged is not counted: whoever reads it will set it aside."""
     found = Survey()
-    first, last = connection.execute("SELECT MIN(entry), MAX(entry) FROM recipient").fetchone()
+    first, last = one(connection, "SELECT MIN(entry), MAX(entry) FROM recipient")
     edges = [now - age for _, age in AGES]
     for after in range((first or 1) - 1, last or 0, SLICE):
         found.add(connection.execute(_SURVEY, (*edges, after, after + SLICE)))
@@ -53,10 +54,10 @@ def survey(connection: sqlite3.Connection, now: float) -> Survey:
 
 def summary(connection: sqlite3.Connection) -> Summary:
     """From the indexes: quick with a million entries."""
-    (waiting,) = connection.execute("SELECT COUNT(*) FROM recipient WHERE standing = 1").fetchone()
+    (waiting,) = one(connection, "SELECT COUNT(*) FROM recipient WHERE standing = 1")
     others = dict(connection.execute("SELECT standing, COUNT(*) FROM recipient WHERE standing <> 1 GROUP BY standing").fetchall())
-    (damaged,) = connection.execute("SELECT COUNT(*) FROM damaged").fetchone()
-    oldest = connection.execute("SELECT arrived FROM entry WHERE id = (SELECT MIN(entry) FROM recipient)").fetchone()
+    (damaged,) = one(connection, "SELECT COUNT(*) FROM damaged")
+    oldest = one(connection, "SELECT arrived FROM entry WHERE id = (SELECT MIN(entry) FROM recipient)")
     held, owed, removed = (others.get(standing, 0) for standing in (Standing.HELD, Standing.OWED, Standing.REMOVED))
     return Summary(waiting, held, owed, removed, damaged, oldest[0] if oldest else 0.0)
 
@@ -77,9 +78,9 @@ def move(
     moved = [(row.number, edited) for row in rows_of(connection, entry) if row.number not in leased and (edited := edit(row))]
     if not moved:
         return []
-    stored = connection.execute(
-        "SELECT token, message_id, arrived, body, facts, header, target, checksum FROM entry WHERE id = ?", (entry,)
-    ).fetchone()
+    stored = one(
+        connection, "SELECT token, message_id, arrived, body, facts, header, target, checksum FROM entry WHERE id = ?", (entry,)
+    )
     if stored is None:
         raise Damaged(f"entry {entry} is not there")
     token, message_id, arrived, body, facts, header, before, check = stored

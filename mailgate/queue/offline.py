@@ -17,6 +17,7 @@ from mailgate.queue.content import PIECE
 from mailgate.queue.entry import Entry
 from mailgate.queue.rows import read_body, read_piece
 from mailgate.queue.store import Unavailable
+from mailgate.sqlite import one
 
 PAGE = 200
 _FILE = re.compile(r"(\d+)\.sqlite\Z")
@@ -50,7 +51,7 @@ def recipients_in(path: str) -> int:
     """How many recipients a file holds, however they stand. :raises Unavailable: it can't be read."""
     try:
         with closing(_open(path)) as connection:
-            (count,) = connection.execute("SELECT COUNT(*) FROM recipient WHERE standing <> 0").fetchone()
+            (count,) = one(connection, "SELECT COUNT(*) FROM recipient WHERE standing <> 0")
             return int(count)
     except sqlite3.Error as error:
         raise Unavailable(f"{path}: {error}") from error

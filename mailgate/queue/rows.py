@@ -11,6 +11,7 @@ from mailgate.queue.content import Shape
 from mailgate.queue.entry import Entry, Standing, Waiting
 from mailgate.queue.records import entry_of, recipient_of, recipient_values
 from mailgate.queue.store import Damaged, Line
+from mailgate.sqlite import one
 
 Found = list[tuple[Entry, tuple[Waiting, ...]]]
 """Entries with those of their rows that were asked for."""
@@ -50,9 +51,9 @@ def commit(connection: sqlite3.Connection, entries: Sequence[int]) -> None:
 
 def last_numbers(connection: sqlite3.Connection) -> tuple[int, int]:
     """The highest numbers of an entry and of a body that were ever used."""
-    (entry,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'entry'").fetchone()
-    (body,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM body").fetchone()
-    (used,) = connection.execute("SELECT COALESCE(MAX(body), 0) FROM entry").fetchone()
+    (entry,) = one(connection, "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'entry'")
+    (body,) = one(connection, "SELECT COALESCE(MAX(id), 0) FROM body")
+    (used,) = one(connection, "SELECT COALESCE(MAX(body), 0) FROM entry")
     return entry, max(body, used)
 
 
@@ -72,13 +73,13 @@ def recover(connection: sqlite3.Connection) -> None:
 def forget_refused(connection: sqlite3.Connection, entries: Iterable[tuple[int, int]]) -> None:
     """Entries that were refused, by number and token: another process may have used the number since."""
     for refused in entries:
-        if connection.execute("SELECT 1 FROM entry WHERE id = ? AND token = ?", refused).fetchone() is not None:
+        if one(connection, "SELECT 1 FROM entry WHERE id = ? AND token = ?", refused) is not None:
             delete_entries(connection, [refused[0]])
 
 
 def delete_entries(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
     for entry in entries:
-        body = connection.execute("SELECT body FROM entry WHERE id = ?", (entry,)).fetchone()
+        body = one(connection, "SELECT body FROM entry WHERE id = ?", (entry,))
         connection.execute("DELETE FROM recipient WHERE entry = ?", (entry,))
         connection.execute("DELETE FROM history WHERE entry = ?", (entry,))
         connection.execute("DELETE FROM entry WHERE id = ?", (entry,))
@@ -87,7 +88,7 @@ def delete_entries(connection: sqlite3.Connection, entries: Iterable[int]) -> No
 
 
 def _delete_unused_body(connection: sqlite3.Connection, body: int) -> None:
-    if connection.execute("SELECT 1 FROM entry WHERE body = ? LIMIT 1", (body,)).fetchone() is None:
+    if one(connection, "SELECT 1 FROM entry WHERE body = ? LIMIT 1", (body,)) is None:
         delete_bodies(connection, [body])
 
 
@@ -108,7 +109,7 @@ def purge(connection: sqlite3.Connection, before: float) -> int:
 
 def delete_empty(connection: sqlite3.Connection, entries: Iterable[int]) -> None:
     for entry in entries:
-        if connection.execute("SELECT 1 FROM recipient WHERE entry = ? LIMIT 1", (entry,)).fetchone() is None:
+        if one(connection, "SELECT 1 FROM recipient WHERE entry = ? LIMIT 1", (entry,)) is None:
             delete_entries(connection, [entry])
 
 
@@ -118,15 +119,14 @@ def delete_empty(connection: sqlite3.Connection, entries: Iterable[int]) -> None
 def destinations(connection: sqlite3.Connection) -> list[tuple[str, float]]:
     """By leaps through the index: as many steps as there are destinations, however many wait."""
     found = []
-    row = connection.execute(
-        "SELECT destination, due FROM recipient WHERE standing = 1 ORDER BY destination, due LIMIT 1"
-    ).fetchone()
+    row = one(connection, "SELECT destination, due FROM recipient WHERE standing = 1 ORDER BY destination, due LIMIT 1")
     while row is not None:
         found.append((row[0], row[1]))
-        row = connection.execute(
+        row = one(
+            connection,
             "SELECT destination, due FROM recipient WHERE standing = 1 AND destination > ? ORDER BY destination, due LIMIT 1",
             (row[0],),
-        ).fetchone()
+        )
     return found
 
 
@@ -164,7 +164,7 @@ def overdue(
     connection: sqlite3.Connection, destination: str, arrived_before: float, after: int, limit: int
 ) -> tuple[Found, Broken, float]:
     """As `due`, for those that arrived before a time, by number: one walk through the entries, and none if all are younger."""
-    (oldest,) = connection.execute("SELECT MIN(arrived) FROM entry").fetchone()
+    (oldest,) = one(connection, "SELECT MIN(arrived) FROM entry")
     if oldest is None or oldest > arrived_before:
         return [], [], float("inf")
     chosen = connection.execute(
@@ -244,7 +244,7 @@ def set_aside(connection: sqlite3.Connection, entry: int, why: str, now: float) 
 
 def read_body(connection: sqlite3.Connection, body: int) -> tuple[Shape, bytes | None]:
     """:raises Damaged: it is not there, or not what it was."""
-    found = connection.execute("SELECT size, flags, checksum, data FROM body WHERE id = ? AND complete = 1", (body,)).fetchone()
+    found = one(connection, "SELECT size, flags, checksum, data FROM body WHERE id = ? AND complete = 1", (body,))
     if found is None:
         raise Damaged("its content is not there")
     size, flags, check, data = found
@@ -255,7 +255,7 @@ def read_body(connection: sqlite3.Connection, body: int) -> tuple[Shape, bytes |
 
 def read_piece(connection: sqlite3.Connection, body: int, number: int) -> bytes:
     """:raises Damaged: it is not there, or not what it was."""
-    found = connection.execute("SELECT checksum, data FROM piece WHERE body = ? AND number = ?", (body, number)).fetchone()
+    found = one(connection, "SELECT checksum, data FROM piece WHERE body = ? AND number = ?", (body, number))
     if found is None or checksum(found[1]) != found[0]:
         raise Damaged(f"piece {number} of its content is not what was written")
     data: bytes = found[1]
@@ -268,7 +268,7 @@ def load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callabl
     damaged: Broken = []
     for number in entries:
         try:
-            stored = connection.execute(f"{_ENTRY} WHERE id = ?", (number,)).fetchone()
+            stored = one(connection, f"{_ENTRY} WHERE id = ?", (number,))
             if stored is None:
                 raise Damaged("the entry is not there")
             rows = tuple(rows_of(connection, number))
@@ -281,7 +281,7 @@ def load(connection: sqlite3.Connection, entries: Iterable[int], wanted: Callabl
 
 
 def _size_of(connection: sqlite3.Connection, stored: tuple[Any, ...]) -> int:
-    size = connection.execute("SELECT size FROM body WHERE id = ?", (stored[4],)).fetchone()
+    size = one(connection, "SELECT size FROM body WHERE id = ?", (stored[4],))
     return len(stored[6]) + (size[0] if size is not None else 0)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sqlite3
 
 from mailgate.queue.store import Unavailable
+from mailgate.sqlite import do, one
 
 APPLICATION_ID = 0x6D677175
 """``mgqu``: so that `file` and we know the file."""
@@ -54,8 +55,8 @@ UPGRADES: tuple[str, ...] = (_FIRST,)
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring a file to our version. :raises Unavailable: it is of a later one, or no queue at all."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = one(connection, "PRAGMA user_version")
+    (application,) = one(connection, "PRAGMA application_id")
     if version > len(UPGRADES):
         raise Unavailable(f"the file has schema version {version}, made by a later mailgate; this one knows {len(UPGRADES)}")
     if version and application != APPLICATION_ID:
@@ -64,5 +65,5 @@ def upgrade(connection: sqlite3.Connection) -> None:
         statements = [part for part in UPGRADES[number].split(";\n") if part.strip()]
         connection.execute("BEGIN EXCLUSIVE")
         for statement in (*statements, f"PRAGMA user_version = {number + 1}", f"PRAGMA application_id = {APPLICATION_ID}"):
-            connection.execute(statement)
+            do(connection, statement)
         connection.execute("COMMIT")

@@ -35,6 +35,7 @@ from mailgate.queue.row_store import RowStore
 from mailgate.queue.schema import upgrade
 from mailgate.queue.store import StoreError, Unavailable
 from mailgate.queue.writer import Broken, Writer, as_store_error, run_batch
+from mailgate.sqlite import do
 
 _NEVER = float("inf")
 
@@ -181,7 +182,7 @@ class SqliteStore(RowStore):
             rows.recover(writing)
             writing.execute("COMMIT")
             # After an fsync that failed the log may lack on the disk what it still has in memory: nothing is written behind that.
-            writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            do(writing, "PRAGMA wal_checkpoint(TRUNCATE)")
             self._refusals.clear()
             return writing, _connection(self.path)
         except OSError as error:
@@ -404,8 +405,8 @@ class SqliteStore(RowStore):
 
 def _connection(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=10.0)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    do(connection, "PRAGMA journal_mode = WAL")
+    do(connection, "PRAGMA synchronous = FULL")
     return connection
 
 

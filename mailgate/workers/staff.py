@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -100,6 +100,6 @@ class Staff:
 
 def cannot_start(*, chroot: bool) -> str:
     """Why there can be no workers here; "" if there can."""
-    if not hasattr(socket, "SO_REUSEPORT") or not hasattr(os, "sched_getaffinity"):
+    if not hasattr(socket, "SO_REUSEPORT") or sys.platform != "linux":
         return "this system does not deal connections out to several processes (SO_REUSEPORT of Linux)"
     return "workers are programs of their own, and can't be started inside --chroot" if chroot else ""
