@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cryptography
 from OpenSSL import SSL
 
 _OPENSSL: Any = SSL  # what the type stubs of pyOpenSSL don't have
@@ -94,7 +95,10 @@ class TlsOptions:
             _set_curves(context, self.curves)
 
 
-SERVER_DEFAULTS = TlsOptions(MODERN, INTERMEDIATE_CIPHERS, INTERMEDIATE_CURVES)
+CAN_CHOOSE_CURVES = hasattr(_OPENSSL._lib, "SSL_CTX_set1_curves_list")
+"""From cryptography 47 on, which PyPy takes from 7.3.20 on. OpenSSL's own curves are the intermediate ones and two more."""
+
+SERVER_DEFAULTS = TlsOptions(MODERN, INTERMEDIATE_CIPHERS, INTERMEDIATE_CURVES if CAN_CHOOSE_CURVES else ())
 CLIENT_DEFAULTS = TlsOptions(MODERN, OPPORTUNISTIC_CIPHERS)
 
 
@@ -168,14 +172,13 @@ def _try(set_list: Any, text: str, complaint: str) -> None:
 
 def _set_curves(context: Any, curves: Sequence[str]) -> None:
     # pyOpenSSL has a method for one curve only; the binding below it has the list.
-    set_list = getattr(_OPENSSL._lib, "SSL_CTX_set1_curves_list", None)
-    if set_list is None:
-        raise TlsError("curves can't be chosen with this version of cryptography")
+    if not CAN_CHOOSE_CURVES:
+        raise TlsError(f"curves can't be chosen with cryptography {cryptography.__version__}: it takes 47 or newer")
     try:
         text = ":".join(curves).encode("ascii")
     except UnicodeEncodeError:
         text = b"\xff"
-    selected = set_list(context._context, text) == 1
+    selected = _OPENSSL._lib.SSL_CTX_set1_curves_list(context._context, text) == 1
     if not selected:
         while _OPENSSL._lib.ERR_get_error():  # an error left in the queue would be taken for one of the next connection
             pass

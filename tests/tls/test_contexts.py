@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import skipUnless
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.message.envelope import TlsFacts
 from mailgate.tls.client import ClientContext, server_name
 from mailgate.tls.facts import accepted_facts, tls_facts
-from mailgate.tls.options import SERVER_DEFAULTS, TlsError, TlsOptions, parse_protocols
+from mailgate.tls.options import CAN_CHOOSE_CURVES, SERVER_DEFAULTS, TlsError, TlsOptions, parse_protocols
 from mailgate.tls.pairs import KeyPair, self_signed
 from mailgate.tls.server import ANYBODY, ClientAuth, Clients, ServerContexts, Site
 
@@ -276,6 +277,7 @@ class Options(SynchronousTestCase):
         old = ClientContext(options=TlsOptions(frozenset({"TLSV1.2"})))
         self.assertRaises(SSL.Error, _connect, contexts, None, old)
 
+    @skipUnless(CAN_CHOOSE_CURVES, "cryptography 47 or newer")
     def test_curves_are_kept(self) -> None:
         contexts = ServerContexts([OTHER], TlsOptions(curves=("secp384r1",)))
         self.assertRaises(SSL.Error, _connect, contexts, None, ClientContext(options=TlsOptions(curves=("X25519",))))

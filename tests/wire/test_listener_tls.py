@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -13,6 +14,7 @@ from OpenSSL import SSL
 
 from mailgate.testing.client import ConnectionEnded, RawClient, connect
 from mailgate.testing.tls import TrustingClient
+from mailgate.tls.options import CAN_CHOOSE_CURVES
 from mailgate.tls.pairs import KeyPair
 from tests.support.scenario import SMTP, SimulatedCase, codes
 from tests.tls.authority import Authority, dns, write_pair
@@ -226,6 +228,7 @@ class Options(TlsCase):
         self.refused(TrustingClient("mx.test", _only("ECDHE-ECDSA-AES128-GCM-SHA256")))
         self.secured(TrustingClient("mx.test", _only("ECDHE-ECDSA-AES256-GCM-SHA384")))
 
+    @skipUnless(CAN_CHOOSE_CURVES, "cryptography 47 or newer")
     def test_curves(self) -> None:
         def adjust(curve: bytes) -> Callable[[Any], None]:
             return lambda context: SSL._lib.SSL_CTX_set1_curves_list(context._context, curve)
