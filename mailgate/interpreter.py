@@ -61,3 +61,11 @@ def _allowed(status: str) -> int:
         if name == "Cpus_allowed":
             return int(mask.replace(",", ""), 16).bit_count()
     return 0
+
+
+def socket_of(descriptor: int) -> socket.socket:
+    """The socket of a descriptor, the caller's to close. PyPy alone would have it block from then on, in all that share it."""
+    blocking = os.get_blocking(descriptor)
+    made = socket.socket(fileno=descriptor)
+    os.set_blocking(descriptor, blocking)
+    return made

@@ -41,6 +41,15 @@ class InterpreterTests(TestCase):
         said = one.getsockopt(socket.SOL_SOCKET, interpreter.SO_PEERCRED, 12)
         self.assertEqual(struct.unpack("3i", said), (os.getpid(), os.getuid(), os.getgid()))
 
+    def test_a_socket_of_a_descriptor_blocks_no_one_else(self) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        listening.setblocking(False)
+        made = interpreter.socket_of(os.dup(listening.fileno()))
+        self.addCleanup(made.close)
+        self.assertFalse(os.get_blocking(listening.fileno()))
+        self.assertRaises(BlockingIOError, made.accept)
+
     def test_collecting(self) -> None:
         class Knot:
             pass

@@ -204,12 +204,15 @@ class Port:
 
     def _adopt(self, opened: socket.socket) -> Any:
         with opened:  # adoptStreamPort works on a duplicate
-            return self._sessions.reactor.adoptStreamPort(opened.fileno(), opened.family, self._acceptor)
+            port = self._sessions.reactor.adoptStreamPort(opened.fileno(), opened.family, self._acceptor)
+            opened.setblocking(False)  # PyPy's duplicate has made it block
+            return port
 
     def _share_unix(self, opened: socket.socket) -> Any:
         with opened:
             adopt: Any = SharedUnixPort._fromListeningDescriptor
             port = adopt(self._sessions.reactor, opened.fileno(), self._acceptor)
+            opened.setblocking(False)
         port.startListening()
         return port
 

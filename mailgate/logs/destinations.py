@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from mailgate.interpreter import socket_of
+
 PATIENCE = 0.1
 """Seconds that the event loop waits for a reader that has stopped: a journal that starts again, not one that hangs."""
 FILE_MODE = 0o640
@@ -91,7 +93,7 @@ def _without_waiting(descriptor: int) -> Callable[[bytes], int]:
     except OSError:
         mode = 0
     if stat.S_ISSOCK(mode):
-        shared = socket.socket(fileno=os.dup(descriptor))
+        shared = socket_of(os.dup(descriptor))
         return lambda data: shared.send(data, socket.MSG_DONTWAIT)
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:

@@ -28,6 +28,7 @@ from twisted.python.threadpool import ThreadPool
 
 from mailgate.adapters import Adapters
 from mailgate.config.places import SecretText
+from mailgate.interpreter import socket_of
 from mailgate.net.waiting import DeadlineExceeded, within
 from mailgate.queue.store import Full, StoreError, Unavailable
 from mailgate.queue.writer import Broken
@@ -224,7 +225,7 @@ class _Task:
         if connection is None:
             return
         try:
-            with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+            with socket_of(os.dup(connection.fileno())) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
         except (OSError, psycopg.Error):  # it is gone already
             return

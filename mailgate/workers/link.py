@@ -31,6 +31,7 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.basic import Int32StringReceiver
 from zope.interface import implementer
 
+from mailgate.interpreter import socket_of
 from mailgate.workers.sockets import Place
 
 MAX_LENGTH = 256 << 20
@@ -81,7 +82,7 @@ class Link(Int32StringReceiver):
         message = json.loads(string)
         count = sum(number for _, _, number in message.get("sockets", ()))
         mine, self._descriptors = self._descriptors[:count], self._descriptors[count:]
-        self._heard(message, [socket.socket(fileno=descriptor) for descriptor in mine])
+        self._heard(message, [socket_of(descriptor) for descriptor in mine])
 
     def connectionLost(self, reason: Any = None) -> None:
         self._open = False
