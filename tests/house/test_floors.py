@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).parents[2] / "mailgate"
 
 FLOORS = [
-    {"interfaces", "values"},
+    {"interfaces", "values", "interpreter", "sqlite"},
     {"smtp"},
     {"config"},
     {"registry"},
@@ -34,7 +34,7 @@ ALLOWED = {
     ("registry", "adapters"),  # a module's context names the outside world's type
     ("tls", "message"),  # what is known of a handshake is a record of the session (message/envelope.py)
 }
-PURE = {"smtp", "message", "mailauth", "passwords", "registry", "config", "interfaces", "values"}
+PURE = {"smtp", "message", "mailauth", "passwords", "registry", "config", "interfaces", "values", "interpreter", "sqlite"}
 """Never import Twisted."""
 REACTOR = {"service", "workers", "work", "cli"}
 """May import the global reactor."""
