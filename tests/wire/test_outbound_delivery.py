@@ -372,7 +372,7 @@ class ContentTest(_Hops):
         del content
         delivery = Delivery(engine, envelope())
         await delivery.rcpt(recipient())
-        connection = delivery._connection
+        connection = delivery._transaction.connection
         assert connection is not None
         gc.collect()
         tracemalloc.start()
