@@ -4,6 +4,9 @@ pressure     Nothing is read while content waits for the disk, while more than t
              open question, or while the peer does not read our replies. So memory per connection is bounded.
 time         One timer per connection, moved lazily: a command only writes down its deadline. While we make the client wait, its
              clock stands still.
+the input's end  A client that closes its sending side hears the answers to everything it has said, in order; then we close.
+             What is not complete by then (a command, content) is not obeyed. Under TLS the end of one direction is the end of
+             both: Twisted answers a close_notify with its own, as RFC 5246 7.2.1 has it.
 the end      A closing reply is followed by half of a close and at most `LINGER` seconds of patience, then by a reset: closing
              a socket with unread input would destroy the reply on its way (RFC 1122 4.2.2.13).
 
@@ -16,6 +19,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Any
 
+from mailgate.inbound.half_close import Vigil
 from mailgate.inbound.sessions import LINGER, Sessions
 from mailgate.net.transport import end_writing, send
 
@@ -61,6 +65,7 @@ class Conduit(ABC):
         "_state",
         "_stopped",
         "_timer",
+        "_vigil",
         "factory",
         "transport",
     )
@@ -74,6 +79,8 @@ class Conduit(ABC):
         """We have told the transport to read nothing."""
         self._blocked = False
         """The transport has told us that the peer does not read."""
+        self._vigil: Vigil | None = None
+        """The client has closed its sending side; nothing is read any more."""
         self._timer: Any = None
         self._expiry = 0.0
         """When the timer fires: never later than the deadline."""
@@ -89,6 +96,14 @@ class Conduit(ABC):
     def _wants_pause(self) -> bool:
         """Whether enough is here for now."""
 
+    @abstractmethod
+    def _owes_answers(self) -> bool:
+        """Whether something that has come is still to be answered."""
+
+    @abstractmethod
+    def _input_ended(self) -> None:
+        """Nothing more comes, and everything that came is answered."""
+
     # pressure
 
     def write(self, data: bytes) -> None:
@@ -103,6 +118,10 @@ class Conduit(ABC):
         if not self._stopped or self._blocked or self._state is State.CLOSED:
             return
         if self._state is State.TARPIT or (self._state is State.OPEN and self._wants_pause()):
+            return
+        if self._vigil is not None:
+            if self._state is State.OPEN:
+                self._input_ended()
             return
         self._stopped = False
         self.transport.resumeProducing()
@@ -148,6 +167,22 @@ class Conduit(ABC):
             self._timer.cancel()
             self._timer = None
 
+    # the input's end
+
+    def readConnectionLost(self) -> None:
+        """Part of IHalfCloseableProtocol. Called once: the transport has stopped reading."""
+        if self._state is State.LINGERING:  # it has taken our last word and closes too
+            self.transport.loseConnection()
+            return
+        if self._owes_answers():
+            self._stopped = True
+            self._vigil = Vigil(self._sessions.reactor, self.transport)
+        else:
+            self._input_ended()
+
+    def writeConnectionLost(self) -> None:
+        """Part of IHalfCloseableProtocol: our own half of a close."""
+
     # the end
 
     def finish(self, reason: str, *, at_once: bool = False) -> None:
@@ -159,7 +194,9 @@ class Conduit(ABC):
         transport = self.transport
         transport.unregisterProducer()
         self._blocked = False
-        if self._stopped:
+        if self._vigil is not None:
+            at_once = True
+        elif self._stopped:
             self._stopped = False
             transport.resumeProducing()  # to see that the peer closes, and to throw away what it still says
         self._set_deadline(self._sessions.reactor.seconds() + LINGER)

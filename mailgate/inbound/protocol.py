@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.interfaces import IHandshakeListener, IProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -39,7 +39,7 @@ TOO_SLOW = Reply(421, "4.4.2", "Content came too slowly")
 TOO_LONG = Reply(421, "4.4.2", "Session took too long")
 
 
-@implementer(IProtocol, IHandshakeListener, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Connection(Conduit):
     """See the module's docstring. ``listener`` is the address as it stands in the configuration."""
 
@@ -119,6 +119,8 @@ class Connection(Conduit):
         before, self._state = self._state, State.CLOSED
         self._stop_timer()
         self._stop_welcome()
+        if self._vigil is not None:
+            self._vigil.end()
         if self._dialogue is not None:
             self._dialogue.lost("client gone")
         if before in HANDSHAKING:
@@ -181,6 +183,9 @@ class Connection(Conduit):
         return None
 
     def start_tls(self) -> None:
+        if self._vigil is not None:  # nobody says hello any more
+            self._input_ended()
+            return
         self.transport.unregisterProducer()  # a handshake that fails closes at once, whoever waits to say more
         self._blocked = False
         self._handshake(State.UPGRADING)
@@ -426,6 +431,15 @@ class Connection(Conduit):
 
     def _wants_pause(self) -> bool:
         return self._dialogue is not None and self._dialogue.wants_pause
+
+    def _owes_answers(self) -> bool:
+        return bool(self._kept) or self._state is State.TARPIT or (self._dialogue is not None and self._dialogue.is_waiting)
+
+    def _input_ended(self) -> None:
+        self._stop_welcome()
+        if self._dialogue is not None:
+            self._dialogue.lost("client gone")
+        self.finish("client gone", at_once=True)
 
     def _handshake(self, state: State) -> None:
         self._state = state

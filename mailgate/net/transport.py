@@ -10,6 +10,7 @@ answers or blocks already. Only `send` writes to a connection that may be under 
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -59,3 +60,13 @@ def end_writing(transport: Any) -> None:
         transport._closeWriteConnection()
     else:
         transport.loseWriteConnection()
+
+
+def is_gone(transport: Any) -> bool:
+    """Whether nobody is left at the other end, so that what we say reaches nobody: for a connection that is not read any
+    more, where no event would tell. A simulated one tells by itself."""
+    if not isinstance(transport, _SOCKETS) or not transport.connected:
+        return False
+    poller = select.poll()
+    poller.register(transport.socket, 0)  # errors and the end of both directions are told unasked
+    return bool(poller.poll(0))

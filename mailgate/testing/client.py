@@ -124,6 +124,10 @@ class RawClient(Protocol):
     def resume_reading(self) -> None:
         cast(Any, self.transport).resumeProducing()
 
+    def end(self) -> None:
+        """Say nothing more, and read on: half of a close. Under TLS this cuts the stream off."""
+        cast(Any, self.transport).loseWriteConnection()
+
     def drop(self, *, reset: bool = False) -> None:
         transport = cast(Any, self.transport)
         if reset:
