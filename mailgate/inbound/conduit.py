@@ -162,10 +162,12 @@ class Conduit(ABC):
         else:
             self._on_time()
 
-    def _stop_timer(self) -> None:
+    def _stop_timers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._vigil is not None:
+            self._vigil.end()
 
     # the input's end
 
@@ -179,9 +181,6 @@ class Conduit(ABC):
             self._vigil = Vigil(self._sessions.reactor, self.transport)
         else:
             self._input_ended()
-
-    def writeConnectionLost(self) -> None:
-        """Part of IHalfCloseableProtocol: our own half of a close."""
 
     # the end
 

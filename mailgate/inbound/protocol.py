@@ -10,7 +10,6 @@ minimum rate. How octets go, how time is kept and how it ends is `Conduit`'s.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +25,7 @@ from mailgate.inbound.sessions import MINIMUM_RATE, SHUTTING_DOWN, TOO_MANY, Ses
 from mailgate.inbound.trust import ProxySettings
 from mailgate.inbound.welcome import Step, Welcome, give_back
 from mailgate.message.envelope import Session, TlsFacts
-from mailgate.net.transport import send
+from mailgate.net.transport import first_input, send
 from mailgate.smtp.proxy_protocol import Header, ProxyError, may_be_header
 from mailgate.smtp.reply import Reply
 from mailgate.tls.bindings import channel_bindings
@@ -117,10 +116,8 @@ class Connection(Conduit):
 
     def connectionLost(self, reason: Failure) -> None:
         before, self._state = self._state, State.CLOSED
-        self._stop_timer()
+        self._stop_timers()
         self._stop_welcome()
-        if self._vigil is not None:
-            self._vigil.end()
         if self._dialogue is not None:
             self._dialogue.lost("client gone")
         if before in HANDSHAKING:
@@ -146,6 +143,9 @@ class Connection(Conduit):
                 self._ask(State.SECURING, self._sessions.secured, self._secured)
             else:
                 self._open()
+
+    def writeConnectionLost(self) -> None:
+        """Part of IHalfCloseableProtocol: our own half of a close."""
 
     def stopProducing(self) -> None:
         """Part of IPushProducer; `connectionLost` follows."""
@@ -334,7 +334,7 @@ class Connection(Conduit):
         elif self._implicit_tls:
             # A turn later at least, so that what came in one read with the end of the handshake is seen to be early.
             self._set_deadline(self._sessions.reactor.seconds() + settings.greeting_delay)
-        elif settings.reject_early_talkers and (waiting := _input(self.transport)):
+        elif settings.reject_early_talkers and (waiting := first_input(self.transport)):
             self._early(waiting)
         elif settings.greeting_delay:
             self._set_deadline(self._opened + settings.greeting_delay)
@@ -479,18 +479,6 @@ class Connection(Conduit):
     def _shown_peer(self) -> str:
         """For the log: whom the connection came from, where that is not its client."""
         return "" if self._peer == self._client else self._peer or "unix"
-
-
-def _input(transport: Any) -> bytes:
-    """The first of what a client has said while its connection waited to be accepted; it is still to be read."""
-    handle = getattr(transport, "socket", None)
-    if handle is None:
-        return b""
-    try:
-        said: bytes = handle.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
-        return b""
-    return said
 
 
 _ON_TIME: dict[State, Callable[[Connection], None]] = {

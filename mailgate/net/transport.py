@@ -11,6 +11,7 @@ answers or blocks already. Only `send` writes to a connection that may be under 
 from __future__ import annotations
 
 import select
+import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -70,3 +71,15 @@ def is_gone(transport: Any) -> bool:
     poller = select.poll()
     poller.register(transport.socket, 0)  # errors and the end of both directions are told unasked
     return bool(poller.poll(0))
+
+
+def first_input(transport: Any) -> bytes:
+    """The first of what a client has said while its connection waited to be accepted; it is still to be read."""
+    handle = getattr(transport, "socket", None)
+    if handle is None:
+        return b""
+    try:
+        said: bytes = handle.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+    return said

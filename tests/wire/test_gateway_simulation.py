@@ -167,7 +167,10 @@ class Run:
 
     def leave(self, client: RawClient, now: bool) -> None:
         if now:
-            client.drop(reset=self.random.random() < 0.5)
+            if self.random.random() < 0.3:
+                client.end()
+            else:
+                client.drop(reset=self.random.random() < 0.5)
             raise ConnectionEnded
 
     def check_arrived(self, hops: Iterable[NextHop]) -> None:

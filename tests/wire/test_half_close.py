@@ -14,8 +14,11 @@ from twisted.internet.defer import Deferred
 from mailgate.inbound.sessions import ConnectionSettings
 from mailgate.smtp.reply import Reply
 from mailgate.testing.client import RawClient
+from mailgate.testing.script import Step, say
 from mailgate.testing.tls import TrustingClient
 from tests.inbound.scripted import RECIPIENT_OK, TAKEN, Lab
+from tests.support.ledger import message
+from tests.support.scenario import LMTP, SMTP, SimulatedCase
 from tests.wire.test_inbound_listener import CONTENT, DATA, _Wire
 
 MESSAGE = DATA + CONTENT + b".\r\n"
@@ -207,3 +210,47 @@ class HalfClosed(_Wire):
             await self.until(lambda: not len(lab.sessions))
             counts.append(len(os.listdir("/proc/self/fd")))
         self.assertEqual(counts[1], counts[-1])
+
+
+class CutThrough(SimulatedCase):
+    """The whole gateway: the FIN comes while the next hop is asked."""
+
+    def heard(self, said: bytes, endpoint: str = SMTP) -> list[bytes]:
+        client = self.client(endpoint)
+        before = len(client.received)
+        client.send(said)
+        client.end()
+        self.reactor.run(client.wait_closed(), limit=600)
+        return [line[:3] for line in bytes(client.received[before:]).split(b"\r\n") if line]
+
+    def test_each_step_with_a_next_hop(self) -> None:
+        content = message("half")
+        begun = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\n"
+        for endpoint in (SMTP, LMTP):
+            finals = [b"250"] * (2 if endpoint == LMTP else 1)
+            for name, said, expected, delivered in (
+                ("mail", begun[:22], [b"250"], 0),
+                ("recipients", begun, [b"250"] * 3, 0),
+                ("data", begun + b"DATA\r\n", [b"250"] * 3 + [b"354"], 0),
+                ("content", begun + b"DATA\r\n" + content, [b"250"] * 3 + [b"354"], 0),
+                ("chunk", begun + b"BDAT 4\r\nab\r\n", [b"250"] * 4, 0),
+                ("dot", begun + b"DATA\r\n" + content + b".\r\n", [b"250"] * 3 + [b"354", *finals], 1),
+                ("quit", begun + b"DATA\r\n" + content + b".\r\nQUIT\r\n", [b"250"] * 3 + [b"354", *finals, b"221"], 1),
+            ):
+                with self.row(f"{endpoint} {name}"):
+                    hop = self.hop(lmtp=endpoint == LMTP)
+                    gateway = self.relay(hop)
+                    self.assertEqual(expected, self.heard(said, endpoint))
+                    self.reactor.settle(5)
+                    self.assertEqual(delivered, len(hop.transactions))
+                    aborted = gateway.logged("message.aborted")
+                    self.assertEqual(0 if delivered or name == "mail" else 1, len(aborted), aborted)
+                    self.assertTrue(all('reason="client gone"' in line for line in aborted), aborted)
+
+    def test_a_refusal_of_the_next_hop_is_heard(self) -> None:
+        hop = self.hop(script={Step.RCPT: [say(b"550 5.1.1 nobody")], Step.DOT: [say(b"554 5.7.1 no")]})
+        self.relay(hop)
+        begun = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\n"
+        self.assertEqual([b"250", b"550"], self.heard(begun))
+        rest = b"RCPT TO:<c@y.test>\r\nDATA\r\n" + message("half") + b".\r\n"
+        self.assertEqual([b"250", b"250", b"250", b"354", b"554"], self.heard(begun + rest))

@@ -56,7 +56,7 @@ class GoneTests(SimulatedCase):
         client.send(message("one") + b".\r\n")
         self.reactor.settle(1)
         self.assertTrue(slow.called)
-        client.drop()
+        client.drop(reset=True)
         self.reactor.settle(1)
 
     def test_what_is_being_committed_is_delivered(self) -> None:
@@ -107,7 +107,7 @@ class GoneTests(SimulatedCase):
         client.send(message("one") + b".\r\n")
         self.reactor.settle(1)
         self.assertEqual(len(calls), 2)
-        client.drop()
+        client.drop(reset=True)
         self.reactor.settle(1)
         waiting.callback(None)
         self.reactor.settle(600)
