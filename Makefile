@@ -51,5 +51,5 @@ $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo 'no virtual environment could be made; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	$(BIN)/python -m pip install -q --upgrade pip 'setuptools >= 69' wheel
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[test]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --prefer-binary --config-settings editable_mode=compat -e '.[test]'
 	@touch $(READY)

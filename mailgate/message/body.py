@@ -28,6 +28,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from mailgate.adapters import Adapters
+from mailgate.smtp.framing import has_dot_line
 
 WRITE_SIZE = 1 << 18
 """Bytes collected for one job of the thread pool: few enough to keep a hundred large messages within 1.5 MiB each."""
@@ -293,9 +294,9 @@ class Body:
             self.header_length = end
             self.header = header = data[:end]
             self._header_pieces = None
-            self.has_dots = header[:1] == b"." or b"\r\n." in header
+            self.has_dots = header[:1] == b"." or has_dot_line(header)
             # Looking for one octet is many times faster, and an encoded attachment has no dot at all.
-            if data.find(b".", end) >= 0 and data.find(b"\r\n.", end) >= 0:
+            if data.find(b".", end) >= 0 and data.rfind(b"\r\n.", end) >= 0:
                 self.has_dots = self.rest_has_dots = True
             if not data.isascii():
                 self.eight_bit = True
@@ -308,7 +309,7 @@ class Body:
     def _scan(self, piece: bytes) -> None:
         """Learn from the next piece. ``_tail`` carries what a border may cut: the empty line is four octets."""
         joined = self._tail + piece
-        if b"\r\n." in joined:
+        if has_dot_line(joined):
             self.has_dots = True
             if self._header_pieces is None:
                 self.rest_has_dots = True
@@ -324,7 +325,7 @@ class Body:
                 content = self._header_pieces[0] if len(self._header_pieces) == 1 else b"".join(self._header_pieces)
                 self.header_length = len(content) - len(rest)
                 self.header = content[: self.header_length]
-                self.rest_has_dots = self.has_dots and b"\r\n." in rest
+                self.rest_has_dots = self.has_dots and has_dot_line(rest)
                 self.rest_eight_bit = self.eight_bit and not rest.isascii()
                 self._header_pieces = None
         self._tail = joined[-3:]

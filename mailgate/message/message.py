@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from mailgate.message.body import Body
+from mailgate.smtp.framing import has_dot_line
 
 
 class Message:
@@ -24,7 +25,7 @@ class Message:
         """The header section needs SMTPUTF8 at the next hop (RFC 6532)."""
         self.eight_bit = self.utf8_header or body.rest_eight_bit
         self.binary = body.binary
-        self.has_dots = body.rest_has_dots or header.startswith(b".") or b"\r\n." in header
+        self.has_dots = body.rest_has_dots or header.startswith(b".") or has_dot_line(header)
         rest_size = body.size - body.header_length
         self.size = len(header) + rest_size
         self.ends_with_newline = body.ends_with_newline or not rest_size

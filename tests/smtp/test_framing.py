@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.smtp import framing
 from mailgate.smtp.framing import (
     BARE_LINE_END,
     HEADER_TOO_BIG,
@@ -286,6 +287,13 @@ class ContentRulesHold(SynchronousTestCase):
         self.assertNotIn(b"\n", without_line_ends)
         self.assertNotIn(b"\0", sent)
         self.assertEqual((b"\r\n" + sent).find(END), len(sent) + 2 - 5)
+
+
+class ContentRulesHoldByTheOtherSearch(ContentRulesHold):
+    """CPython and PyPy look for line ends in different ways: each can do the other's."""
+
+    def setUp(self) -> None:
+        self.patch(framing, "_JUMPS", not framing._JUMPS)
 
 
 class Stuffing(SynchronousTestCase):
