@@ -28,6 +28,7 @@ from mailgate.smtp.reply import Reply
 
 END_OF_DATA = b"\r\n.\r\n"
 _DOT_LINE = b"\r\n."
+_CR = 13
 _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 """What may still become the end of data or a dot to unstuff, the longest first."""
 _LAST_OF_BEGINNINGS = (b"\n", b"\r", b".")
@@ -72,8 +73,10 @@ def only_crlf(block: bytes) -> bool:
     """Whether CR and LF stand together everywhere: from one LF to the next, then the CRs are counted."""
     lines = 0
     end = block.find(b"\n")
+    if end == 0:
+        return False
     while end >= 0:
-        if block[end - 1 : end] != b"\r":
+        if block[end - 1] != _CR:
             return False
         lines += 1
         end = block.find(b"\n", end + 1)
