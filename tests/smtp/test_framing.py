@@ -289,11 +289,20 @@ class ContentRulesHold(SynchronousTestCase):
         self.assertEqual((b"\r\n" + sent).find(END), len(sent) + 2 - 5)
 
 
-class ContentRulesHoldByTheOtherSearch(ContentRulesHold):
+class LineEnds(SynchronousTestCase):
     """CPython and PyPy look for line ends in different ways: each can do the other's."""
 
-    def setUp(self) -> None:
+    def test_alone_or_together(self) -> None:
+        for length in range(6):
+            for octets in product(b"\r\nx", repeat=length):
+                block = bytes(octets)
+                proper = block.count(b"\r\n") == block.count(b"\r") == block.count(b"\n")
+                self.assertEqual(proper, framing.only_crlf(block), block)
+
+    def test_the_other_search_in_the_filter(self) -> None:
         self.patch(framing, "_JUMPS", not framing._JUMPS)
+        ContentRulesHold("test_table_at_every_cut").debug()
+        ContentRulesHold("test_the_reference_agrees").debug()
 
 
 class Stuffing(SynchronousTestCase):
