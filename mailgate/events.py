@@ -104,6 +104,7 @@ class Event(Enum):
     QUEUE_SCHEDULE = "queue.schedule"  # queue, message, error: a dynamic setting had no value, the default schedule holds
     UNDELIVERABLE = "message.undeliverable"  # message, to, reason, reply: given up, and nobody is told
     REPORT_SENT = "report.sent"  # message (that it is about), to, action, reply
+    REPORT_HELD = "report.held"  # queue, entry, message (that it is about), to, lost (each recipient and its end), reports, reply
     QUEUE_ACT = "queue.act"  # queue, action, who, where, messages, changed, busy, target (of reroute): an operator's
     QUEUE_ORPHAN = "queue.orphan"  # file, reason: no queue of the configuration has these files, nobody delivers what is in them
     QUEUE_PURGED = "queue.purged"  # recipients: removed by operators a day ago, gone for good now

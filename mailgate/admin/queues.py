@@ -328,6 +328,7 @@ def _recipient(one: Candidate, now: float) -> dict[str, Any]:
         "due_in": round(max(row.due - now, 0.0), 3),
         "retries": row.retries,
         "notified": row.notified,
+        "reports": row.reports,
         "in_doubt": row.in_doubt,
         "reason": row.reason or None,
         "notify": sorted(row.parameters.notify),

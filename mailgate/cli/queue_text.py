@@ -94,12 +94,18 @@ def recipient_state(one: dict[str, Any]) -> str:
         words[0] += f" ({plain(one['reason'])})"
     if one["state"] == "waiting":
         words.append(f"next in {span(one['due_in'])}" if one["due_in"] else "due")
+    if one["state"] == "owed" and one["reports"]:
+        words.append(f"its report was refused {times(one['reports'])}, next in {span(one['due_in'])}")
     if one["retries"]:
         words.append("1 attempt" if one["retries"] == 1 else f"{one['retries']} attempts")
     if one["in_doubt"]:
         words.append("may be delivered already")
     said = f": {last_words(one['last'])}" if one["last"] else ""
     return ", ".join(words) + said
+
+
+def times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def last_words(last: dict[str, Any]) -> str:
@@ -159,6 +165,10 @@ def _why(one: dict[str, Any], way: dict[str, Any] | None) -> list[str]:
     state = one["state"]
     if state == "held":
         lines = [f"{address} is held: {plain(one['reason'] or 'no reason is known')}; `mailgate queue release` lets it go"]
+    elif state == "owed" and one["reports"]:
+        lines = [
+            f"{address} is at its end; its report was refused {times(one['reports'])}, and is made again in {span(one['due_in'])}"
+        ]
     elif state != "waiting":
         lines = [f"{address} {_STATES.get(state, state)}"]
     elif one["due_in"]:

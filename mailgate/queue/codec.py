@@ -22,8 +22,8 @@ _FLAGS = ("utf8", "requiretls", "ret", "envid", "auth", "hold", "priority")
 _flags_of = attrgetter("smtputf8", "requiretls", "ret", "envid", "auth", "hold_for")
 _ORIGIN = tuple(Origin.__dataclass_fields__)
 _origin_of = attrgetter(*_ORIGIN)
-_STATE = ("retries", "notified", "doubt", "reason")
-_state_of = attrgetter("retries", "notified", "in_doubt", "reason")
+_STATE = ("retries", "notified", "doubt", "reason", "reports", "since")
+_state_of = attrgetter("retries", "notified", "in_doubt", "reason", "reports", "owed_since")
 
 
 def checksum(*parts: bytes) -> int:
@@ -120,6 +120,8 @@ def decode_recipient(number: int, destination: str, standing: int, due: float, t
             fate=Fate(fate) if fate is not None else None,
             reason=facts.get("reason", ""),
             before=Standing(before) if before is not None else None,
+            reports=int(facts.get("reports", 0)),
+            owed_since=float(facts.get("since", 0.0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"unreadable recipient: {error}") from error

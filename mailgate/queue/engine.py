@@ -70,7 +70,7 @@ class Queue:
         self.recorder = Recorder(settings.name, store, self._work, self._log, self.hear)
         store.on_trouble = self.recorder.pause
         self._verdicts = Verdicts(settings, reporter, store, adapters, self._log)
-        self._owed = OwedReports(store, lambda: self.reporter, self.recorder, self._work, adapters, self._log)
+        self._owed = OwedReports(store, self._verdicts, self.recorder, self._work, adapters, self._log)
         self._delivering = 0
         self._accepting = 0
         self._timer: Any = None
@@ -107,6 +107,7 @@ class Queue:
         self._started = False
         self.recorder.stopping = True
         self._housekeeping.stop()
+        self._owed.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

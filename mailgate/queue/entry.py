@@ -7,8 +7,10 @@ The standing of a recipient:
 
     PREPARED   durable, but nobody was answered 250 for it yet: the second phase is missing. Start-up forgets it.
     WAITING    to be delivered at ``due``.
-    HELD       an operator, or a target that is gone from the configuration, keeps it back.
-    OWED       its fate is sealed and recorded; the report that its sender asked for has not been accepted yet.
+    HELD       an operator, or a target that is gone from the configuration, keeps it back; or, with a ``fate``, it is the
+               report that nobody has accepted for as long as a message is tried.
+    OWED       its fate is sealed and recorded; the report that its sender asked for has not been accepted yet. It is made at
+               ``due``.
     REMOVED    an operator took it out; it can be put back for a day.
 
 A recipient that was delivered, or whose report is on its way, has no row any more.
@@ -140,7 +142,11 @@ class Waiting:
     in_doubt: bool = False
     """A final dot may have gone out whose answer nobody recorded: the next delivery may be the second."""
     fate: Fate | None = None
-    """Set while OWED."""
+    """Set while OWED, and from then on: whatever becomes of the report, the message goes nowhere any more."""
+    reports: int = 0
+    """How often its report was refused for now."""
+    owed_since: float = 0.0
+    """When that was for the first time; 0 if it never was."""
     reason: str = ""
     """Why it is HELD or was REMOVED."""
     before: Standing | None = None

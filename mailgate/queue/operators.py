@@ -5,13 +5,13 @@ those that the act can change and that nobody is delivering just now. Each chang
 it; each act one line of the log. A dry run chooses and changes nothing.
 
     hold      waiting → held
-    release   held → waiting, due at once
-    retry     waiting → due at once; a destination that backs off is probed
+    release   held → waiting, due at once; of what is at its end, the report
+    retry     waiting, or a report that is owed → due at once; a destination that backs off is probed
     rm        waiting, held, or a report that is owed → removed; `undo` makes it what it was, within a day (housekeeping.py)
     bounce    waiting, held → failed for good, and its sender hears of it
     reroute   waiting, held → waiting for another target, due at once
 
-What is sealed is not opened again: a recipient whose report is on its way can't be released.
+What is sealed is not opened again: a recipient that has a fate is never delivered, bounced or rerouted, only its report is made.
 """
 
 from __future__ import annotations
@@ -51,15 +51,29 @@ Edit = Callable[[Context, Entry, Waiting], Waiting]
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """``takes``: the standings that it can change; ``done``: the word for the history."""
+    """``takes``: the standings that it can change; ``done``: the word for the history; ``sealed``: those with a fate too."""
 
     done: str
     takes: frozenset[Standing]
     edit: Edit
+    sealed: bool = True
+
+    def can_change(self, row: Waiting) -> bool:
+        return row.standing in self.takes and (self.sealed or row.fate is None)
 
 
 def _hold(context: Context, entry: Entry, row: Waiting) -> Waiting:
     return replace(row, standing=Standing.HELD, reason=f"by {context.who}")
+
+
+def _release(context: Context, entry: Entry, row: Waiting) -> Waiting:
+    if row.fate is None:
+        return _due(context, entry, row)
+    return replace(row, standing=Standing.OWED, reason="", due=context.now, reports=0, owed_since=0.0)
+
+
+def _again(context: Context, entry: Entry, row: Waiting) -> Waiting:
+    return replace(row, due=context.now)
 
 
 def _due(context: Context, entry: Entry, row: Waiting) -> Waiting:
@@ -90,12 +104,12 @@ def _reroute(context: Context, entry: Entry, row: Waiting) -> Waiting:
 _BEFORE_ITS_END = frozenset({Standing.WAITING, Standing.HELD})
 ACTS = {
     "hold": Act("held", frozenset({Standing.WAITING}), _hold),
-    "release": Act("released", frozenset({Standing.HELD}), _due),
-    "retry": Act("due at once", frozenset({Standing.WAITING}), _due),
+    "release": Act("released", frozenset({Standing.HELD}), _release),
+    "retry": Act("due at once", frozenset({Standing.WAITING, Standing.OWED}), _again),
     "rm": Act("removed", _BEFORE_ITS_END | {Standing.OWED}, _remove),
     "undo": Act("put back", frozenset({Standing.REMOVED}), _undo),
-    "bounce": Act("bounced", _BEFORE_ITS_END, _bounce),
-    "reroute": Act("rerouted", _BEFORE_ITS_END, _reroute),
+    "bounce": Act("bounced", _BEFORE_ITS_END, _bounce, sealed=False),
+    "reroute": Act("rerouted", _BEFORE_ITS_END, _reroute, sealed=False),
 }
 
 
@@ -148,7 +162,7 @@ async def perform(name: str, context: Context, entries: Sequence[Entry], *, dry_
     for entry in entries:
         every = candidates(queue, entry, context.now)
         numbers = {
-            one.row.number for one in every if one.row.standing in act.takes and (context.chooses is None or context.chooses(one))
+            one.row.number for one in every if act.can_change(one.row) and (context.chooses is None or context.chooses(one))
         }
         if numbers:
             meant.append((entry, numbers))
@@ -163,7 +177,8 @@ async def perform(name: str, context: Context, entries: Sequence[Entry], *, dry_
     for (entry, numbers), count in zip(meant, changed, strict=True):
         done.add(entry, len(numbers), count)
     if name == "retry":
-        queue.try_now({row.destination for entry, numbers in meant for row in entry.recipients if row.number in numbers})
+        rows = [row for entry, numbers in meant for row in entry.recipients if row.number in numbers]
+        queue.try_now({row.destination for row in rows if row.standing is Standing.WAITING})
     queue.wake()
     return done
 
@@ -173,7 +188,7 @@ async def _change(name: str, context: Context, entry: Entry, numbers: set[int]) 
 
     def edit(row: Waiting) -> Waiting | None:
         """In a thread; the row as it is now."""
-        return act.edit(context, entry, row) if row.number in numbers and row.standing in act.takes else None
+        return act.edit(context, entry, row) if row.number in numbers and act.can_change(row) else None
 
     to = ", ".join(f"<{row.address}>" for row in entry.recipients if row.number in numbers)
     where = f" to {context.target}" if name == "reroute" else ""

@@ -270,9 +270,8 @@ class PostgresStore(RowStore):
         leases, _ = await self._claim(rows.overdue, destination, arrived_before, after, limit)
         return leases
 
-    async def owed(self, limit: int) -> list[Lease]:
-        leases, _ = await self._claim(rows.owed, limit)
-        return leases
+    async def owed(self, now: float, limit: int) -> tuple[list[Lease], float]:
+        return await self._claim(rows.owed, now, limit)
 
     async def _claim(self, statement: Callable[..., Any], *arguments: Any) -> tuple[list[Lease], float]:
         await self._released()

@@ -30,6 +30,7 @@ SLICE = 20_000
 """Entries that one statement of a survey looks at."""
 _RECIPIENT = "entry, number, destination, standing, due, intent, facts, checksum"
 _FREE = "standing = 1 AND owner = 0"
+_OWED = "standing <> 1 AND standing = 3 AND owner = 0"
 _CLAIM = (
     "UPDATE recipient AS r SET owner = %(owner)s, epoch = %(epoch)s FROM chosen"
     " WHERE r.entry = chosen.entry AND r.number = chosen.number RETURNING r.entry, r.number"
@@ -164,17 +165,18 @@ def overdue(
     return sorted(found, key=lambda one: one[0].id), damaged, float("inf")
 
 
-def owed(connection: Connection, owner: int, epoch: int, limit: int) -> tuple[Found, Broken, float]:
-    """As `due`, for those whose report is owed: they are due at once."""
+def owed(connection: Connection, owner: int, epoch: int, now: float, limit: int) -> tuple[Found, Broken, float]:
+    """As `due`, for those whose report is owed."""
     claimed = connection.execute(
-        "WITH first AS (SELECT entry FROM recipient WHERE standing <> 1 AND standing = 3 AND owner = 0 ORDER BY due"
+        f"WITH first AS (SELECT entry FROM recipient WHERE {_OWED} AND due <= %(now)s ORDER BY due"
         " LIMIT %(limit)s FOR UPDATE SKIP LOCKED), chosen AS (SELECT entry, number FROM recipient"
-        " WHERE entry IN (SELECT entry FROM first) AND standing = 3 AND owner = 0 FOR UPDATE SKIP LOCKED)"
+        f" WHERE entry IN (SELECT entry FROM first) AND {_OWED} AND due <= %(now)s FOR UPDATE SKIP LOCKED)"
         f" {_CLAIM}",
-        {"owner": owner, "epoch": epoch, "limit": limit},
+        {"owner": owner, "epoch": epoch, "now": now, "limit": limit},
     ).fetchall()
+    row = connection.execute(f"SELECT due FROM recipient WHERE {_OWED} ORDER BY due LIMIT 1").fetchone()
     found, damaged = _claimed(connection, claimed)
-    return found, damaged, float("inf")
+    return found, damaged, max(row[0], now) if row is not None else float("inf")
 
 
 def _claimed(connection: Connection, keys: Sequence[tuple[int, int]]) -> tuple[Found, Broken]:

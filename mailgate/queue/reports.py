@@ -4,8 +4,8 @@ A report is a message like any other: null reverse-path, to the reverse-path of 
 `bounce` pipeline. What was asked for with NOTIFY is obeyed; without it failures and delays are told. Nothing is told to the null
 reverse-path, so no report answers a report.
 
-`Reporter.report` gives the reply of the pipeline. Temporary: it is made again later (the rows stay OWED). Permanent, or no
-pipeline at all: one log line `undeliverable`, and that was it.
+`Reporter.report` gives the reply of the pipeline. Temporary: it is made again later (owed.py). Permanent, or no pipeline
+at all: one log line `undeliverable`, and that was it.
 
 A report about a message with REQUIRETLS is protected as the message was (RFC 8689 5): it asks for REQUIRETLS itself, and returns
 the header section only.
@@ -33,7 +33,7 @@ MAX_RETURNED = 1 << 20
 NO_PIPELINE = Reply(550, "5.4.0", "No way for reports is configured")
 
 _WANTED = {Fate.FAILED: "FAILURE", Fate.RELAYED: "SUCCESS", Fate.DELIVERED: "SUCCESS", Fate.EXPANDED: "SUCCESS"}
-_ACTIONS = {Fate.FAILED: "failed", Fate.RELAYED: "relayed", Fate.DELIVERED: "delivered", Fate.EXPANDED: "expanded"}
+ACTIONS = {Fate.FAILED: "failed", Fate.RELAYED: "relayed", Fate.DELIVERED: "delivered", Fate.EXPANDED: "expanded"}
 _SUCCESS_STATUS = {Fate.DELIVERED: "2.0.0", Fate.RELAYED: "2.0.0", Fate.EXPANDED: "2.0.0"}
 
 Submit = Callable[[Address, bytes, MailParameters], Awaitable[Reply]]
@@ -87,7 +87,7 @@ class Reporter:
 
     async def report(self, entry: Entry, rows: Sequence[Waiting], store: Any) -> Reply:
         """Tell the sender what became of these; the answer is the pipeline's."""
-        about = [self._about(entry, row, _ACTIONS[row.fate or Fate.FAILED]) for row in rows]
+        about = [self._about(entry, row, ACTIONS[row.fate or Fate.FAILED]) for row in rows]
         full = entry.parameters.ret == "FULL" and not entry.parameters.requiretls and any(one.action == "failed" for one in about)
         return await self._send(entry, about, store, full=full)
 

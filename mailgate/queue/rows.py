@@ -134,11 +134,22 @@ def due(
     connection: sqlite3.Connection, destination: str, now: float, limit: int, leased: Collection[tuple[int, int]]
 ) -> tuple[Found, Broken, float]:
     """Entries with recipients that are due and not leased, the earliest first; and when the next of the others is due."""
-    chosen: dict[int, None] = {}
-    following = float("inf")
     cursor = connection.execute(
         "SELECT entry, number, due FROM recipient WHERE standing = 1 AND destination = ? ORDER BY due", (destination,)
     )
+    chosen, following = _choose(cursor, now, limit, leased)
+    found, damaged = load(
+        connection,
+        chosen,
+        lambda row: row.standing is Standing.WAITING and row.destination == destination and row.due <= now,
+    )
+    return found, damaged, following
+
+
+def _choose(cursor: sqlite3.Cursor, now: float, limit: int, leased: Collection[tuple[int, int]]) -> tuple[dict[int, None], float]:
+    """Of rows (entry, number, due) in the order of their times: the entries of those that are due, and when the next is."""
+    chosen: dict[int, None] = {}
+    following = float("inf")
     for entry, number, at in cursor:
         if (entry, number) in leased:
             continue
@@ -152,12 +163,7 @@ def due(
             break
         chosen[entry] = None
     cursor.close()
-    found, damaged = load(
-        connection,
-        chosen,
-        lambda row: row.standing is Standing.WAITING and row.destination == destination and row.due <= now,
-    )
-    return found, damaged, following
+    return chosen, following
 
 
 def overdue(
@@ -180,14 +186,14 @@ def overdue(
     return found, damaged, float("inf")
 
 
-def owed(connection: sqlite3.Connection, limit: int, leased: Collection[tuple[int, int]]) -> tuple[Found, Broken, float]:
-    """As `due`, for those whose report is owed: they are due at once."""
-    rows = connection.execute(
-        f"SELECT entry, number FROM recipient WHERE {_NOT_WAITING} AND standing = 3 ORDER BY due LIMIT ?", (limit + len(leased),)
-    ).fetchall()
-    chosen = dict.fromkeys(entry for entry, number in rows if (entry, number) not in leased)
-    found, damaged = load(connection, chosen, lambda row: row.standing is Standing.OWED)
-    return found, damaged, float("inf")
+def owed(
+    connection: sqlite3.Connection, now: float, limit: int, leased: Collection[tuple[int, int]]
+) -> tuple[Found, Broken, float]:
+    """As `due`, for those whose report is owed."""
+    cursor = connection.execute(f"SELECT entry, number, due FROM recipient WHERE {_NOT_WAITING} AND standing = 3 ORDER BY due")
+    chosen, following = _choose(cursor, now, limit, leased)
+    found, damaged = load(connection, chosen, lambda row: row.standing is Standing.OWED and row.due <= now)
+    return found, damaged, following
 
 
 # Operators

@@ -10,6 +10,7 @@
 - Waiting for a limit of our own (a connection, a rate) is no attempt: it comes back soon, and nothing is counted.
 - A recipient is given up when it is older than ``expire`` and this attempt was a real one. So a clock that jumps expires nothing
   by itself: somebody was asked, now, and said no.
+- A report that is refused for now follows the same steps, and is given up when it was refused for as long as ``expire``.
 - The k-th report of delay is due when the recipient is older than the k-th step of ``notify`` and an attempt has just failed.
 """
 
@@ -224,6 +225,16 @@ def judge_unasked(row: Waiting, last: LastTry, plan: Plan, *, arrived: float, no
     if _is_late(row, age, plan.notify):
         return Verdict(replace(row, last=last), None, notify=True, until=arrived + plan.expire)
     return None
+
+
+def judge_report(row: Waiting, reply: Reply, plan: Plan, *, now: float, chance: random.Random) -> Waiting:
+    """What is left of a recipient whose report was refused for now: OWED later, or HELD, as long as a message would be tried."""
+    since = row.owed_since or now
+    tried = replace(row, reports=row.reports + 1, owed_since=since)
+    if now - since >= plan.expire:
+        return replace(tried, standing=Standing.HELD, reason=f"its report was refused too long: {reply}")
+    due = now + pause(tried.reports, class_of(reply), reply.text, plan.retry, chance)
+    return replace(tried, due=min(due, max(since + plan.expire, now + plan.retry[0])))
 
 
 def pause(attempts: int, kind: Class, text: str, steps: Sequence[float], chance: random.Random) -> float:

@@ -124,12 +124,16 @@ class Shelves:
         shelf, inner = self._lease_in(lease)
         await self._stores[shelf].settle(inner, results)
 
-    async def owed(self, limit: int) -> list[Lease]:
+    async def owed(self, now: float, limit: int) -> tuple[list[Lease], float]:
         leases: list[Lease] = []
+        following = float("inf")
         for shelf, store in enumerate(self._stores):
-            if len(leases) < limit:
-                leases += [self._lease_out(shelf, lease) for lease in await store.owed(limit - len(leases))]
-        return leases
+            if len(leases) >= limit:
+                return leases, now  # whether somebody is due there is seen next time
+            found, due = await store.owed(now, limit - len(leases))
+            leases += [self._lease_out(shelf, lease) for lease in found]
+            following = min(following, due)
+        return leases, following
 
     async def message(self, entry: Entry) -> Any:
         shelf, inner = self._in(entry)

@@ -346,11 +346,11 @@ class SqliteStore(RowStore):
         for saved in self._searches:
             saved.update(keys)
 
-    async def owed(self, limit: int) -> list[Lease]:
+    async def owed(self, now: float, limit: int) -> tuple[list[Lease], float]:
         leased = frozenset(self._leased)
-        leases, damaged, _ = await self._search(lambda connection: rows.owed(connection, limit, leased), leased)
+        leases, damaged, following = await self._search(lambda connection: rows.owed(connection, now, limit, leased), leased)
         await self._set_aside(damaged)
-        return leases
+        return leases, following
 
     # For operators
 

@@ -120,8 +120,9 @@ class Store(Protocol):
         """Record what became of the recipients, close their intents, end the lease on them. An entry without rows is gone
         together with its body. :raises LeaseLost: too late."""
 
-    def owed(self, limit: int) -> Awaitable[list[Lease]]:
-        """Recipients whose report is owed, leased."""
+    def owed(self, now: float, limit: int) -> Awaitable[tuple[list[Lease], float]]:
+        """Recipients whose report is owed and due, grouped by entry, leased; and when the next one of the others is due (inf:
+        there is none)."""
 
     def message(self, entry: Entry) -> Awaitable[Any]:
         """The entry's `message.message.Message`; its body is held once for the caller.

@@ -50,11 +50,15 @@ class Verdicts:
         self.failed = 0
 
     async def plan(self, entry: Entry, row: Waiting) -> Plan:
+        """The schedule of a recipient."""
+        plan, wishes = await self.configured(entry, row), entry.parameters
+        return plan if wishes.by is None and wishes.hold_for is None else as_asked(plan, wishes)
+
+    async def configured(self, entry: Entry, row: Waiting) -> Plan:
+        """The same, whatever its sender asked for."""
         try:
             found = self.settings.plan(entry, row)
-            plan: Plan = found if isinstance(found, Plan) else await found
-            wishes = entry.parameters
-            return plan if wishes.by is None and wishes.hold_for is None else as_asked(plan, wishes)
+            return found if isinstance(found, Plan) else await found
         except CancelledError:
             raise
         except Exception as error:  # a lookup that failed: the schedule of the book holds

@@ -210,10 +210,10 @@ class NodesTests(TestCase):
         await first.accept([await self.nodes.draft("m1")])
         (lease,) = await self.leased(first)
         await first.settle(lease, [Settled(0, replace(lease.recipients[0], standing=Standing.OWED, fate=Fate.FAILED))])
-        self.assertEqual(len(await first.owed(10)), 1)
-        self.assertEqual(await second.owed(10), [])
+        self.assertEqual(len((await first.owed(NOW, 10))[0]), 1)
+        self.assertEqual((await second.owed(NOW, 10))[0], [])
         await self.nodes.alive(second, LEASE + 1200)
-        self.assertEqual(len(await second.owed(10)), 1)
+        self.assertEqual(len((await second.owed(NOW, 10))[0]), 1)
 
     async def test_an_operator_does_not_touch_what_another_node_delivers(self) -> None:
         first, second = await self.two()

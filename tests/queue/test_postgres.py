@@ -211,7 +211,7 @@ class PostgresTests(PostgresCase):
         def ask(connection: Any) -> None:
             listening: Any = Listening(connection)
             postgres_rows.due(listening, 1, 2, "1.test", NOW, 10)
-            postgres_rows.owed(listening, 1, 2, 10)
+            postgres_rows.owed(listening, 1, 2, NOW, 10)
             postgres_rows.destinations(listening)
             postgres_rows.find(listening, "m1")
             postgres_rows.forget_prepared(listening, "owner = %s", (1,))

@@ -204,7 +204,7 @@ class SqliteTests(StoreContract, TestCase):
         searching = spawn(store.lease("one.test", NOW, 10))
         store._read = read  # type: ignore[method-assign]
         await store.settle(lease, [Settled(0, replace(lease.recipients[0], standing=Standing.OWED, fate=Fate.FAILED))])
-        self.assertEqual([one.entry.id for one in await store.owed(10)], [entry.id])
+        self.assertEqual([one.entry.id for one in (await store.owed(NOW, 10))[0]], [entry.id])
         waiting.callback(None)
         leases, _ = await searching
         self.assertEqual(leases, [])
@@ -263,7 +263,7 @@ class SqliteTests(StoreContract, TestCase):
         await store._submit(rows.recover)
         await store._submit(lambda connection: rows.forget_refused(connection, [(entry.id, 0)]))
         await store._submit(lambda connection: rows.purge(connection, 0.0))
-        await store.owed(10)
+        await store.owed(NOW, 10)
         await store.overdue("one.test", 0.0, 0, 10)
         await store.destinations()
         (lease,) = await self.lease_all(store)

@@ -278,7 +278,7 @@ class KeptTests(NotificationCase):
         adapters = running.live._assembler._adapters  # type: ignore[attr-defined]
         self.running = WholeGateway(running.path.read_text(), adapters, self.directory)
         self.reactor.run(self.running.start())
-        self.reactor.settle(60)
+        self.reactor.settle(180)
         self.assertEqual(self.told(back), list(RELAYED))
         self.assertEqual(len(hop.transactions), 1)
 
