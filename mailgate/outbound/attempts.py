@@ -188,7 +188,7 @@ class Attempts:
     def failed(self, connection: Connection, failure: AttemptFailed) -> None:
         """The dialogue failed: for the endpoint's health, for the log, and not again within this command."""
         endpoint = connection.link.endpoint
-        endpoint.circuit.failed(failure.kind, failure.reason)
+        endpoint.circuit.failed(failure.kind, failure.reason, self)
         if failure.kind is Kind.TIMEOUT:  # a host that vanished says so on no connection: what is idle is as old as this one
             self._hops.pool.drain(endpoint)
         failure.facts = connection.facts()
@@ -236,7 +236,7 @@ class Attempts:
     def _select(self) -> Selection:
         if self._selection is None:
             balance = self._hops.balance
-            self._selection = balance.select(None if balance.is_ordered else self._variables)
+            self._selection = balance.select(None if balance.is_ordered else self._variables, self)
         return self._selection
 
     def record_failure(self, endpoint: Endpoint, failure: AttemptFailed) -> None:
@@ -282,6 +282,10 @@ class Attempts:
     def ended(self, connection: Connection, step: Step, reply: Reply) -> None:
         """It refused the message before the final dot."""
         self.record(connection.link.endpoint, step, connection.facts(), reply, results=self.refused)
+
+    def left(self, connection: Connection) -> None:
+        """The connection was of no use, and that says nothing about its endpoint."""
+        connection.link.endpoint.circuit.abandoned(self)
 
     def given_up(self, connection: Connection) -> None:
         """The transaction goes no further; worth a line if that is because of what the next hop said."""

@@ -103,18 +103,19 @@ class Balance:
         self.is_ordered = method is ordered
         self.is_plural = len(endpoints) > 1
 
-    def select(self, variables: Any) -> Selection:
-        return Selection(slow_starters_last(self._method(self._endpoints, variables), self._random))
+    def select(self, variables: Any, who: object = None) -> Selection:
+        return Selection(slow_starters_last(self._method(self._endpoints, variables), self._random), who)
 
 
 class Selection:
     """The endpoints that one client command tries, in their order: each once, an open one only as a last resort. A drained one
-    never."""
+    never. ``who`` is the delivery that tries them."""
 
-    __slots__ = ("_endpoints", "_last_resort", "tried")
+    __slots__ = ("_endpoints", "_last_resort", "tried", "who")
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], who: object = None) -> None:
         self._endpoints = endpoints
+        self.who = self if who is None else who
         self._last_resort = False
         self.tried: set[Endpoint] = set()
 
@@ -126,7 +127,7 @@ class Selection:
     def peek(self) -> Endpoint | None:
         """Whom `next` would give."""
         for endpoint in self._endpoints:
-            if endpoint not in self.tried and endpoint.circuit.available:
+            if endpoint not in self.tried and endpoint.circuit.is_free_for(self.who):
                 return endpoint
         taking_part = [endpoint for endpoint in self._endpoints if not endpoint.circuit.drained]
         if self._last_resort or any(endpoint.circuit.closed for endpoint in taking_part):
@@ -144,7 +145,7 @@ class Selection:
     def next(self) -> Endpoint | None:
         endpoint = self.peek()
         if endpoint is not None:
-            self._last_resort = not endpoint.circuit.available
+            self._last_resort = not endpoint.circuit.is_free_for(self.who)
             self.tried.add(endpoint)
-            endpoint.circuit.begin()
+            endpoint.circuit.begin(self.who)
         return endpoint

@@ -306,7 +306,7 @@ class Delivery:
         attempts.endpoint = endpoint.settings.label
         if result.unknown:
             reason = connection.reason or "no reply that says whether it was taken"
-            endpoint.circuit.failed(connection.trouble or Kind.GARBAGE, reason)
+            endpoint.circuit.failed(connection.trouble or Kind.GARBAGE, reason, attempts)
             connection.abort(reason)
             known = len(wire) - result.unknown
             attempts.concluded(connection, list(zip(wire[:known], result.replies, strict=False)), wire[known:])
@@ -316,7 +316,7 @@ class Delivery:
         endpoint.messages += 1
         attempts.concluded(connection, list(zip(wire, result.replies, strict=True)))
         if result.closing:
-            endpoint.circuit.failed(Kind.CLOSING)
+            endpoint.circuit.failed(Kind.CLOSING, "", attempts)
             connection.quit()
         else:
             endpoint.circuit.succeeded()

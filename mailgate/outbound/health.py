@@ -1,9 +1,10 @@
 """Whether an endpoint is worth trying: what deliveries and probes meet opens and closes its circuit.
 
 A `Circuit` is *closed* while all is well. It *opens* after ``failures`` failures in a row, or at once when the endpoint can't be
-connected to. When the back-off is over it is *half open* and one delivery tries it; its success closes the circuit, its failure
-opens it for twice as long, jittered, so that many gateways don't come back together. Where the endpoint is probed
-(``probing``, see probe.py), probes find out that it is back, and messages are not risked for it.
+connected to. When the back-off is over it is *half open* and one delivery tries it, the *trial*; its success closes the circuit,
+its failure opens it for twice as long, jittered, so that many gateways do not meet. The trial is its delivery's until
+that says how it went: others that learn nothing meanwhile (they began before it was down, or came because all are) end no trial.
+Where the endpoint is probed (``probing``, see probe.py), probes find out that it is back, and messages are not risked for it.
 
 Just closed again, it starts slowly: its share of the messages grows evenly from `FIRST_SHARE` to all of what it would have, over
 ``slow_start``. An operator can *drain* it (no new messages, whatever its health), or open it by hand.
@@ -37,6 +38,10 @@ class HealthSettings:
     probe: float = 0.0
     """Seconds between probes; 0: none."""
     slow_start: float = 0.0
+
+
+ANYBODY = object()
+"""Who tries an endpoint where nobody else could be meant."""
 
 
 class State(Enum):
@@ -96,7 +101,8 @@ class Circuit:
         self._changed = changed
         self._failures = 0
         self._wait = settings.backoff
-        self._trial = False
+        self._trial: object | None = None
+        """Who tries it while it is down."""
         self._recovered: float | None = None
         """When it closed again, while it starts slowly."""
         self.closed = True
@@ -122,9 +128,15 @@ class Circuit:
     @property
     def available(self) -> bool:
         """Closed; or half open, nobody trying it, and no probe to do that."""
+        return self.is_free_for(None)
+
+    def is_free_for(self, who: object | None) -> bool:
+        """The same; or it is this one's own trial that goes on."""
         if self.drained:
             return False
-        return self.closed or (not self._trial and not self._settings.probe and self.state is State.HALF_OPEN)
+        if self.closed:
+            return True
+        return (self._trial is None or self._trial is who) and not self._settings.probe and self.state is State.HALF_OPEN
 
     @property
     def share(self) -> float:
@@ -138,9 +150,10 @@ class Circuit:
             return 1.0
         return max(grown, FIRST_SHARE)
 
-    def begin(self) -> None:
-        """A delivery goes to this endpoint."""
-        self._trial = not self.closed
+    def begin(self, who: object = ANYBODY) -> None:
+        """A delivery goes to this endpoint. While it is down that is the trial, unless there is one."""
+        if not self.closed and self._trial is None:
+            self._trial = who
 
     def succeeded(self) -> None:
         """It works: a transaction came to its answers, or a connection was ready for one that went elsewhere."""
@@ -148,13 +161,14 @@ class Circuit:
         if not self.closed:
             self._close()
 
-    def abandoned(self) -> None:
+    def abandoned(self, who: object = ANYBODY) -> None:
         """A delivery left without learning anything about it."""
-        self._trial = False
+        if self._trial is who:
+            self._trial = None
 
-    def failed(self, kind: Kind, reason: str = "") -> None:
+    def failed(self, kind: Kind, reason: str = "", who: object = ANYBODY) -> None:
         if kind.health is Health.NEUTRAL:
-            self._trial = False
+            self.abandoned(who)
             return
         now = self.now()
         self.evidence.append(Evidence(now, kind.label, reason))
@@ -162,8 +176,8 @@ class Circuit:
         if self.closed:
             if kind.health is Health.COUNT and self._failures < self._settings.failures:
                 return
-        elif now < self.due and not self._trial:
-            return  # it was dialled before the circuit opened, and says nothing new
+        elif now < self.due and self._trial is not who:
+            return  # it was dialled before the circuit opened, or beside the trial, and says nothing new
         else:
             self._wait = min(self._wait * 2, self._settings.max_backoff)
         self._open(reason or kind.label)
@@ -189,7 +203,7 @@ class Circuit:
         if self.closed:
             self.since = now
         self.closed = False
-        self._trial = False
+        self._trial = None
         self._recovered = None
         wait = self._wait * self._random.uniform(1 - JITTER, 1 + JITTER)
         self.due = now + wait
@@ -199,7 +213,7 @@ class Circuit:
 
     def _close(self) -> None:
         self.closed = True
-        self._trial = False
+        self._trial = None
         self._wait = self._settings.backoff
         self.since = self.now()
         self._recovered = self.since if self._settings.slow_start else None

@@ -7,12 +7,13 @@ wrong; whatever else goes wrong says nothing about it, and the next endpoint is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from mailgate.outbound.auth_settings import Login, forwarded
+from mailgate.outbound.balance import Selection
 from mailgate.outbound.endpoint import Endpoint, Link
 from mailgate.outbound.failure import AttemptFailed, Kind
 from mailgate.outbound.pool import Pool
@@ -31,7 +32,8 @@ class LoginTrial:
     async def __call__(self, user: str, password: Any) -> bool:
         """``password`` is a `SecretText`. :raises AttemptFailed: nobody could say."""
         last = AttemptFailed(Kind.CONNECT, "connect", "no endpoint")
-        for endpoint in self._in_order():
+        selection = Selection(self._endpoints)
+        while (endpoint := selection.next()) is not None:
             link = Link(endpoint, replace(endpoint.link.key, login=Login(user, password)))
             try:
                 connection = await self._pool.lease(link, fresh=True)
@@ -39,17 +41,16 @@ class LoginTrial:
                 if failure.kind is Kind.LOGIN and failure.answer is not None and failure.answer.code == WRONG:
                     endpoint.circuit.succeeded()
                     return False
-                endpoint.circuit.failed(failure.kind, failure.reason)
+                endpoint.circuit.failed(failure.kind, failure.reason, selection)
                 last = failure
                 continue
+            except BaseException:
+                endpoint.circuit.abandoned(selection)
+                raise
             connection.quit()
             endpoint.circuit.succeeded()
             return True
         raise last
-
-    def _in_order(self) -> Iterable[Endpoint]:
-        playing = [endpoint for endpoint in self._endpoints if not endpoint.circuit.drained]
-        return [endpoint for endpoint in playing if endpoint.circuit.available] or playing
 
 
 def _asking(endpoint: Endpoint, random: Random) -> Endpoint:

@@ -135,6 +135,8 @@ class MailTransaction:
                 if new:
                     recipients = [*recipients, *new]
                 if connection is None or connection.trouble is not None:
+                    if connection is not None:  # it went while the client paused
+                        self.attempts.left(connection)
                     connection = self.attempts.take(recipients)
                     if connection is None:
                         connection = await self._search()
@@ -331,5 +333,5 @@ class MailTransaction:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.disarm()
-            connection.link.endpoint.circuit.abandoned()
+            self.attempts.left(connection)
             self._hops.pool.give_back(connection)

@@ -151,12 +151,12 @@ class Race:
         runner.stop_timer()
         error = failure.value
         if not isinstance(error, AttemptFailed):
-            runner.endpoint.circuit.abandoned()
+            runner.endpoint.circuit.abandoned(self._selection.who)
             self._stop()
             self._finish(error)
             return
         self._failed(runner.endpoint, error)  # it may find that the message is to blame
-        runner.endpoint.circuit.failed(error.kind, error.reason)
+        runner.endpoint.circuit.failed(error.kind, error.reason, self._selection.who)
         if not runner.overtaken or not self._runners:
             self._start_next()
 
@@ -175,10 +175,10 @@ class Race:
             runner.stop_timer()
             failure = runner.blame(reason) if reason else None
             if failure is not None:
-                runner.endpoint.circuit.failed(failure.kind, failure.reason)
+                runner.endpoint.circuit.failed(failure.kind, failure.reason, self._selection.who)
                 self._failed(runner.endpoint, failure)
             else:
-                runner.endpoint.circuit.abandoned()
+                runner.endpoint.circuit.abandoned(self._selection.who)
             if runner.waiting is not None:
                 runner.waiting.cancel()
         self._runners.clear()

@@ -123,8 +123,8 @@ class HostOrder(Balance):
         self.is_ordered = True
         self.is_plural = len(endpoints) > 1
 
-    def select(self, variables: Any) -> Selection:
-        return HostSelection(self._stops)
+    def select(self, variables: Any, who: object = None) -> Selection:
+        return HostSelection(self._stops, who)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

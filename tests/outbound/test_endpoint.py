@@ -72,6 +72,22 @@ class CircuitTest(SynchronousTestCase):
         self.circuit.abandoned()
         self.assertTrue(self.circuit.available)
 
+    def test_only_the_trial_ends_the_trial(self) -> None:
+        self.circuit.failed(Kind.CONNECT)
+        self.clock.advance(self.wait())
+        self.circuit.begin("trial")
+        for learns_nothing in (
+            lambda: self.circuit.abandoned("older"),
+            lambda: self.circuit.failed(Kind.LEASE, "", "older"),
+            lambda: self.circuit.begin("last resort"),
+            lambda: self.circuit.abandoned("last resort"),
+        ):
+            learns_nothing()
+            self.assertFalse(self.circuit.is_free_for("another"))
+            self.assertTrue(self.circuit.is_free_for("trial"))
+        self.circuit.failed(Kind.LEASE, "", "trial")
+        self.assertTrue(self.circuit.is_free_for("another"))
+
     def test_success_closes_and_starts_over(self) -> None:
         for _ in range(3):
             self.circuit.begin()
