@@ -89,7 +89,7 @@ class OneTrialTests(SimulatedCase):
         trial = self.client()
         self.begin(trial).addErrback(lambda failure: None)
         self.reactor.settle(0.5)
-        trial.drop()
+        trial.drop(reset=True)
         self.reactor.settle(0.5)
         self.reactor.heal("127.0.0.1", self.port)
         before = len(self.first.connections)
