@@ -1,10 +1,10 @@
 """What the connections of one listener share: settings, limits, and the drain.
 
-Counting begins with accept, so that handshakes and silent peers count too. Loopback is not counted per address, and neither
-is a unix socket: there the address says nothing about who it is; nor are the networks of `relay_from`, who are known, nor
-proxies whose headers are believed, for whose connections the clients count whom they name. A refused connection costs no
-session, only a line and a socket that lingers for a moment; the log says once a second how many there were, since a flood
-must not become a flood of lines (RFC 5321 7.8, CWE-779).
+Counting begins with accept, so that handshakes and silent peers count too. An IPv6 client is its /64 (`limits.addresses`).
+Loopback is not counted per address, and neither is a unix socket: there the address says nothing about who it is; nor are the
+networks of `relay_from`, who are known, nor proxies whose headers are believed, for whose connections the clients count whom
+they name. A refused connection costs no session, only a line and a socket that lingers for a moment; the log says once a second
+how many there were, since a flood must not become a flood of lines (RFC 5321 7.8, CWE-779).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from mailgate.adapters import Adapters
 from mailgate.events import Event, EventLog
 from mailgate.inbound.trust import NO_TRUST, Networks, TrustSettings, within
+from mailgate.limits.addresses import counted_as
 from mailgate.message.envelope import Session
 from mailgate.message.tally import Tally, by_class
 from mailgate.smtp.reply import Reply
@@ -209,7 +210,7 @@ class Sessions:
             self.census.open >= settings.max_connections or not self._may_use_reserve(client, accepted=True)
         ):
             return "max_connections"
-        if self.census.per_address.get(client, 0) >= self.settings.max_connections_per_ip:
+        if self._has_enough(client):
             return "max_connections_per_ip"
         return ""
 
@@ -225,15 +226,18 @@ class Sessions:
         gives then."""
         if old == new:
             return ""
+        self._discount(old)
+        limit = self._exceeded_by(new)
+        self._count(old if limit else new)
+        return limit
+
+    def _exceeded_by(self, client: str) -> str:
+        """The same of a connection that is open already."""
         settings = self.settings
-        if self.census.per_address.get(new, 0) >= settings.max_connections_per_ip:
+        if self._has_enough(client):
             return "max_connections_per_ip"
         over = self.census.open - (settings.max_connections - settings.reserved_connections)
-        if over > 0 and not self._may_use_reserve(new, accepted=False):
-            return "max_connections"
-        self._discount(old)
-        self._count(new)
-        return ""
+        return "max_connections" if over > 0 and not self._may_use_reserve(client, accepted=False) else ""
 
     def remove(self, connection: Drainable, client: str) -> None:
         self._open.discard(connection)
@@ -253,19 +257,25 @@ class Sessions:
             return True
         return within(client, (*self.settings.uncounted, *self.settings.reserved_for))
 
+    def _has_enough(self, client: str) -> bool:
+        counted = self.census.per_address.get(counted_as(client), 0)
+        return counted >= self.settings.max_connections_per_ip and self._is_counted(client)
+
     def _count(self, client: str) -> None:
         if self._is_counted(client):
             per_address = self.census.per_address
-            per_address[client] = per_address.get(client, 0) + 1
+            key = counted_as(client)
+            per_address[key] = per_address.get(key, 0) + 1
 
     def _discount(self, client: str) -> None:
         if self._is_counted(client):
             per_address = self.census.per_address
-            left = per_address[client] - 1
+            key = counted_as(client)
+            left = per_address[key] - 1
             if left:
-                per_address[client] = left
+                per_address[key] = left
             else:
-                del per_address[client]
+                del per_address[key]
 
     def _is_counted(self, client: str) -> bool:
         if client == "" or client.startswith("127.") or client == "::1":

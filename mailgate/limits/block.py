@@ -64,7 +64,7 @@ class LimitsBlock(Module):
     name = "limits"
 
     everything = _scope(Scope.ALL, "All messages together.")
-    ip = _scope(Scope.IP, "Messages from each client address.")
+    ip = _scope(Scope.IP, "Messages from each client: an IPv4 address, or the /64 of an IPv6 address.")
     network = _scope(Scope.NETWORK, "Messages from each network of clients, by the lengths of its prefix for IPv4 and for IPv6.")
     user = _scope(Scope.USER, "Messages of each user who has logged in.")
     source = _scope(Scope.SOURCE, "Messages of each domain of senders; the null sender is not counted.")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from mailgate.limits.addresses import counted_as
 from mailgate.limits.buckets import Buckets
-from mailgate.limits.limits import network_of
 
 PER_ADDRESS = (20, 600.0)
 """Failures, and seconds in which they are forgotten: people mistype, and many may sit behind one address."""
@@ -45,7 +45,7 @@ class Guesses:
         """Why the next attempt is not to be listened to: "address" or "user"; "" if it is. Ask before a password is looked at,
         so that a right one tells a guesser nothing."""
         now = self._clock.seconds()
-        source = _source(address)
+        source = counted_as(address)
         reason = ""
         if source and self._addresses.wait(source, now):
             reason = "address"
@@ -57,7 +57,7 @@ class Guesses:
     def failed(self, address: str, user: str = "") -> None:
         """Credentials were wrong. ``user`` is "" if none was named."""
         now = self._clock.seconds()
-        source = _source(address)
+        source = counted_as(address)
         if source:
             self._addresses.take(source, now)
         if user and (user, source) not in self._known:
@@ -65,12 +65,8 @@ class Guesses:
 
     def succeeded(self, address: str, user: str) -> None:
         """Credentials were right."""
-        pair = (user, _source(address))
+        pair = (user, counted_as(address))
         self._known[pair] = None
         self._known.move_to_end(pair)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-
-
-def _source(address: str) -> str:
-    return network_of(address, 32, 64) if address else ""

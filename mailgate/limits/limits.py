@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
-from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.defer import CancelledError
 
 from mailgate.config.scalars import format_duration
 from mailgate.events import Event, EventLog
+from mailgate.limits.addresses import counted_as, network_of
 from mailgate.limits.buckets import Buckets
 from mailgate.limits.shared import Ask, Hold, Shared, take
 from mailgate.limits.slots import Slots
@@ -106,18 +105,9 @@ class Subject:
     helo: str = ""
 
 
-@lru_cache(maxsize=8192)
-def network_of(ip: str, v4: int, v6: int) -> str:
-    """The network that an address is counted in: ``192.0.2.0/24``. "" of what is no address."""
-    try:
-        return str(ip_network(f"{ip.partition('%')[0]}/{v6 if ':' in ip else v4}", strict=False))
-    except ValueError:
-        return ""
-
-
 _KEYS: dict[Scope, Callable[[Subject, Line], str]] = {
     Scope.ALL: lambda subject, line: _EVERYBODY,
-    Scope.IP: lambda subject, line: subject.ip,
+    Scope.IP: lambda subject, line: counted_as(subject.ip),
     Scope.NETWORK: lambda subject, line: network_of(subject.ip, *line.prefixes) if subject.ip else "",
     Scope.USER: lambda subject, line: subject.user,
     Scope.SOURCE: lambda subject, line: subject.source,

@@ -247,6 +247,30 @@ class Limits(_Connections):
             sessions.remove(held, client)
         self.assertEqual({}, sessions.census.per_address)
 
+    def test_ipv6_clients_count_by_their_network(self) -> None:
+        known = (ip_network("2001:db8::5/128"),)
+        sessions = Simulation(settings=ConnectionSettings(max_connections_per_ip=2, uncounted=known)).lab.sessions
+        held = [_Nobody(), _Nobody()]
+        for number, connection in enumerate(held):
+            self.assertEqual("", sessions.exceeded(f"2001:db8::{number + 1}"))
+            sessions.add(connection, f"2001:db8::{number + 1}")
+        self.assertEqual("max_connections_per_ip", sessions.exceeded("2001:db8::3"))
+        self.assertEqual("", sessions.exceeded("2001:db8:0:1::1"))
+        self.assertEqual("", sessions.exceeded("2001:db8::5"), "it is known, whoever its neighbours are")
+        self.assertEqual("", sessions.move("2001:db8::1", "2001:db8::9"), "it counts there already")
+        self.assertEqual("", sessions.move("2001:db8::2", "192.0.2.1"))
+        self.assertEqual("", sessions.exceeded("2001:db8::3"))
+        sessions.remove(held[0], "2001:db8::9")
+        sessions.remove(held[1], "192.0.2.1")
+        self.assertEqual({}, sessions.census.per_address)
+
+    def test_one_too_many_by_its_header_stays_where_it_was(self) -> None:
+        sessions = Simulation(settings=ConnectionSettings(max_connections_per_ip=1)).lab.sessions
+        for address in ("192.0.2.1", "2001:db8::1"):
+            sessions.add(_Nobody(), address)
+        self.assertEqual("max_connections_per_ip", sessions.move("192.0.2.1", "2001:db8::2"))
+        self.assertEqual({"192.0.2.1": 1, "2001:db8::/64": 1}, sessions.census.per_address)
+
     def test_counts_go_down_again(self) -> None:
         sessions = Simulation(settings=ConnectionSettings(max_connections_per_ip=1)).lab.sessions
         held = _Nobody()

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.limits.limits import Exceeded, Kind, Lease, Limits, Line, Scope, Subject, network_of
+from mailgate.limits.limits import Exceeded, Kind, Lease, Limits, Line, Scope, Subject
 from mailgate.net.waiting import Wait
 
 
@@ -71,10 +71,12 @@ class AcquireTests(LimitsCase):
         refused = [bool(self.name(gate.acquire(Subject(ip=client)))) for client in clients]
         self.assertEqual(refused, [False, True, False, False, True, False])
 
-    def test_networks_as_text(self) -> None:
-        self.assertEqual(network_of("192.0.2.77", 24, 64), "192.0.2.0/24")
-        self.assertEqual(network_of("2001:db8::1%eth0", 24, 48), "2001:db8::/48")
-        self.assertEqual(network_of("nonsense", 24, 64), "")
+    def test_an_ipv6_client_has_all_of_its_64(self) -> None:
+        for line in (rate(Scope.IP, 1, 60.0), slots(Scope.IP, 1)):
+            gate = self.gate(line)
+            clients = ["2001:db8::1", "2001:db8::ffff:0:1", "2001:db8:0:1::1", "192.0.2.1", "192.0.2.2"]
+            refused = [bool(self.name(gate.acquire(Subject(ip=client)))) for client in clients]
+            self.assertEqual(refused, [False, True, False, False, False])
 
     def test_who_is_refused_by_one_limit_takes_nothing_of_the_others(self) -> None:
         gate = self.gate(rate(Scope.ALL, 2, 60.0), slots(Scope.IP, 1))

@@ -42,6 +42,17 @@ class RateTests(CheckedCase):
         ):
             self.assertEqual(self.heard(client, sender, b"b@y.test"), [expected], sender)
 
+    def test_an_ipv6_client_is_its_network(self) -> None:
+        self.checked("rate 1 1h")
+        for source, expected in (
+            ("2001:db8::1", OK),
+            ("2001:db8::2", TOO_MUCH),
+            ("2001:db8:0:1::1", OK),
+            ("192.0.2.1", OK),
+            ("192.0.2.2", OK),
+        ):
+            self.assertEqual(self.heard(self.from_(source), b"a@x.test", b"b@y.test"), [expected], source)
+
     def test_by_client_and_domain_of_the_recipient(self) -> None:
         self.checked("rate 2 1h", "key client_ip rcpt_domain")
         client = self.from_()

@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from mailgate.config import values as v
 from mailgate.config.schema import Directive
+from mailgate.limits.addresses import CLIENT_PREFIX, counted_as, network_of
 from mailgate.limits.buckets import Buckets
-from mailgate.limits.limits import Kind, Line, Scope, network_of
+from mailgate.limits.limits import Kind, Line, Scope
 from mailgate.message.envelope import Envelope, Recipient
 from mailgate.modules.check._action import ActingCheck
 from mailgate.pipeline.check import MessageCheck
@@ -25,8 +26,8 @@ from mailgate.smtp.address import Address, domain_key, rule_keys
 from mailgate.smtp.reply import Reply
 
 _OF_SENDER: dict[str, Callable[[Envelope], str]] = {
-    "client_ip": lambda envelope: envelope.session.client_ip,
-    "client_network": lambda envelope: network_of(envelope.session.client_ip, 24, 64) if envelope.session.client_ip else "",
+    "client_ip": lambda envelope: counted_as(envelope.session.client_ip),
+    "client_network": lambda envelope: network_of(envelope.session.client_ip, 24, CLIENT_PREFIX),
     "client_name": lambda envelope: envelope.session.client_name.lower(),
     "helo": lambda envelope: envelope.session.helo.lower(),
     "auth_user": lambda envelope: envelope.session.auth_user.casefold(),
@@ -68,7 +69,8 @@ class Rate(ActingCheck):
         "key",
         v.List(v.Choice(*_OF_SENDER, *_OF_RECIPIENT), minimum=1),
         default=("client_ip",),
-        doc="What is counted apart: one or several of these together; `client_network` is the /24, or the /64.",
+        doc="What is counted apart: one or several of these together; `client_ip` is the address of an"
+        " IPv6 client's network (/64), which is one client; `client_network` is the /24, or the /64.",
     )
 
     def __init__(self, context: ModuleContext) -> None:
