@@ -164,7 +164,7 @@ class Listener(
         v.Integer(minimum=1),
         default=100,
         divided=True,
-        doc="Connections at once from one address, of IPv6 from one /64; loopback and the networks of relay_from are not counted.",
+        doc="Connections at once from one address, of IPv6 from one /64; loopback and relay_from are not counted.",
     )
     read_timeout = Directive(
         "read_timeout", v.Duration(minimum=1), default=300.0, doc="For one whole command, and for silence.", origin="maddy"
