@@ -5,7 +5,8 @@ in a thread and returns its answer. The contract:
 
 - There are as many links as threads, and at most `WAITING` questions wait for one; beyond it a question fails at once.
 - A link on which anything was raised is closed. If it was an idle one, the question is put once more on a new one: servers
-  forget idle connections.
+  forget idle connections. The server may have done what it was asked the first time; a question that changes something there
+  bears that, or knows itself again.
 - After failures in a row nobody asks for a while (`Breaker`). Whatever happens, who asked hears `NoAnswer` and never an empty
   answer, and hears it after ``deadline`` seconds; a thread whose question nobody waits for any more has its link aborted.
 """
@@ -72,7 +73,8 @@ class Threads(Generic[L]):
         self._connect = connect
         self._adapters = adapters
         self._links = links
-        self._deadline = deadline
+        self.deadline = deadline
+        """Seconds after which nobody waits for an answer, nor asks again."""
         self._run = run_in_thread or self._run_in_pool
         self._threads: ThreadPool | None = None
         self._breaker = Breaker(adapters.reactor.seconds)
@@ -92,7 +94,7 @@ class Threads(Generic[L]):
         question = _Question(self, work)
         self._busy.add(question)
         try:
-            answer: T = await within(self._run(question.put), self._deadline, self._adapters.reactor)
+            answer: T = await within(self._run(question.put), self.deadline, self._adapters.reactor)
         except CancelledError:
             self._breaker.gave_up()
             question.abort()

@@ -10,6 +10,7 @@ import redis
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, ProxyFactory, ProxyServer
 from twisted.trial.unittest import TestCase
 
 from mailgate.adapters import Adapters
@@ -174,6 +175,34 @@ class RedisTests(_Asking):
             self.assertEqual(errors(f"table.redis t {{\n find {find}\n}}"), ["E0844 2"], find)
 
 
+class _Forgetful(ProxyClient):
+    """Loses one answer, and the connection with it, when it is told to."""
+
+    def dataReceived(self, data: bytes) -> None:
+        factory: Any = self.peer.factory
+        if factory.loses:
+            factory.loses -= 1
+            self.peer.transport.abortConnection()
+            return
+        super().dataReceived(data)
+
+
+class _ForgetfulFactory(ProxyClientFactory):
+    protocol = _Forgetful
+
+
+class _ForgetfulServer(ProxyServer):
+    clientProtocolFactory = _ForgetfulFactory
+
+
+class Between(ProxyFactory):
+    """Between a gateway and its server; ``loses`` answers are lost on the way, though the server has done what it was asked."""
+
+    noisy = False
+    protocol = _ForgetfulServer
+    loses = 0
+
+
 class CounterTests(_Asking):
     """Two gateways, each with a counter of its own, on one Redis."""
 
@@ -237,6 +266,22 @@ class CounterTests(_Asking):
             while (await dead.take([Ask("slots", 1)])).refused >= 0:
                 await deferLater(reactor, 0.1)  # type: ignore[arg-type]
             self.assertEqual((await alive.take([Ask("slots", 1)])).refused, 0)
+
+    async def test_a_question_whose_answer_is_lost_is_counted_once(self) -> None:
+        between = Between("127.0.0.1", self.server.port)
+        port = reactor.listenTCP(0, between, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        counter = self.make("counter.redis", f"server tcp://127.0.0.1:{port.getHost().port}")
+        self.addCleanup(counter.stop)
+        asks = [Ask("rate", 4, 3600.0), Ask("slots", 3)]
+        await counter.take(asks)  # from here on there is an idle link, and the server knows the script
+        for _ in range(2):
+            between.loses = 1
+            taken = await counter.take(asks)
+            self.assertEqual((taken.refused, between.loses), (-1, 0))
+        self.assertEqual((await counter.take(asks)).refused, 1)
+        self.assertEqual((await counter.take(asks[:1])).refused, -1)
+        self.assertEqual((await counter.take(asks[:1])).refused, 0)
 
     async def test_a_server_that_is_gone_is_a_failure(self) -> None:
         counter = await self.counter()

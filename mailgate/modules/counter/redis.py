@@ -2,7 +2,8 @@
 
 A rate is one number, as in `limits.buckets`: the time at which its bucket will be full again. Slots are a sorted set of holders
 with the time at which each ends unless it is renewed, so that those of a node that died are free again after `LIFE` seconds. A
-script takes all lines of a question or none of them, by the server's clock; keys that nobody asks for expire.
+script takes all lines of a question or none of them, by the server's clock; keys that nobody asks for expire. A question whose
+answer was lost is put again (`clients.threads`); it is counted once, since what it took stands under its holder for a while.
 """
 
 from __future__ import annotations
@@ -30,14 +31,19 @@ LIFE = 60.0
 RENEWAL = LIFE / 3
 _MICRO = 1_000_000
 
-# KEYS are those of the asks; ARGV the holder, the life of a slot, then of each ask count, period and patience (0 for slots).
-# Times are microseconds. Answers the number of the ask that is not met (1…) or 0, and the longest delay.
+# KEYS are those of the asks, and last that of this question; ARGV the holder, the life of a slot, then of each ask count, period
+# and patience (0 for slots), and last for how long the question may be put again. Times are microseconds. Answers the number of
+# the ask that is not met (1…) or 0, and the longest delay.
 TAKE = """
+local question = KEYS[#KEYS]
+local taken = redis.call('GET', question)
+if taken then return {0, taken} end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local delay = 0
 local full = {}
-for i, key in ipairs(KEYS) do
+for i = 1, #KEYS - 1 do
+    local key = KEYS[i]
     local count, period, patience = tonumber(ARGV[3 * i]), tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2])
     if period > 0 then
         local at = math.min(tonumber(redis.call('GET', key) or 0), now + period + patience)
@@ -51,7 +57,8 @@ for i, key in ipairs(KEYS) do
         if redis.call('ZCARD', key) >= count then return {i, 0} end
     end
 end
-for i, key in ipairs(KEYS) do
+for i = 1, #KEYS - 1 do
+    local key = KEYS[i]
     if full[i] then
         redis.call('SET', key, string.format('%.0f', full[i]), 'PX', math.ceil((full[i] - now) / 1000) + 1)
     else
@@ -59,7 +66,9 @@ for i, key in ipairs(KEYS) do
         redis.call('PEXPIRE', key, math.ceil(ARGV[2] / 1000))
     end
 end
-return {0, string.format('%.0f', delay)}
+local answer = string.format('%.0f', delay)
+redis.call('SET', question, answer, 'PX', math.ceil(ARGV[#ARGV] / 1000))
+return {0, answer}
 """
 RENEW = """
 local time = redis.call('TIME')
@@ -110,7 +119,9 @@ class RedisCounter(RedisModule):
         arguments: list[Any] = [holder, int(LIFE * _MICRO)]
         for ask in asks:
             arguments += [ask.count, int(ask.period * _MICRO), int(ask.patience * _MICRO)]
-        refused, delay = await self.threads.ask(partial(_evaluate, script=TAKE, keys=keys, arguments=arguments))
+        arguments.append(int(self.threads.deadline * _MICRO))
+        question = f"{{{self.prefix}}}:question {holder}"
+        refused, delay = await self.threads.ask(partial(_evaluate, script=TAKE, keys=[*keys, question], arguments=arguments))
         if refused:
             return Taken(int(refused) - 1)
         slots = tuple(key for key, ask in zip(keys, asks, strict=True) if not ask.period)
