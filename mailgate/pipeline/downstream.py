@@ -19,7 +19,7 @@ from mailgate.smtp.reply import MailError, Reply
 class Downstream:
     """One open downstream transaction and who takes part in it."""
 
-    __slots__ = ("_made", "accepted", "body_modifiers", "delivery", "envelope", "marks", "replies", "target")
+    __slots__ = ("accepted", "body_modifiers", "delivery", "envelope", "made", "marks", "replies", "target")
 
     def __init__(self, plan: Plan) -> None:
         self.target = plan.target
@@ -28,22 +28,22 @@ class Downstream:
         self.body_modifiers = modifiers
         self.marks = plan.marks
         self.delivery: Any = plan.target.open(envelope)
-        self._made: list[Body] | None = None
+        self.made: list[Body] | None = None
         """What modifiers have put in the place of the body."""
         self.accepted: list[Recipient] = []
         self.replies: dict[Recipient, Reply] = {}
 
     async def modified(self, message: Message) -> Message:
         """The message as it goes to these recipients."""
-        if self._made is None:
-            self._made = []
-        return await modified(self.body_modifiers, message, self._made)
+        if self.made is None:
+            self.made = []
+        return await modified(self.body_modifiers, message, self.made)
 
     def release(self) -> None:
         """Nobody reads what was made for it any more."""
-        for body in self._made or ():
+        for body in self.made or ():
             body.release()
-        self._made = None
+        self.made = None
 
     def withdraw(self, recipient: Recipient) -> None:
         self.accepted.remove(recipient)

@@ -139,14 +139,14 @@ class Rehearsal(Transaction):
         root: Node,
         may_ask: frozenset[Kept],
     ) -> None:
-        super().__init__(router, session, replace(settings, keeper=None, reports=None), message_id)
         self.refusal: MailError | None = None
         understudies: dict[Any, Understudy] = {}
 
         def replace_target(target: Any) -> Understudy:
             return understudies.setdefault(target, Understudy(target))
 
-        self._routed = self._routing = TracedRouting(root, lookups, replace_target, lambda check: double_of(check, may_ask))
+        self._routed = TracedRouting(root, lookups, replace_target, lambda check: double_of(check, may_ask))
+        super().__init__(router, session, replace(settings, keeper=None, reports=None), message_id, self._routed)
 
     def next_root(self, root: Node) -> None:
         self.refusal = self._sender_refusal  # said at RCPT
@@ -155,12 +155,13 @@ class Rehearsal(Transaction):
     @property
     def plans(self) -> list[Plan]:
         """What the recipient that was accepted last became."""
-        return self._accepted[-1].plans if self._accepted else []
+        accepted = self._offers.accepted
+        return accepted[-1].plans if accepted else []
 
     @property
     def all_plans(self) -> list[list[Plan]]:
         """The same of everybody who was accepted; once the content is here nothing of it is open any more."""
-        return [one.plans for one in self._accepted]
+        return [one.plans for one in self._offers.accepted]
 
     def _refusal(self, error: BaseException) -> MailError:
         if not isinstance(error, MailError):

@@ -1,9 +1,9 @@
 """One mail transaction, from MAIL to the reply to the dot: what a listener drives and a client hears.
 
 The order of things: `mail` judges and routes the sender; each `rcpt` runs checks and modifiers, decides what the recipient needs
-(routing.py), asks whether that may be promised (answers.py), and only then offers it to next hops, so that the client
+(routing.py), asks whether that may be promised (answers.py), and only then offers it to next hops (offers.py), so that the client
 hears their answer for each recipient (cut-through); `data` begins the content, `append` fills it, `end` judges it, adds Received,
-sends it to every delivery at once and answers.
+sends it to every delivery at once (sending.py) and answers.
 
 - A recipient is accepted only if all it expands to is; else what was already accepted of it is withdrawn.
 - 250 to the dot means that every next hop said 2yz for every recipient it is said for. Missing replies are refusals.
@@ -18,25 +18,21 @@ RFC 5321 4.1.1, 4.4 (trace), 6.3 (loops); RFC 2033 (LMTP); RFC 8601 5 (forged re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, DeferredList
+from twisted.internet.defer import CancelledError
 
 from mailgate.events import Event, EventLog
 from mailgate.message.body import Body, SpoolFull
 from mailgate.message.envelope import Envelope, Recipient, Session
 from mailgate.message.findings import change_envelopes
 from mailgate.message.message import Message
-from mailgate.net.waiting import Wait, as_deferred, spawn, start
+from mailgate.net.waiting import Wait, spawn, start
 from mailgate.pipeline.answers import (
-    DISCARDED,
-    NO_ANSWER,
-    RCPT_OK,
     FinalAnswers,
     fold,
     internal_error,
-    passed_up,
     with_id,
 )
 from mailgate.pipeline.check import Refused
@@ -46,11 +42,13 @@ from mailgate.pipeline.content_routes import ContentRoutes
 from mailgate.pipeline.copies import copies_of, copy
 from mailgate.pipeline.downstream import Accepted, Downstream
 from mailgate.pipeline.log_lines import log_outcome
-from mailgate.pipeline.notices import Notices, quiet
+from mailgate.pipeline.notices import Notices
+from mailgate.pipeline.offers import Offers
 from mailgate.pipeline.phases import TwoPhases, is_two_phase
 from mailgate.pipeline.router import Router
-from mailgate.pipeline.routing import Path, Plan, Routing
+from mailgate.pipeline.routing import Path, Routing
 from mailgate.pipeline.section import own_section
+from mailgate.pipeline.sending import modified, send, send_all
 from mailgate.pipeline.settings import TransactionSettings
 from mailgate.smtp.address import Address
 from mailgate.smtp.parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, BodyType, MailParameters, RcptParameters
@@ -70,17 +68,13 @@ class Transaction:
     """See the module's docstring."""
 
     __slots__ = (
-        "_accepted",
-        "_added",
         "_answers",
         "_body",
         "_content",
         "_content_error",
-        "_deliveries",
         "_done",
         "_envelope",
-        "_has_copies",
-        "_notices",
+        "_offers",
         "_path",
         "_router",
         "_routing",
@@ -93,24 +87,26 @@ class Transaction:
         "id",
     )
 
-    def __init__(self, router: Router, session: Session, settings: TransactionSettings, message_id: str) -> None:
+    def __init__(
+        self,
+        router: Router,
+        session: Session,
+        settings: TransactionSettings,
+        message_id: str,
+        routing: Routing | None = None,
+    ) -> None:
         self.id = message_id
         self._router = router
         self._session = session
         self._settings = settings
-        self._routing = Routing()
+        self._routing = Routing() if routing is None else routing
         self._answers = FinalAnswers(settings.split, per_recipient=settings.per_recipient)
+        self._offers = Offers(self._routing, self._answers, settings.reports)
         self._envelope: Any = None
         self._path: Path | None = None
         self._sender_refusal: MailError | None = None
-        self._deliveries: dict[tuple[Any, ...], Downstream] = {}
-        self._accepted: list[Accepted] = []
-        self._added: list[Accepted] = []
-        """Of filters' making: the client hears of them only where they fail."""
         self._content: Content | None = None
         """What checks have made of it, if there are any."""
-        self._has_copies = False
-        self._notices: Notices | None = None
         self._body: Body | None = None
         self._content_error: BaseException | None = None
         self._running: Any = None
@@ -136,7 +132,7 @@ class Transaction:
     def data(self) -> Reply | None:
         """None: go on. A Reply refuses DATA."""
         self._stage = "data"
-        if not self._accepted:
+        if not self._offers.accepted:
             return NO_RECIPIENTS
         binary = self._envelope.parameters.body is BodyType.BINARY
         self._body = Body(self._settings.spool, self._settings.memory_limit, binary=binary)
@@ -166,8 +162,8 @@ class Transaction:
         """The client is gone, or wants nothing more of this transaction."""
         if self._done:
             return
-        self._done = True
-        level = _log.info if self._accepted else _log.debug
+        self._done = self._offers.closed = True
+        level = _log.info if self._offers.accepted else _log.debug
         level(Event.MESSAGE_ABORTED, message=self.id, session=self._session.id, stage=self._stage, reason=reason)
         if isinstance(self._running, Wait):
             self._running.cancel()
@@ -197,7 +193,7 @@ class Transaction:
             assert self._sender_refusal is not None
             return self._sender_refusal.reply
         try:
-            accepted, reply = await self._offer(recipient)
+            accepted, reply = await self._offers.offer(self._path, self._envelope, recipient)
         except CancelledError:
             raise
         except Exception as error:
@@ -206,7 +202,7 @@ class Transaction:
             if self._routing.opened:
                 await self._tell_refused(Refused(recipient, refusal.reply))
             return refusal.reply
-        self._accepted.append(accepted)
+        self._offers.accepted.append(accepted)
         self._envelope.recipients.append(recipient)
         return reply
 
@@ -214,74 +210,6 @@ class Transaction:
         """Some checks count whom others refuse."""
         for error in (await ask_each(self._routing.opened, "refused", refused)).values():
             self._refusal(error)
-
-    async def _offer(self, recipient: Recipient) -> tuple[Accepted, Reply]:
-        """Route one recipient and offer it to its next hops. :raises Exception: it is refused, and nothing is left of it."""
-        assert self._path is not None
-        reply = RCPT_OK
-        offered: list[Plan] = []
-        try:
-            plans = await self._routing.plan(self._path, recipient)
-            for plan in plans:
-                if plan.is_grouped:
-                    await plan.find_group()
-            is_alone = len(plans) == 1
-            copies = [] if is_alone else [plan for plan in plans if plan.copy]
-            if copies:
-                plans = [plan for plan in plans if not plan.copy]
-                is_alone = len(plans) == 1
-            expanded = not is_alone and recipient.parameters is not NO_RCPT_PARAMETERS and quiet(plans)
-            self._answers.admit(plans)
-            for plan in plans:
-                if plan.target is None:
-                    continue
-                delivery = self._deliveries.get(plan.key)
-                if delivery is None:
-                    delivery = self._deliveries[plan.key] = Downstream(plan)
-                answer = delivery.delivery.rcpt(plan.recipient)
-                reply = answer if answer.__class__ is Reply else await answer
-                if reply.code // 100 != 2:
-                    raise MailError(passed_up(reply), f"refused by {plan.target.label}: {reply}", plan.where)
-                delivery.accepted.append(plan.recipient)
-                plan.delivery = delivery
-                offered.append(plan)
-        except BaseException:
-            for plan in offered:
-                self._withdraw(plan)
-            raise
-        self._answers.accepted(plans)
-        if len(self._deliveries) > 1 and self._answers.is_taken:
-            self._drop_unused()
-        if copies:
-            self._has_copies = True
-        accepted = Accepted(str(recipient.address), plans, copies)
-        if recipient.parameters is not NO_RCPT_PARAMETERS and self._settings.reports is not None:
-            self._note(self._settings.reports, accepted, recipient, expanded=expanded)
-        return accepted, reply if is_alone and reply.code == 250 and reply.enhanced else RCPT_OK
-
-    def _note(self, reports: Callable[[Envelope], Any], accepted: Accepted, recipient: Recipient, *, expanded: bool) -> None:
-        """Whoever asked to hear of success may have to hear it from us."""
-        if self._notices is None:
-            self._notices = Notices(reports, self._envelope)
-        self._notices.add(accepted, recipient, accepted.plans, expanded=expanded)
-
-    def _drop_unused(self) -> None:
-        """Deliveries that refused everybody they were offered give their connections back."""
-        for key, delivery in list(self._deliveries.items()):
-            if not delivery.accepted:
-                del self._deliveries[key]
-                delivery.delivery.abort()
-
-    def _withdraw(self, plan: Plan) -> None:
-        """Take one address out again; a delivery that is left for nobody gives its connection back."""
-        if self._done:
-            return
-        delivery, plan.delivery = plan.delivery, None
-        if delivery.accepted == [plan.recipient]:
-            del self._deliveries[plan.key]
-            delivery.delivery.abort()
-        else:
-            delivery.withdraw(plan.recipient)
 
     # The content
 
@@ -294,6 +222,7 @@ class Transaction:
             self._content_error = error
 
     async def _end(self) -> list[Reply]:
+        offers = self._offers
         message: Message | None = None
         try:
             if self._content_error is not None:
@@ -303,61 +232,64 @@ class Transaction:
             finishing = body.finish()
             if finishing is not None:
                 await finishing
-            only = self._accepted[0].name if len(self._accepted) == 1 else ""
+            only = offers.accepted[0].name if len(offers.accepted) == 1 else ""
             utf8 = self._envelope.parameters.smtputf8
             message = Message(own_section(body.header, self._settings, self._session, self.id, only, utf8=utf8), body)
             refused: dict[Accepted, MailError] = {}
             if self._routing.opened:
-                names = self._settings
-                self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
+                self._content = self._content_of(message)
                 refused = await self._judge(self._content)
             if self._routing.waits_for_content:
                 await self._route_content(message, refused)
-            self._drop_unused()
-            if self._notices is not None:
-                await self._notices.prepare(message, self._settings.spool)
-            deliveries = list(self._deliveries.values())
-            keeper = self._settings.keeper
-            if keeper is not None and self._answers.are_several:
-                await self._send_in_phases(deliveries, message, keeper)
-            elif len(deliveries) == 1:
-                await self._send(deliveries[0], message)
-            elif any(is_two_phase(delivery) for delivery in deliveries):
-                await self._send_in_phases(deliveries, message)
-            elif deliveries:
-                await self._send_all(deliveries, message)
-            final = [(one.name, self._replies_for(one, refused)) for one in self._accepted]
-            added = [(one.name, self._replies_for(one, refused)) for one in self._added]
+            deliveries = offers.drop_unused()
+            if offers.notices is not None:
+                await offers.notices.prepare(message, self._settings.spool)
+            if len(deliveries) == 1 and not self._answers.are_several:  # nearly always
+                await send(deliveries[0], message, self._content, self._refusal)
+            else:
+                await self._send_to_several(deliveries, message)
+            final = [(one.name, offers.replies_for(one, refused)) for one in offers.accepted]
+            added = [(one.name, offers.replies_for(one, refused)) for one in offers.added]
             if self._settings.per_recipient:
                 answers = [with_id(fold([answer, *added]), self.id) for answer in final]
             else:
                 answers = [with_id(fold([*final, *added]), self.id)]
-            if self._notices is not None:
-                await self._settle_notices(self._notices, answers)
+            if offers.notices is not None:
+                await self._settle_notices(offers.notices, answers)
         except CancelledError:
             raise
         except Exception as error:
             reply = with_id(self._refusal(error).reply, self.id)
-            answers = [reply] * (len(self._accepted) if self._settings.per_recipient else 1)
+            answers = [reply] * (len(offers.accepted) if self._settings.per_recipient else 1)
         if not self._done:
-            opened, seconds = self._routing.opened, self._settings.adapters.reactor.seconds() - self._started
-            size = self._body.size if self._body is not None else 0
-            tally, sent = self._settings.tally, self._deliveries.values()
-            log_outcome(self._envelope, self._accepted, sent, opened, answers, tally, size, seconds)
-            self._done = True
-            if self._has_copies and message is not None:  # the client does not wait for them
-                content = self._content or Content(message, {}, "")
-                spawn(copy(self.id, content, copies_of(self._accepted, self._added, answers)))
-            self._release()
+            self._conclude(message, answers)
         return answers
 
+    def _conclude(self, message: Message | None, answers: list[Reply]) -> None:
+        """The answers stand: the log has them, copies may go."""
+        offers, opened = self._offers, self._routing.opened
+        seconds = self._settings.adapters.reactor.seconds() - self._started
+        size = self._body.size if self._body is not None else 0
+        sent = offers.deliveries.values()
+        log_outcome(self._envelope, offers.accepted, sent, opened, answers, self._settings.tally, size, seconds)
+        self._done = True
+        if offers.has_copies and message is not None:  # the client does not wait for them
+            content = self._content or Content(message, {}, "")
+            spawn(copy(self.id, content, copies_of(offers.accepted, offers.added, answers)))
+        self._release()
+
+    def _content_of(self, message: Message) -> Content:
+        names = self._settings
+        return Content(message, self._envelope.findings, names.authserv_id or names.hostname)
+
     async def _settle_notices(self, notices: Notices, answers: list[Reply]) -> None:
+        offers = self._offers
         if self._settings.per_recipient:
-            taken = {one for one, answer in zip(self._accepted, answers, strict=True) if answer.is_success}
+            taken = {one for one, answer in zip(offers.accepted, answers, strict=True) if answer.is_success}
         else:
-            taken = set(self._accepted) if answers[0].is_success else set()
+            taken = set(offers.accepted) if answers[0].is_success else set()
         if taken:
-            taken |= set(self._added)
+            taken |= set(offers.added)
         await notices.settle(lambda one: one in taken)
 
     async def _judge(self, content: Content) -> dict[Accepted, MailError]:
@@ -365,12 +297,12 @@ class Transaction:
 
         :raises MailError: SMTP: refused.
         """
-        per_recipient = self._settings.per_recipient
-        refused = await content.judge(self._accepted, self._refusal, per_recipient=per_recipient)
+        offers = self._offers
+        refused = await content.judge(offers.accepted, self._refusal, per_recipient=self._settings.per_recipient)
         for one in refused:
-            self._withdraw_all(one)
+            offers.withdraw_all(one)
         if self._envelope.findings:
-            staying = [one for one in self._accepted if one not in refused]
+            staying = [one for one in offers.accepted if one not in refused]
             await self._amend(staying, self._routing.opened, refused)
         return refused
 
@@ -381,33 +313,31 @@ class Transaction:
         if not change_envelopes(self._envelope.findings.values()):
             return
         assert self._content is not None
+        offers = self._offers
 
         async def add(recipient: Recipient) -> None:
-            if not any(one not in refused and one.is_for(recipient.address) for one in (*self._accepted, *self._added)):
+            if not any(one not in refused and one.is_for(recipient.address) for one in offers.everybody):
                 await self._add(recipient, refused)
 
         checks = {one.check for one in asked}
-        failed = await amend(self._content, some, checks, lambda: list(self._deliveries.values()), self._withdraw, add)
-        for one in self._accepted:
+        failed = await amend(self._content, some, checks, lambda: list(offers.deliveries.values()), offers.withdraw, add)
+        for one in offers.accepted:
             for plan in one.plans:
                 if plan.recipient in failed and self._settings.per_recipient:
                     refused[one], plan.delivery = failed.pop(plan.recipient), None
-                    self._withdraw_all(one)
+                    offers.withdraw_all(one)
         for error in failed.values():
             raise error
 
-    def _withdraw_all(self, one: Accepted) -> None:
-        for plan in one.plans:
-            if plan.target is not None and plan.delivery is not None:
-                self._withdraw(plan)
-
     async def _add(self, recipient: Recipient, refused: dict[Accepted, MailError]) -> None:
         """One more recipient, of a filter's making. :raises MailError: it is refused."""
-        if len(self._added) == MOST_ADDED:
+        offers = self._offers
+        if len(offers.added) == MOST_ADDED:
             raise MailError(TOO_MANY_ADDED, "a filter adds recipients without end")
         known = len(self._routing.opened)
-        accepted, _ = await self._offer(recipient)
-        self._added.append(accepted)
+        assert self._path is not None
+        accepted, _ = await offers.offer(self._path, self._envelope, recipient)
+        offers.added.append(accepted)
         opened = self._routing.opened[known:]
         if opened:
             assert self._content is not None
@@ -416,82 +346,53 @@ class Transaction:
 
     async def _route_content(self, message: Message, refused: dict[Accepted, MailError]) -> None:
         """Pass those who wait for the content through their `after_body`. :raises MailError: SMTP: refused."""
-        names = self._settings
         if self._content is None:
-            self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
-        routes = ContentRoutes(self._routing, self._content, self._deliveries, self._withdraw)
+            self._content = self._content_of(message)
+        offers = self._offers
+        routes = ContentRoutes(self._routing, self._content, offers.deliveries, offers.withdraw)
         refusal = self._refusal if self._settings.per_recipient else None
-        waiting = [one for one in (*self._accepted, *self._added) if one not in refused]
+        waiting = [one for one in offers.everybody if one not in refused]
         while waiting:
-            known, asked = len(self._added), len(self._routing.opened)
+            known, asked = len(offers.added), len(self._routing.opened)
             finished = await routes.finish_all(waiting, refused, refusal)
-            for one in self._added:
+            for one in offers.added:
                 if one in refused:  # and so is the message
                     raise refused[one]
             for one, plan, expanded in finished:
-                self._has_copies = self._has_copies or bool(one.copies)
-                if self._settings.reports is not None:
-                    self._note(self._settings.reports, one, plan.recipient, expanded=expanded)
+                offers.has_copies = offers.has_copies or bool(one.copies)
+                offers.note(self._envelope, one, plan.recipient, expanded=expanded)
             await self._amend([one for one, *_ in finished], self._routing.opened[asked:], refused)
-            waiting = self._added[known:]
+            waiting = offers.added[known:]
 
-    async def _send_all(self, deliveries: list[Downstream], message: Message) -> None:
-        """Send to all at once; returns when all have answered."""
-        sending = [as_deferred(self._send(delivery, message)) for delivery in deliveries]
-        outcomes: list[tuple[bool, Any]] = await DeferredList(sending, consumeErrors=True)
-        for sent, failure in outcomes:
-            if not sent:
-                failure.raiseException()  # a cancellation: nothing else gets out of _send
-
-    async def _send_in_phases(self, deliveries: list[Downstream], message: Message, keeper: Any = None) -> None:
-        """Some of them can be taken back, or all are kept besides: see phases.py."""
+    async def _send_to_several(self, deliveries: list[Downstream], message: Message) -> None:
+        """In phases (phases.py) if some of them can be taken back, or if all are kept besides."""
+        keeper: Any = self._settings.keeper if self._answers.are_several else None
+        if keeper is None and (len(deliveries) < 2 or not any(is_two_phase(delivery) for delivery in deliveries)):
+            await send_all(deliveries, message, self._content, self._refusal)
+            return
         phases = TwoPhases(
             self.id,
             deliveries,
-            lambda some: self._send_all(some, message),
-            lambda one: self._modified(one, message),
+            lambda some: send_all(some, message, self._content, self._refusal),
+            lambda one: modified(one, message, self._content),
             lambda error: self._refusal(error).reply,
             None if keeper is None else lambda one: keeper(one.target, one.envelope),
         )
-        await phases.run([*self._accepted, *self._added], per_recipient=self._settings.per_recipient)
-        if self._notices is not None:
-            self._notices.postpone(phases.kept)
-
-    async def _modified(self, delivery: Downstream, message: Message) -> Message:
-        if delivery.marks and self._content is not None:
-            message = self._content.variant(delivery.marks)
-        return await delivery.modified(message) if delivery.body_modifiers else message
-
-    async def _send(self, delivery: Downstream, message: Message) -> None:
-        try:
-            if delivery.body_modifiers or delivery.marks:
-                message = await self._modified(delivery, message)
-            replies = delivery.delivery.send(message)
-            if replies.__class__ is not list:
-                replies = list(await replies)
-        except CancelledError:
-            raise
-        except Exception as error:
-            # A modifier, or against the contract of IDelivery.send: nothing is known of what became of the message.
-            delivery.delivery.abort()
-            replies = [self._refusal(error).reply] * len(delivery.accepted)
-        delivery.replies = dict(zip(delivery.accepted, replies, strict=False))
-
-    def _replies_for(self, one: Accepted, refused: dict[Accepted, MailError]) -> list[Reply]:
-        if one in refused:
-            return [refused[one].reply]
-        return [DISCARDED if plan.target is None else plan.delivery.replies.get(plan.recipient, NO_ANSWER) for plan in one.plans]
+        await phases.run(self._offers.everybody, per_recipient=self._settings.per_recipient)
+        if self._offers.notices is not None:
+            self._offers.notices.postpone(phases.kept)
 
     # The end
 
     def _release(self) -> None:
         """Let go of everything. Deliveries that have answered need no abort."""
-        for delivery in self._deliveries.values():
+        for delivery in self._offers.deliveries.values():
             if not delivery.replies:
                 delivery.delivery.abort()
-            delivery.release()
-        if self._notices is not None:
-            self._notices.abort()
+            if delivery.made is not None:
+                delivery.release()
+        if self._offers.notices is not None:
+            self._offers.notices.abort()
         for check in self._routing.opened:
             try:
                 check.close()

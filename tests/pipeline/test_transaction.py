@@ -688,7 +688,7 @@ class OtherTests(TransactionTestCase):
         transaction.mail(address("s@x.test"), parameters)
         transaction.rcpt(address("a@y.test"))
         self.assertIs(target.envelopes[0].parameters, parameters)
-        plan = transaction._accepted[0].plans[0]
+        plan = transaction._offers.accepted[0].plans[0]
         self.assertEqual(str(plan.recipient.original), "a@y.test")
         self.assertEqual([str(one.address) for one in target.envelopes[0].recipients], ["a@y.test"])
 
