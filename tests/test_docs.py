@@ -11,6 +11,8 @@ from mailgate.config.diagnostics import render
 from mailgate.registry import build
 from tests.support.examples import ROOT, complete_examples, documents, furnish, reference_files
 
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^(?:smtp|submission|lmtp|(?:target|table|auth|check|limits)\.\w+) [^…]*\{$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -26,6 +28,15 @@ class ExampleTests(SynchronousTestCase):
             config.write_text(text)
             built = build(config)
             self.assertIsNotNone(built.configuration, f"in {path.name}:\n{render(built.diagnostics)}\n{text}")
+
+    def test_no_example_stands_where_nobody_reads_it(self) -> None:
+        """The reference has excerpts: its examples are whole files, see below."""
+        for path in documents():
+            if path.parent.name == "reference":
+                continue
+            for word, text in _FENCE.findall(path.read_text()):
+                found = _BLOCK.search(text) if word != "mailgate" else None
+                self.assertIsNone(found, f"{path.name}: a configuration in a fence without `mailgate`:\n{text}")
 
     def test_examples_of_the_reference(self) -> None:
         files = reference_files(Path(self.mktemp()))
