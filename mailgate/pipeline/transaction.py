@@ -236,11 +236,13 @@ class Transaction:
             utf8 = self._envelope.parameters.smtputf8
             message = Message(own_section(body.header, self._settings, self._session, self.id, only, utf8=utf8), body)
             refused: dict[Accepted, MailError] = {}
-            if self._routing.opened:
-                self._content = self._content_of(message)
+            if self._routing.opened or self._routing.waits_for_content:
+                names = self._settings
+                self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
+            if self._content is not None and self._routing.opened:
                 refused = await self._judge(self._content)
-            if self._routing.waits_for_content:
-                await self._route_content(message, refused)
+            if self._content is not None and self._routing.waits_for_content:
+                await self._route_content(self._content, refused)
             deliveries = offers.drop_unused()
             if offers.notices is not None:
                 await offers.notices.prepare(message, self._settings.spool)
@@ -277,10 +279,6 @@ class Transaction:
             content = self._content or Content(message, {}, "")
             spawn(copy(self.id, content, copies_of(offers.accepted, offers.added, answers)))
         self._release()
-
-    def _content_of(self, message: Message) -> Content:
-        names = self._settings
-        return Content(message, self._envelope.findings, names.authserv_id or names.hostname)
 
     async def _settle_notices(self, notices: Notices, answers: list[Reply]) -> None:
         offers = self._offers
@@ -344,12 +342,10 @@ class Transaction:
             await self._content.judge_added(accepted, opened, self._refusal)
             await self._amend([accepted], opened, refused)
 
-    async def _route_content(self, message: Message, refused: dict[Accepted, MailError]) -> None:
+    async def _route_content(self, content: Content, refused: dict[Accepted, MailError]) -> None:
         """Pass those who wait for the content through their `after_body`. :raises MailError: SMTP: refused."""
-        if self._content is None:
-            self._content = self._content_of(message)
         offers = self._offers
-        routes = ContentRoutes(self._routing, self._content, offers.deliveries, offers.withdraw)
+        routes = ContentRoutes(self._routing, content, offers.deliveries, offers.withdraw)
         refusal = self._refusal if self._settings.per_recipient else None
         waiting = [one for one in offers.everybody if one not in refused]
         while waiting:

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import crypto
 
-from mailgate.tls.verification import PeerRefused, Verdict, check_purpose, check_strength, closed, match_names
+from mailgate.tls.verification import PeerRefused, Verdict, closed, match_names, path_to_anchor, sent_by
 
 DANE_TA, DANE_EE = 2, 3
 CERTIFICATE, KEY = 0, 1
@@ -81,11 +81,7 @@ def verify_dane(connection: Any, records: Sequence[Tlsa], names: Sequence[str]) 
     sent: list[x509.Certificate] = []
 
     def judge() -> Verdict:
-        leaf = connection.get_peer_certificate()
-        if leaf is None:
-            raise PeerRefused("the peer has no certificate")
-        others = (connection.get_peer_cert_chain() or [])[1:]
-        sent.extend(certificate.to_cryptography() for certificate in (leaf, *others))
+        leaf, others = sent_by(connection, sent)
         for record in records:
             if record.usage == DANE_EE and _matches(record, sent[0]):
                 return Verdict(True, matched_name=f"TLSA {record}", chain=tuple(sent))
@@ -97,7 +93,7 @@ def verify_dane(connection: Any, records: Sequence[Tlsa], names: Sequence[str]) 
     return closed(judge, sent)
 
 
-def _by_authority(leaf: crypto.X509, others: Sequence[crypto.X509], records: Sequence[Tlsa], names: Sequence[str]) -> Verdict:
+def _by_authority(leaf: crypto.X509, others: list[crypto.X509], records: Sequence[Tlsa], names: Sequence[str]) -> Verdict:
     anchors = [other for other in others if any(_matches(record, other.to_cryptography()) for record in records)]
     for record in records:
         if record.selector == CERTIFICATE and record.matching == FULL:
@@ -108,14 +104,7 @@ def _by_authority(leaf: crypto.X509, others: Sequence[crypto.X509], records: Seq
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     for anchor in anchors:
         store.add_cert(anchor)
-    try:
-        path = crypto.X509StoreContext(store, leaf, list(others)).get_verified_chain()
-    except crypto.X509StoreContextError as error:
-        raise PeerRefused(str(error), error.errors[0] or 1) from error
-    chain = tuple(certificate.to_cryptography() for certificate in path)
-    check_purpose(chain)
-    check_strength(chain)
-    return match_names(Verdict(True, chain=chain), names)
+    return match_names(Verdict(True, chain=path_to_anchor(store, leaf, others)), names)
 
 
 def _matches(record: Tlsa, certificate: x509.Certificate) -> bool:

@@ -80,21 +80,34 @@ def verify_chain(connection: Any, context: ClientContext) -> Verdict:
     sent: list[x509.Certificate] = []
 
     def judge() -> Verdict:
-        leaf = connection.get_peer_certificate()
-        if leaf is None:
-            raise PeerRefused("the peer has no certificate")
-        others = (connection.get_peer_cert_chain() or [])[1:]
-        sent.extend(certificate.to_cryptography() for certificate in (leaf, *others))
-        try:
-            path = crypto.X509StoreContext(context.store, leaf, others).get_verified_chain()
-        except crypto.X509StoreContextError as error:
-            raise PeerRefused(str(error), error.errors[0] or UNSPECIFIED) from error
-        chain = tuple(certificate.to_cryptography() for certificate in path)
-        check_purpose(chain)
-        check_strength(chain)
-        return Verdict(True, chain=chain)
+        leaf, others = sent_by(connection, sent)
+        return Verdict(True, chain=path_to_anchor(context.store, leaf, others))
 
     return closed(judge, sent)
+
+
+def sent_by(connection: Any, sent: list[x509.Certificate]) -> tuple[crypto.X509, list[crypto.X509]]:
+    """The peer's certificate and the others it sent. ``sent`` gets them all, for the verdict if it refuses.
+
+    :raises PeerRefused: there is none."""
+    leaf = connection.get_peer_certificate()
+    if leaf is None:
+        raise PeerRefused("the peer has no certificate")
+    others = (connection.get_peer_cert_chain() or [])[1:]
+    sent.extend(certificate.to_cryptography() for certificate in (leaf, *others))
+    return leaf, others
+
+
+def path_to_anchor(store: crypto.X509Store, leaf: crypto.X509, others: list[crypto.X509]) -> tuple[x509.Certificate, ...]:
+    """Leaf to anchor. :raises PeerRefused: there is no path, or it is not for this, or too weak."""
+    try:
+        path = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
+    except crypto.X509StoreContextError as error:
+        raise PeerRefused(str(error), error.errors[0] or UNSPECIFIED) from error
+    chain = tuple(certificate.to_cryptography() for certificate in path)
+    check_purpose(chain)
+    check_strength(chain)
+    return chain
 
 
 def closed(judge: Callable[[], Verdict], sent: Sequence[x509.Certificate]) -> Verdict:

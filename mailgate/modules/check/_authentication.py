@@ -29,6 +29,7 @@ from mailgate.modules.check._action import at_once
 from mailgate.modules.check.dnsbl import is_public
 from mailgate.net.shared import Shared
 from mailgate.net.waiting import DeadlineExceeded, Wait, start, within
+from mailgate.pipeline.check import Check, MessageCheck
 from mailgate.smtp.address import ascii_domain
 
 MOST_SIGNATURES = 5
@@ -43,13 +44,30 @@ def is_stranger(session: Session) -> bool:
     return bool(session.client_ip) and not session.auth_user and is_public(session.client_ip)
 
 
-def authentication(envelope: Envelope, adapters: Adapters) -> Authentication:
+def authentication(check: Check, envelope: Envelope) -> Authentication:
     """That of the message, made by the first check that asks."""
     found = envelope.extra.get(_KEY)
     if found is None:
+        adapters = check.context.adapters
+        assert adapters is not None
         found = envelope.extra[_KEY] = Authentication(envelope, adapters)
     assert isinstance(found, Authentication)
     return found
+
+
+class ContentState(MessageCheck):
+    """One message of a check that judges the content of strangers: ``check.judge`` does, `take_part` says what it wants known."""
+
+    def __init__(self, check: Any, envelope: Envelope) -> None:
+        super().__init__(check, envelope)
+        if is_stranger(envelope.session):
+            self.take_part(authentication(check, envelope))
+
+    def take_part(self, known: Authentication) -> None:
+        """Before anything is found out."""
+
+    def body(self, message: Message) -> Any:
+        return self.check.judge(self.envelope, message) if is_stranger(self.envelope.session) else None
 
 
 class Authentication:

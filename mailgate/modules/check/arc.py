@@ -18,8 +18,7 @@ from mailgate.message.envelope import Envelope
 from mailgate.message.findings import MethodResult
 from mailgate.message.message import Message
 from mailgate.modules.check._action import ACTION, IGNORE, ON_ERROR, UNANSWERED, ActingCheck, take
-from mailgate.modules.check._authentication import Authentication, as_domain, authentication, is_stranger
-from mailgate.pipeline.check import MessageCheck
+from mailgate.modules.check._authentication import Authentication, ContentState, as_domain, authentication
 from mailgate.smtp.address import ascii_domain
 from mailgate.smtp.reply import Reply
 
@@ -27,16 +26,10 @@ BROKEN = Reply(550, "5.7.29", "ARC validation failure")
 """RFC 8617 9 and the registry of enhanced status codes."""
 
 
-class ArcState(MessageCheck):
-    def __init__(self, check: Any, envelope: Envelope) -> None:
-        super().__init__(check, envelope)
-        if is_stranger(envelope.session):
-            known = check.authentication(envelope)
-            known.trusted_sealers |= check.trusted
-            known.most_sets = check.max_sets
-
-    def body(self, message: Message) -> Any:
-        return self.check.judge(self.envelope, message) if is_stranger(self.envelope.session) else None
+class ArcState(ContentState):
+    def take_part(self, known: Authentication) -> None:
+        known.trusted_sealers |= self.check.trusted
+        known.most_sets = self.check.max_sets
 
 
 class Arc(ActingCheck):
@@ -80,14 +73,9 @@ class Arc(ActingCheck):
             if not ascii_domain(domain):
                 report.error(self.span_of("trust"), f"`{domain}` is no domain", code="E0795")
 
-    def authentication(self, envelope: Envelope) -> Authentication:
-        adapters = self.context.adapters
-        assert adapters is not None
-        return authentication(envelope, adapters)
-
     async def judge(self, envelope: Envelope, message: Message) -> None:
         """:raises MailError: refused."""
-        known = self.authentication(envelope)
+        known = authentication(self, envelope)
         known.content(message)
         verdict = await known.chain.get()
         sealers = ":".join(hand.sealer for hand in reversed(verdict.hands))

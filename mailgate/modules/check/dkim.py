@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
@@ -23,8 +22,7 @@ from mailgate.message.findings import MethodResult
 from mailgate.message.header import Header
 from mailgate.message.message import Message
 from mailgate.modules.check._action import ACTION, IGNORE, ON_ERROR, REJECT, UNANSWERED, ActingCheck, take
-from mailgate.modules.check._authentication import MOST_SIGNATURES, Authentication, as_domain, authentication, is_stranger
-from mailgate.pipeline.check import MessageCheck
+from mailgate.modules.check._authentication import MOST_SIGNATURES, Authentication, ContentState, as_domain, authentication
 from mailgate.smtp.address import ascii_domain
 from mailgate.smtp.reply import Reply
 
@@ -33,15 +31,9 @@ NOT_VALID = Reply(550, "5.7.20", "No passing DKIM signature found")
 NOT_THE_AUTHORS = Reply(550, "5.7.22", "No valid author-matched DKIM signature found")
 
 
-class DkimState(MessageCheck):
-    def __init__(self, check: Any, envelope: Envelope) -> None:
-        super().__init__(check, envelope)
-        if is_stranger(envelope.session):
-            known = check.authentication(envelope)
-            known.most_signatures = max(known.most_signatures, check.max_signatures)
-
-    def body(self, message: Message) -> Any:
-        return self.check.judge(self.envelope, message) if is_stranger(self.envelope.session) else None
+class DkimState(ContentState):
+    def take_part(self, known: Authentication) -> None:
+        known.most_signatures = max(known.most_signatures, self.check.max_signatures)
 
 
 class Dkim(ActingCheck):
@@ -99,14 +91,9 @@ class Dkim(ActingCheck):
             if not ascii_domain(domain):
                 report.error(self.span_of("required_for"), f"`{domain}` is no domain", code="E0795")
 
-    def authentication(self, envelope: Envelope) -> Authentication:
-        adapters = self.context.adapters
-        assert adapters is not None
-        return authentication(envelope, adapters)
-
     async def judge(self, envelope: Envelope, message: Message) -> None:
         """:raises MailError: refused."""
-        known = self.authentication(envelope)
+        known = authentication(self, envelope)
         known.content(message)
         results = self._with_required_fields(known.header, await known.signatures.get())
         findings = envelope.findings_of(self)

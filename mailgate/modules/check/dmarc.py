@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from mailgate.config import values as v
 from mailgate.config.diagnostics import Report
@@ -29,11 +28,11 @@ from mailgate.message.envelope import Envelope
 from mailgate.message.findings import MethodResult
 from mailgate.message.message import Message
 from mailgate.modules.check._action import ACTION, IGNORE, ON_ERROR, REJECT, UNANSWERED, take
-from mailgate.modules.check._authentication import Authentication, authentication, is_stranger
+from mailgate.modules.check._authentication import Authentication, ContentState, authentication
 from mailgate.modules.check._dmarc_data import Observations, row
 from mailgate.modules.check._suffixes import organizational_domain, suffixes
 from mailgate.net.shared import Shared
-from mailgate.pipeline.check import Check, MessageCheck
+from mailgate.pipeline.check import Check
 from mailgate.smtp.reply import Reply
 
 REFUSED = Reply(550, "5.7.1", "Refused by the DMARC policy of the sender's domain")
@@ -54,16 +53,10 @@ class ReportsBlock(Block):
     send = Directive("send", v.ReferenceTo("dmarc_report"), doc="Who sends reports of it, once a day. Nobody without it.")
 
 
-class DmarcState(MessageCheck):
-    def __init__(self, check: Any, envelope: Envelope) -> None:
-        super().__init__(check, envelope)
-        if is_stranger(envelope.session):
-            known = check.authentication(envelope)
-            if known.policies is None:
-                known.policies = Shared(lambda: check.find_policies(known))
-
-    def body(self, message: Message) -> Any:
-        return self.check.judge(self.envelope, message) if is_stranger(self.envelope.session) else None
+class DmarcState(ContentState):
+    def take_part(self, known: Authentication) -> None:
+        if known.policies is None:
+            known.policies = Shared(lambda: self.check.find_policies(known))
 
 
 class Dmarc(Check):
@@ -113,11 +106,6 @@ class Dmarc(Check):
         if self._observations is not None:
             await self._observations.close()
 
-    def authentication(self, envelope: Envelope) -> Authentication:
-        adapters = self.context.adapters
-        assert adapters is not None
-        return authentication(envelope, adapters)
-
     async def find_policies(self, known: Authentication) -> tuple[Policy, ...]:
         """:raises DnsFailure: one can't be asked for."""
         found = [await self._policy(known, author) for author in known.authors[:MOST_AUTHORS]]
@@ -133,7 +121,7 @@ class Dmarc(Check):
 
     async def judge(self, envelope: Envelope, message: Message) -> None:
         """:raises MailError: refused."""
-        known = self.authentication(envelope)
+        known = authentication(self, envelope)
         known.content(message)
         findings = envelope.findings_of(self)
         if not known.authors:

@@ -97,12 +97,12 @@ class Spf(ActingCheck):
 
     async def ask(self, envelope: Envelope) -> list[tuple[str, Verdict]]:
         """The results, by identity."""
-        known = self._authentication(envelope)
+        known = authentication(self, envelope)
         return [(identity, await (known.mail_from if identity == "mail" else known.helo).get()) for identity in self.identity]
 
     async def judge(self, envelope: Envelope, message: Message | None) -> None:
         """:raises MailError: refused."""
-        known = self._authentication(envelope)
+        known = authentication(self, envelope)
         results = await self.ask(envelope)
         findings = envelope.findings_of(self)
         findings.results += [_result(identity, verdict, envelope, known) for identity, verdict in results]
@@ -132,11 +132,6 @@ class Spf(ActingCheck):
             # RFC 7208 6.2: it must be plain whose words these are.
             text += f"; {domain} explains: {verdict.explanation}"
         return FAILED.with_text(text)
-
-    def _authentication(self, envelope: Envelope) -> Authentication:
-        adapters = self.context.adapters
-        assert adapters is not None
-        return authentication(envelope, adapters)
 
 
 _ACTIONS = {

@@ -5,28 +5,23 @@ our own Authentication-Results as they stand in the message, so the checks of th
 the chain as the message came, which `check.arc` has found, or is found now. It comes after what else changes the message: the
 last line of `modify`.
 
-A chain whose keys can't be asked for is neither sealed as whole nor as broken: 451. RSA signs in a thread.
+A chain whose keys can't be asked for is neither sealed as whole nor as broken: 451.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from mailgate.config import values as v
-from mailgate.config.diagnostics import Report
 from mailgate.config.schema import REQUIRED, Argument, Directive
 from mailgate.mailauth.arc import Chain, Outcome, Sealing, Verdict
 from mailgate.mailauth.dkim import SIGNED, Signer, SigningSettings
-from mailgate.mailauth.dkim_keys import RSA_SHA256, PrivateKey
 from mailgate.message.findings import MethodResult, results_text, value
 from mailgate.message.header import own_results
 from mailgate.message.message import Message
 from mailgate.modules._hashing import feed
 from mailgate.modules.check._authentication import verified
-from mailgate.modules.modify._signing import SigningKey, check_names, read_key, signing_name
-from mailgate.net.waiting import begin
-from mailgate.pipeline.modifiers import Modifier
+from mailgate.modules.modify._signing import SigningModifier, signing_name
 from mailgate.pipeline.router import place
 from mailgate.registry.module import Globals
 from mailgate.smtp.reply import TemporaryError
@@ -35,7 +30,7 @@ _SETTINGS = SigningSettings(signed=(*SIGNED, "DKIM-Signature"))
 _FOUND = re.compile(r"(?:\A|;\s*)arc=(none|pass|fail)\b")
 
 
-class Arc(Modifier):
+class Arc(SigningModifier):
     """Seals messages that are passed on, with what our checks have found, under a key of a domain."""
 
     name = "modify.arc"
@@ -53,27 +48,9 @@ class Arc(Modifier):
         doc="Whose Authentication-Results are sealed: the `authserv_id` of the listener; our hostname by default.",
     )
 
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
-        self._key: PrivateKey | None = None
-
-    def configure(self, report: Report) -> None:
-        check_names(self.domain, self.selector, self.span, report)
-        self._key = read_key(self.key, self.span_of("key"), report)
-
-    @property
-    def signing_key(self) -> SigningKey:
-        """After `configure`."""
-        assert self._key is not None
-        return SigningKey(signing_name(self.domain), signing_name(self.selector), self._key, place(self.span))
-
-    def body(self, message: Message) -> Any:
-        return begin(self._body(message))
-
-    async def _body(self, message: Message) -> Message:
+    async def signed_message(self, message: Message) -> Message:
         adapters = self.context.adapters
         assert adapters is not None
-        assert self._key is not None  # configure has seen to it
         name = self.authserv_id or self.context.hostname
         found = own_results(message.header, name)
         before = await self._before(found, message)
@@ -86,12 +63,8 @@ class Arc(Modifier):
             results = f"{value(name)};\r\n\t{found}"
         sealing = Sealing(message.header, _SETTINGS)
         await feed(sealing.update, message, adapters)
-        signer = Signer(signing_name(self.domain), signing_name(self.selector), self._key)
-        arguments = (signer, results, before, adapters.wall_time())
-        if self._key.algorithm == RSA_SHA256:
-            fields = await adapters.run_in_thread(sealing.seal, *arguments)
-        else:
-            fields = sealing.seal(*arguments)
+        signer = Signer(signing_name(self.domain), signing_name(self.selector), self.private_key)
+        fields = await self.sign(sealing.seal, signer, results, before, adapters.wall_time())
         return message.with_header(fields + message.header) if fields else message
 
     async def _before(self, found: str, message: Message) -> Verdict:

@@ -4,8 +4,6 @@ Messages are signed whose From is of the domain, of one that the `domains` table
 pass unsigned, so that several lines stand side by side. Two lines for one domain, say with RSA and Ed25519, are two signatures. A
 message that should be signed and can't be is refused: for good if it has several From fields, else 451. It never goes out
 unsigned because something broke.
-
-RSA costs more than a millisecond, so that it is done in a thread; Ed25519 is not worth one.
 """
 
 from __future__ import annotations
@@ -19,15 +17,12 @@ from mailgate.config.diagnostics import Report
 from mailgate.config.schema import REQUIRED, Argument, Directive
 from mailgate.mailauth.canonical import Form
 from mailgate.mailauth.dkim import OVERSIGNED, SIGNED, Signer, Signing, SigningSettings
-from mailgate.mailauth.dkim_keys import RSA_SHA256, PrivateKey
 from mailgate.message.authors import author_domains
 from mailgate.message.header import Header
 from mailgate.message.message import Message
 from mailgate.modules._hashing import feed
-from mailgate.modules.modify._signing import SigningKey, check_names, read_key, signing_name
-from mailgate.net.waiting import begin
+from mailgate.modules.modify._signing import SigningModifier, signing_name
 from mailgate.pipeline.lookup import look_up
-from mailgate.pipeline.modifiers import Modifier
 from mailgate.pipeline.router import place
 from mailgate.smtp.address import domain_key
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
@@ -38,7 +33,7 @@ _FORMS = tuple(f"{header.value}/{body.value}" for header in reversed(Form) for b
 _FIELD_NAME = re.compile(r"[!-9;-~]+\Z")
 
 
-class Dkim(Modifier):
+class Dkim(SigningModifier):
     """Signs messages whose From is of a domain, with the key that others find under a selector of it."""
 
     name = "modify.dkim"
@@ -94,36 +89,25 @@ class Dkim(Modifier):
         once = {name.lower() for name in oversigned}
         signed = tuple(name for name in self.sign_headers if name.lower() not in once)
         self._settings = SigningSettings(Form(header), Form(body), signed, oversigned, int(self.expire))
-        self._key: PrivateKey | None = None
         self._d = signing_name(self.domain)
         self._domain_key = domain_key(self.domain)
 
     def configure(self, report: Report) -> None:
-        check_names(self.domain, self.selector, self.span, report)
+        super().configure(report)
         for name, listed in (("oversign_headers", self.oversign_headers), ("sign_headers", self.sign_headers)):
             for field in listed:
                 if not _FIELD_NAME.match(field) or field.lower() == "dkim-signature":
                     report.error(self.span_of(name), f"`{field}` is no field that can be signed", code="E0793")
-        self._key = read_key(self.key, self.span_of("key"), report)
 
-    @property
-    def signing_key(self) -> SigningKey:
-        """After `configure`."""
-        assert self._key is not None
-        return SigningKey(signing_name(self.domain), signing_name(self.selector), self._key, place(self.span))
-
-    def body(self, message: Message) -> Any:
-        return begin(self._body(message))
-
-    async def _body(self, message: Message) -> Message:
+    async def signed_message(self, message: Message) -> Message:
         fields = Header(message.header).values("from")
         domain = await self._signing(author_domains(fields))
         if not domain:
             return message
         if len(fields) > 1:
             raise MailError(SEVERAL_FROM, f"a signature of {domain}", place(self.span))
-        assert self._key is not None  # configure has seen to it
-        return message.with_header(await self._sign(Signer(domain, self.selector.lower(), self._key), message) + message.header)
+        signer = Signer(domain, self.selector.lower(), self.private_key)
+        return message.with_header(await self._field(signer, message) + message.header)
 
     async def _signing(self, domains: Sequence[str]) -> str:
         """In whose name a message is signed that is from these; "" if in nobody's. :raises MailError: the table can't answer."""
@@ -139,14 +123,10 @@ class Dkim(Modifier):
                 return name
         return ""
 
-    async def _sign(self, signer: Signer, message: Message) -> bytes:
+    async def _field(self, signer: Signer, message: Message) -> bytes:
         adapters = self.context.adapters
         assert adapters is not None
         now = adapters.wall_time()
         signing = Signing(message.header, self._settings)
         await feed(signing.update, message, adapters)
-        unsigned = signing.unsigned(signer, now)
-        if signer.key.algorithm != RSA_SHA256:
-            return signer.sign(unsigned)
-        field: bytes = await adapters.run_in_thread(signer.sign, unsigned)
-        return field
+        return await self.sign(signer.sign, signing.unsigned(signer, now))
