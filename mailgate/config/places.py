@@ -67,7 +67,7 @@ class Endpoint(Value):
             meant = _MEANT.get(scheme, "")
             hint = f"did you mean `{meant}`?" if meant in self.schemes else did_you_mean(scheme, self.schemes)
             if scheme == "mx" and not self.listen:
-                hint = "to the MX hosts of one domain: `target.remote` with `route DOMAIN`"
+                hint = "to the MX hosts of one domain: `target.remote` with `route mx://DOMAIN`"
             notes = (f"possible: {', '.join(name + '://' for name in self.schemes)}",)
             place = _part(word, 0, len(scheme))
             raise Problem(place, f"`{scheme}://` is not possible here", code="E0506", hint=hint, notes=notes)

@@ -1,4 +1,4 @@
-"""Next hops as people write them: a domain, or in brackets a host or an address."""
+"""Next hops as people write them: a domain, with ``mx://`` in front or without, or in brackets a host or an address."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from ipaddress import ip_address
 from mailgate.outbound.host_names import is_ehlo_name
 from mailgate.smtp.address import ascii_domain
 
+MX = "mx://"
+
 
 def is_next_hop(text: str) -> bool:
     """Whether mail could be routed there."""
     if text.startswith("["):
         return bool(literal_address(text) or host_in(text))
-    return bool(_host(text))
+    return bool(_host(text.removeprefix(MX)))
 
 
 def literal_address(text: str) -> str:

@@ -28,7 +28,7 @@ from mailgate.dns.resolver import Addresses, Resolver
 from mailgate.net.waiting import Wait, start
 from mailgate.outbound.ip_strategy import IpStrategy, families_of, in_order
 from mailgate.outbound.mx import LOOPS_BACK, Exchange, Exchanges, exchanges, refusal_of, without_us
-from mailgate.outbound.next_hop import host_in, is_next_hop, literal_address
+from mailgate.outbound.next_hop import MX, host_in, is_next_hop, literal_address
 from mailgate.outbound.sts_policy import StsPolicy
 from mailgate.smtp.address import ascii_domain
 from mailgate.smtp.reply import MailError, Reply, TemporaryError
@@ -121,7 +121,7 @@ class Directory:
             raise TemporaryError("Temporary lookup failure", reason=f"`route` gave {hop!r}, which is no domain and no host")
         with _only_for_now(hop):
             if not hop.startswith("["):
-                return replace(await self.route(hop), fixed=True)
+                return replace(await self.route(hop.removeprefix(MX)), fixed=True)
         address = literal_address(hop)
         if address:
             return Route(("literal", address), hop, literal=address, fixed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailgate.outbound.next_hop import is_next_hop
 from mailgate.testing.names import Action, MemoryNames
 from tests.outbound.test_dane import key_digest
 from tests.outbound.test_remote import QueuedCase
@@ -18,6 +19,18 @@ class RouteTests(QueuedCase):
         self.assertEqual(codes(self.send(b"a@d.test", b"b@nowhere.test"))[-1], b"250")
         self.assertEqual([one.recipients for one in relay.transactions], [[b"<a@d.test>", b"<b@nowhere.test>"]])
         self.assertEqual(self.names.asked("d.test"), 0)
+
+    def test_written_as_an_endpoint(self) -> None:
+        for route in ("mx://relay.test", '{\n if rcpt_domain == "e.test" then e.test\n else mx://relay.test\n}'):
+            with self.row(route):
+                self.names = MemoryNames(self.reactor)
+                relay = self.host("mx.relay.test", "192.0.2.1")
+                self.mx("relay.test", "10 mx.relay.test.")
+                self.direct(f"route {route}")
+                self.assertEqual(codes(self.send(b"a@d.test"))[-1], b"250")
+                self.assertEqual((len(relay.transactions), self.names.asked("relay.test", "MX")), (1, 1))
+        for wrong in ("mx://[mx.relay.test]", "mx://relay.test:25", "mx://", "tcp://relay.test"):
+            self.assertFalse(is_next_hop(wrong), wrong)
 
     def test_one_host_and_one_address(self) -> None:
         for hop in ("[mx.relay.test]", "[192.0.2.1]"):

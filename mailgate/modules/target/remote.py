@@ -156,8 +156,8 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
         "route",
         v.String("DOMAIN"),
         dynamic=outbound(Stage.RECIPIENT),
-        doc="The domain whose hosts get the mail in place of the recipient's, or `[host]`, a host or address whose MX records are"
-        " not asked for. What it publishes (DANE, MTA-STS) is what counts.",
+        doc="The domain (also as `mx://domain`) whose hosts get the mail in place of the recipient's, or `[host]`, a host or"
+        " address whose MX records are not asked for. What it publishes (DANE, MTA-STS) is what counts.",
         origin="stalwart",
     )
     auth = Refused("auth", "hosts of others are not logged in to")
