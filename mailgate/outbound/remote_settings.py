@@ -7,6 +7,7 @@ from typing import Any
 from mailgate.config import values as v
 from mailgate.config.dynamic_variables import Stage, outbound
 from mailgate.config.schema import Block, Directive, Refused
+from mailgate.outbound.delivery_directives import Failover
 from mailgate.outbound.pool_settings import Health
 from mailgate.outbound.timeout_settings import TimeoutsBlock
 
@@ -63,9 +64,4 @@ class RemoteFailover(Block):
         default=False,
         doc="Also after 4xx to MAIL, DATA, or a RCPT while none is accepted there. Hosts that greylist all do.",
     )
-    total = Directive(
-        "total",
-        v.Duration(minimum=0.001),
-        doc="What one command of a client may wait, up to the final dot: 4 minutes by default. An attempt of a queue, where the"
-        " client has gone, has 30.",
-    )
+    total = Directive("total", Failover.total.type, doc=Failover.total.doc)

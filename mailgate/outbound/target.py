@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mailgate.config import values as v
-from mailgate.config.schema import DEFAULTS, Block, Directive
+from mailgate.config.schema import DEFAULTS, Directive
 from mailgate.events import Event, EventLog
 from mailgate.interfaces import Finality, ITarget
 from mailgate.message.envelope import Envelope
@@ -22,6 +22,7 @@ from mailgate.outbound.advice import pool_warnings
 from mailgate.outbound.attempts import DeliverySettings, NextHops
 from mailgate.outbound.dane import MODES, Dane, begin_self_check, report_trust
 from mailgate.outbound.delivery import Delivery
+from mailgate.outbound.delivery_directives import QUEUE_TOTAL, TOTAL, DeliveryDirectives, Failover
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.health import Change, Circuit
@@ -37,28 +38,9 @@ from mailgate.outbound.tls_policy import TlsMode
 from mailgate.registry import Globals, Module, ModuleContext, Report
 from mailgate.registry.fingerprint import fingerprint
 
-TOTAL = 240.0
-"""What one command of a client waits at most."""
-QUEUE_TOTAL = 1800.0
-"""The same for an attempt of a queue."""
-
-
-class Failover(Block):
-    """When a message goes on to another endpoint."""
-
-    tempfail = Directive(
-        "tempfail", v.Boolean(), default=True, doc="Also after 4xx to MAIL, DATA, or a RCPT while none is accepted there."
-    )
-    total = Directive(
-        "total",
-        v.Duration(minimum=0.001),
-        doc="What one command of a client may wait, up to the final dot: 4 minutes by default. An attempt of a queue, where the"
-        " client has gone, has 30.",
-    )
-
 
 @implementer(ITarget)
-class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
+class Downstream(LinkSettings, PoolDirectives, DeliveryDirectives, LimitsDirective, Module):
     """The base of target.smtp and target.lmtp."""
 
     finality: Finality = Finality.TRANSACTION
@@ -66,12 +48,6 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
     is_lmtp: ClassVar[bool] = False
     default_mode: ClassVar[TlsMode] = TlsMode.OPTIONAL
 
-    hold_timeout = Directive(
-        "hold_timeout",
-        v.Duration(minimum=0.001),
-        default=30.0,
-        doc="How long a connection waits for the client; then it is given back, and the envelope is said again later.",
-    )
     fallback_delay = Directive(
         "fallback_delay",
         v.Duration(),
@@ -86,7 +62,6 @@ class Downstream(LinkSettings, PoolDirectives, LimitsDirective, Module):
     enforces_requiretls: ClassVar[bool] = True
     """A message with REQUIRETLS goes on only as RFC 8689 wants it."""
 
-    chunking = Directive("chunking", v.Boolean(), default=False, doc="Send content by BDAT where CHUNKING is offered.")
     failover = Directive("failover", block=Failover, default=DEFAULTS, doc="When a message goes on to another endpoint.")
     debug = Directive(
         "debug",

@@ -27,6 +27,7 @@ from mailgate.message.envelope import Envelope, Recipient
 from mailgate.outbound.attempts import DeliverySettings
 from mailgate.outbound.auth_settings import Authentication
 from mailgate.outbound.dane import begin_self_check, dane_vary, report_trust
+from mailgate.outbound.delivery_directives import QUEUE_TOTAL, TOTAL, DeliveryDirectives
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings, Timeouts
 from mailgate.outbound.health import Circuit, HealthSettings
@@ -47,7 +48,7 @@ from mailgate.outbound.session_watch import SessionWatch
 from mailgate.outbound.source_settings import SourceSettings, endpoint_source, report_source
 from mailgate.outbound.sts_fetch import PolicyHosts
 from mailgate.outbound.survey import Surveyor
-from mailgate.outbound.target import QUEUE_TOTAL, TOTAL, endpoint_reporter
+from mailgate.outbound.target import endpoint_reporter
 from mailgate.outbound.timeout_settings import TimeoutSettings, report_steps_set_twice, written_steps
 from mailgate.outbound.tls_policy import PolicyError, TlsMode
 from mailgate.outbound.tls_settings import EndpointTls, TlsSettings, endpoint_tls, report_tls
@@ -65,7 +66,7 @@ _ROUTES = "target.remote.routes"
 
 
 @implementer(IGroupingTarget)
-class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives, LimitsDirective, Module):
+class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives, DeliveryDirectives, LimitsDirective, Module):
     """The hosts that the domains of the recipients name: MX, or the domain itself. One transaction for all recipients of a
     message whose domains have the same hosts; connections are used again, whichever domain they were made for."""
 
@@ -119,19 +120,12 @@ class RemoteTarget(SourceSettings, TlsSettings, TimeoutSettings, PoolDirectives,
     balance = Refused("balance", "hosts are tried in the order that their domain gives them")
     health = Directive("health", block=RemoteHealth, default=DEFAULTS, doc="When an address of a host counts as down.")
     failover = Directive("failover", block=RemoteFailover, default=DEFAULTS, doc="When a message goes on to another host.")
-    hold_timeout = Directive(
-        "hold_timeout",
-        v.Duration(minimum=0.001),
-        default=30.0,
-        doc="How long a connection waits for the client; then it is given back, and the envelope is said again later.",
-    )
     fallback_delay = Directive(
         "fallback_delay",
         v.Duration(),
         default=3.0,
         doc="An address that is not connected by then is overtaken by the next one; 0: never.",
     )
-    chunking = Directive("chunking", v.Boolean(), default=False, doc="Send content by BDAT where CHUNKING is offered.")
     debug = Directive(
         "debug",
         v.Boolean(),
