@@ -3,7 +3,7 @@
 # make proofs  floods, overload, pools that are killed, crashes of the queue: minutes each, on a machine with nothing else to do
 # make docs   docs/reference, the manual pages and the words of contrib/vim and contrib/vscode, from the declarations
 # make bench  throughput beside Postfix, into docs/performance.md (Linux, root, Debian's postfix)
-# Everything lives in .venv; PYTHON=… chooses another interpreter (3.11 or newer).
+# Everything lives in .venv; PYTHON=… chooses another interpreter (3.11 or newer), VENV=… another place, TESTS=… some of the fast tests.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not proof'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not proof' $(TESTS)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 900
