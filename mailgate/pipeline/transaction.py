@@ -237,12 +237,7 @@ class Transaction:
             message = Message(own_section(body.header, self._settings, self._session, self.id, only, utf8=utf8), body)
             refused: dict[Accepted, MailError] = {}
             if self._routing.opened or self._routing.waits_for_content:
-                names = self._settings
-                self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
-            if self._content is not None and self._routing.opened:
-                refused = await self._judge(self._content)
-            if self._content is not None and self._routing.waits_for_content:
-                await self._route_content(self._content, refused)
+                refused = await self._judge(message)
             deliveries = offers.drop_unused()
             if offers.notices is not None:
                 await offers.notices.prepare(message, self._settings.spool)
@@ -290,18 +285,24 @@ class Transaction:
             taken |= set(offers.added)
         await notices.settle(lambda one: one in taken)
 
-    async def _judge(self, content: Content) -> dict[Accepted, MailError]:
-        """What checks say of the content, and what they change of the envelope. Returns who is refused, in LMTP.
+    async def _judge(self, message: Message) -> dict[Accepted, MailError]:
+        """What checks say of the content, what they change of the envelope, and whose way it decides. Returns who is refused, in
+        LMTP.
 
         :raises MailError: SMTP: refused.
         """
-        offers = self._offers
-        refused = await content.judge(offers.accepted, self._refusal, per_recipient=self._settings.per_recipient)
-        for one in refused:
-            offers.withdraw_all(one)
-        if self._envelope.findings:
-            staying = [one for one in offers.accepted if one not in refused]
-            await self._amend(staying, self._routing.opened, refused)
+        names, offers, routing = self._settings, self._offers, self._routing
+        content = self._content = Content(message, self._envelope.findings, names.authserv_id or names.hostname)
+        refused: dict[Accepted, MailError] = {}
+        if routing.opened:
+            refused = await content.judge(offers.accepted, self._refusal, per_recipient=names.per_recipient)
+            for one in refused:
+                offers.withdraw_all(one)
+            if self._envelope.findings:
+                staying = [one for one in offers.accepted if one not in refused]
+                await self._amend(staying, routing.opened, refused)
+        if routing.waits_for_content:
+            await self._route_content(content, refused)
         return refused
 
     async def _amend(self, some: list[Accepted], asked: Sequence[OpenCheck], refused: dict[Accepted, MailError]) -> None:
