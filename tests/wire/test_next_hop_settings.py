@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from OpenSSL import SSL
+from OpenSSL.crypto import get_elliptic_curve
 
 from mailgate.testing.nexthop import NextHop
 from mailgate.testing.tls import CertificateServer
@@ -72,6 +73,31 @@ class TlsOfANextHop(NextHopCase):
             with self.row(f"{settings}, not there"):
                 self.secure(f"tls_protocols TLSv1.2\n{settings}", lambda context: context.set_cipher_list(b"ECDHE+CHACHA20"))
                 self.assertFalse(self.passes())
+
+    def test_curves(self) -> None:
+        def only(context: SSL.Context) -> None:
+            context.set_tmp_ecdh(get_elliptic_curve("prime256v1"))
+
+        for curve, passes in (("prime256v1", True), ("secp384r1", False)):
+            with self.row(curve):
+                self.secure(f"tls_protocols TLSv1.2\ntls_client {{\ncurves {curve}\n}}", only)
+                self.assertEqual(self.passes(), passes)
+
+    def test_starttls(self) -> None:
+        """Over SMTP where it is offered, over LMTP only when that is asked for; the words of maddy and those of Halon."""
+        for kind, settings, secure in (
+            ("smtp", "", True),
+            ("smtp", "attempt_starttls no", False),
+            ("smtp", "tls disabled", False),
+            ("lmtp", "", False),
+            ("lmtp", "attempt_starttls yes", True),
+            ("lmtp", "tls optional", True),
+        ):
+            with self.row(f"{kind} {settings}"):
+                hop = self.hop(lmtp=kind == "lmtp", tls=leaf(NAME).server)
+                self.to(f"tcp://{NAME}:{hop.port}", settings, kind=kind)
+                self.assertTrue(self.passes())
+                self.assertEqual(hop.transactions[0].secure, secure)
 
     def test_sni(self) -> None:
         for settings, expected in (
