@@ -325,6 +325,9 @@ def load(assembler: Assembler) -> Configuration:
         print(render(built.diagnostics, color=sys.stderr.isatty()), file=sys.stderr)
     if built.configuration is None:
         raise SystemExit(1)
+    if not any(module.is_listener or module.works_alone for module in built.configuration.modules):
+        print(f"error: {assembler.path}: nothing to do: no smtp, submission or lmtp block, and no queue", file=sys.stderr)
+        raise SystemExit(1)
     return built.configuration
 
 

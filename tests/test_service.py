@@ -106,6 +106,14 @@ class TwistdTests(SynchronousTestCase):
         self.assertIn("gate.conf:6:1", ended.stderr)
         self.assertNotIn("Traceback", ended.stderr)
 
+    def test_a_file_that_was_cut_off_before_its_listeners_stops_the_start(self) -> None:
+        config = self.write("hostname gate.example\ntarget.maildir mail ./mail\n")
+        for workers in ("1", "2"):
+            ended = self.twistd("mailgate", "-c", str(config), "--workers", workers)
+            self.assertEqual(ended.returncode, 1, ended.stderr)
+            self.assertIn("nothing to do: no smtp, submission or lmtp block, and no queue", ended.stderr)
+            self.assertNotIn("Traceback", ended.stderr)
+
     def test_an_unreadable_file_is_status_2(self) -> None:
         ended = self.twistd("mailgate", "-c", str(self.directory / "absent.conf"))
         self.assertEqual(ended.returncode, 2)

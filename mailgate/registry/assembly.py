@@ -23,7 +23,7 @@ from mailgate.config.line import Line, Scope
 from mailgate.config.parser import Node, NodeKind
 from mailgate.config.references import Reference, settle
 from mailgate.config.schema import Block, Item, bind
-from mailgate.config.source import Span
+from mailgate.config.source import Source, Span
 from mailgate.config.suggest import did_you_mean, nearest
 from mailgate.registry.catalogue import LISTENERS, WORDS, Unavailable, find, known_names
 from mailgate.registry.module import Globals, Module, ModuleContext
@@ -80,7 +80,7 @@ def build(
     else:
         loaded = config.load(os.fspath(path_or_text), report=report, environment=environment, files=files)
     workers = adapters.workers if adapters is not None else workers
-    configuration = _Assembly(report, environment, adapters, outfit, workers).run(loaded.tree)
+    configuration = _Assembly(report, environment, adapters, outfit, workers).run(loaded.source, loaded.tree)
     return Built(None if report.error_count else configuration, report.diagnostics)
 
 
@@ -126,7 +126,7 @@ class _Assembly:
         self.instances: dict[str, Module] = {}
         self.context = ModuleContext(adapters, instances=self.instances)
 
-    def run(self, tree: list[Node]) -> Configuration:
+    def run(self, source: Source, tree: list[Node]) -> Configuration:
         blocks = [(node, self._declared(node)) for node in tree if node.name.text not in Globals.directives]
         for node, declared in blocks:
             self._register(node, declared)
@@ -139,7 +139,10 @@ class _Assembly:
         self._settle()
         self._configure()
         self._unused()
-        return self._configuration(settings)
+        configuration = self._configuration(settings)
+        if not configuration.listeners and not self.report.error_count:
+            self._nothing_listens(source)
+        return configuration
 
     # The top level
 
@@ -393,6 +396,13 @@ class _Assembly:
         for name, named in self.named.items():
             if not named.used and named.type is not None:
                 self.report.warning(named.word.span, f"nothing refers to `{named.kind} {name}`", code="W0601")
+
+    def _nothing_listens(self, source: Source) -> None:
+        """At the end of the file: it may have been cut off there."""
+        end = len(source.text.rstrip())
+        span = source.span(max(end - 1, 0), end)
+        hint = "is the whole file there?"
+        self.report.warning(span, "nothing listens: no smtp, submission or lmtp block", code="W0606", hint=hint)
 
     def _configuration(self, settings: Globals) -> Configuration:
         instances = self.instances

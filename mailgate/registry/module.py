@@ -62,6 +62,8 @@ class Module(Block):
     """What a reference to it can stand for; its namespace (or word) if empty."""
     is_listener: ClassVar[bool] = False
     """A listener's line holds addresses, not a name, and nobody needs to refer to it."""
+    works_alone: ClassVar[bool] = False
+    """Whether it has something to do in a gateway that listens nowhere."""
     starts_last: ClassVar[bool] = False
     """Whether `start` must come after that of all others, and `stop` before: it uses modules that it does not refer to."""
     is_nameless: ClassVar[bool] = False

@@ -42,6 +42,11 @@ def fixed_changes(new: Configuration, old: Configuration) -> list[str]:
     ]
 
 
+def ends_listening(new: Configuration, old: Configuration) -> bool:
+    """Whether nothing would listen any more: then the file is not what was meant (cut off, say)."""
+    return bool(old.listeners) and not new.listeners
+
+
 def _by_identity(modules: Iterable[Module]) -> Iterator[tuple[Hashable, Module]]:
     seen: Counter[Hashable] = Counter()
     for module in modules:

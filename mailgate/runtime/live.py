@@ -31,12 +31,13 @@ from mailgate.registry import Configuration
 from mailgate.registry.effective import Change
 from mailgate.runtime.assembly import Assembler, Candidate
 from mailgate.runtime.gateway import Gateway, Refusal, drain
-from mailgate.runtime.generations import fixed_changes
+from mailgate.runtime.generations import ends_listening, fixed_changes
 
 START_TIME = 60.0
 """Seconds for the modules of a new configuration to start: a database that does not answer must not keep a reload open."""
 MOST_LINES = 20
 """Errors, and changes, of one reload that the log names."""
+NOTHING_LISTENS = "the file has no smtp, submission or lmtp block, so nothing would listen: is all of it there?"
 
 _events = EventLog("mailgate.runtime")
 
@@ -250,6 +251,8 @@ class LiveGateway:
             errors = [diagnostic for diagnostic in candidate.diagnostics if diagnostic.is_error]
             more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
             return replace(found, verdict=Verdict.REFUSED, reason=f"{errors[0]}{more}")
+        if ends_listening(candidate.configuration, current):
+            return replace(found, verdict=Verdict.REFUSED, reason=NOTHING_LISTENS)
         fixed = fixed_changes(candidate.configuration, current)
         if fixed:
             return replace(found, verdict=Verdict.REFUSED, reason="; ".join(fixed))

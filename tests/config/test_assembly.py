@@ -129,7 +129,7 @@ class ReferenceTests(AssemblyCase):
             ("listen tcp://*:1 { deliver_to &a &a }\ntarget.fake a", [("E0405", 1)]),
             ("listen tcp://*:1 { deliver_to &a { timeout 5s } }\ntarget.fake a", [("E0406", 1)]),
             ("target.fake a\ntable.fake a", [("E0603", 2)]),
-            ("target.fake a", [("W0601", 1)]),
+            ("target.fake a", [("W0601", 1), ("W0606", 1)]),
             ("listen tcp://*:1 { modify &g }\nmodifiers g { tag { text x } }\ntarget.fake g", [("E0603", 3)]),
             ("listen tcp://*:1 { modify tag }", [("E0512", 1)]),
             ("listen tcp://*:1 { modify }", [("E0407", 1)]),

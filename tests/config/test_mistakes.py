@@ -392,6 +392,16 @@ class MistakeTests(SynchronousTestCase):
         for what, text in {"as it is": SOUND, **FINE}.items():
             self.judge(what, text.encode(), "", "")
 
+    def test_a_file_that_was_cut_off(self) -> None:
+        """Behind whichever line before the end of the first listener; at its end if nothing else is wrong with it."""
+        lines = SOUND.splitlines(keepends=True)
+        whole = next(number for number, line in enumerate(lines) if line == "    import no_relay\n") + 2
+        for count in range(1, whole):
+            self.assertNotEqual([], self.found("".join(lines[:count]).encode()), count)
+        found = self.found("".join(lines[: lines.index("smtp tcp://127.0.0.1:2525 {\n")]).encode())
+        self.assertEqual(["W0601"] * 2 + ["W0606"], sorted(one.code for one in found if "store" not in one.message))
+        self.judge("the first line", b"hostname mx.example.org\n\n", "W0606@1:23", "is the whole file there?")
+
     def test_letters_that_look_alike_and_letters_that_are_not_seen(self) -> None:
         self.judge("Cyrillic", SOUND.replace("tls off", "tls \u043eff", 1).encode(), "E0505@2:5", "did you mean `off`?")
         hint = "letters, digits, `.`, `_` and `-` only"

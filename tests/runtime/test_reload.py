@@ -263,6 +263,25 @@ class Refusals(ReloadCase):
         outcome = self.refused(more=more)
         self.assertEqual([one.code for one in outcome.diagnostics if one.is_error], ["E0901"])
 
+    def test_a_file_that_was_cut_off_before_its_listeners(self) -> None:
+        self.begin()
+        assert self.running is not None
+        cut = self.text()[: self.text().index("smtp tcp")]
+        outcome = self.refused(cut)
+        self.assertIn("nothing would listen", outcome.reason)
+        self.assertIn("nothing would listen", self.running.logged("gateway.reload_refused")[0])
+        self.running.path.write_text(cut)
+        self.assertIs(self.reactor.run(self.running.reload(dry_run=True)).verdict, Verdict.REFUSED)
+        self.assertIs(self.reload().verdict, Verdict.DONE)
+
+    def test_a_gateway_that_never_listened_may_go_on_so(self) -> None:
+        queue = f"target.queue rest {{\n    target smtp {self.store.endpoint}\n@    bounce {{\n        discard\n    }}\n}}\n"
+        running = self.gateway(queue.replace("@", ""))
+        for text in (queue.replace("@", "    retry 5m\n"), queue.replace("@", "") + self.text().partition("\n")[2]):
+            outcome = self.reactor.run(running.reload("hostname gateway.test\n" + text))
+            self.assertIs(outcome.verdict, Verdict.DONE, outcome)
+        self.check_alive()
+
     def test_a_file_that_is_gone(self) -> None:
         self.begin()
         assert self.running is not None

@@ -39,6 +39,13 @@ CODES = {
         bad=_target() + "table.static aliases {\n    entry a b\n}\n",
         good=_target(),
     ),
+    "W0606": Entry(
+        "nothing listens",
+        "No `smtp`, `submission` or `lmtp` block is there, so that no mail comes in: the file may have been cut off. A gateway"
+        " does not start with such a file unless it has a queue to empty, and one that listens does not reload it.",
+        bad="hostname mx.example.org\n",
+        good=lmtp("discard"),
+    ),
     "E0602": Entry(
         "nothing has this name",
         "`&name` stands for an instance that is named at the top level of the file, before or after.",

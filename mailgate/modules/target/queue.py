@@ -79,6 +79,7 @@ class QueueTarget(Module):
     """A durable queue in front of another target."""
 
     name = "target.queue"
+    works_alone = True
     finality = Finality.TWO_PHASE
     starts_last = True
 
