@@ -286,7 +286,9 @@ def _interpreter() -> str:
     return f"{name} {'.'.join(str(part) for part in sys.implementation.version[:3])} (Python {python})"
 
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+INTERPRETER = platform.python_implementation()
+BEGIN, END = f"<!-- measured, {INTERPRETER}: begin -->", f"<!-- measured, {INTERPRETER}: end -->"
+"""Each interpreter has a place of its own for its tables."""
 
 
 def write(path: Path, report: str, command: str) -> None:
