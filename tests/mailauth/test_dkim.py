@@ -29,6 +29,7 @@ from mailgate.mailauth.dkim_keys import (
     zone_line,
 )
 from tests.mailauth.messages import body, pieces, section
+from tests.support.interpreters import needs_nacl
 
 RSA, ED = new_key(RSA_SHA256), new_key(ED25519_SHA256)
 NOW = 1_700_000_000.0
@@ -64,6 +65,7 @@ def outcome(header: bytes, content: bytes, record: str | bytes | Unreachable, no
 class AgreementTests(SynchronousTestCase):
     """With dkimpy, on generated messages."""
 
+    @needs_nacl
     def test_it_verifies_what_we_sign(self) -> None:
         for seed in range(240):
             random = Random(seed)
@@ -75,6 +77,7 @@ class AgreementTests(SynchronousTestCase):
             good = verifier.verify(dnsfunc=lambda *_, key=key, **__: key.record.encode())
             self.assertTrue(good, f"seed {seed}")
 
+    @needs_nacl
     def test_we_verify_what_it_signs(self) -> None:
         ed_secret = base64.b64encode(ED.key.private_bytes_raw())  # type: ignore[union-attr]
         for seed in range(240):
@@ -91,6 +94,7 @@ class AgreementTests(SynchronousTestCase):
             (result,) = judge(field + header, pieces(random, content), key.record)
             self.assertEqual((result.outcome, result.reason), (Outcome.PASS, ""), f"seed {seed}")
 
+    @needs_nacl
     def test_both_refuse_what_was_changed(self) -> None:
         for seed in range(60):
             random = Random(seed)

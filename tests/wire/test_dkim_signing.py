@@ -7,6 +7,7 @@ from pathlib import Path
 import dkim
 
 from mailgate.mailauth.dkim_keys import ED25519_SHA256, RSA_SHA256, PrivateKey, new_key
+from tests.support.interpreters import needs_nacl
 from tests.support.scenario import SMTP, SimulatedCase, statuses
 
 ED, RSA = new_key(ED25519_SHA256), new_key(RSA_SHA256)
@@ -61,12 +62,14 @@ def mail(sender: bytes, text: bytes = b"Hello,\r\n\r\n.. dots  and spaces \r\n\r
 
 
 class ModifyDkim(SigningCase):
+    @needs_nacl
     def test_both_kinds_of_key_over_small_large_and_spooled_bodies(self) -> None:
         self.stage(self.line("ed"), self.line("rsa"))
         for text in (b"", b"\r\n", b"Hello \t \r\n\r\n", b"long  line \r\n" * 10_000, b"longer line\r\n\r\n" * 100_000):
             self.assertEqual(self.send(mail(b"ann@example.org", text)), b"250 2.0.0")
             self.assertEqual(self.signatures(), [("example.org", "rsa", True), ("example.org", "ed", True)])
 
+    @needs_nacl
     def test_who_signs(self) -> None:
         table = "table.static hosted {\nentry example.net\nentry shop.test example.org\n}"
         self.stage(self.line("ed", "domains &hosted", "subdomains yes"), table=table)
@@ -81,6 +84,7 @@ class ModifyDkim(SigningCase):
             self.assertEqual(self.send(mail(sender)), b"250 2.0.0")
             self.assertEqual([one[0] for one in self.signatures()], [domain] if domain else [])
 
+    @needs_nacl
     def test_names_and_comments_are_no_addresses(self) -> None:
         self.stage(self.line())
         for value, signed in (

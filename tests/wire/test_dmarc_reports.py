@@ -27,6 +27,7 @@ from mailgate.testing.nexthop import Step, say
 from mailgate.testing.script import Connection, Script
 from tests.support.checked import CLIENT
 from tests.support.dmarc_report_schema import checked, records
+from tests.support.interpreters import needs_nacl
 from tests.support.scenario import SMTP
 from tests.wire.test_sender_authentication import OK, AuthenticationCase, plain, signed
 
@@ -121,6 +122,7 @@ class ReportTests(ReportCase):
         self.assertEqual(len(self.reports.transactions), 1)
         self.assertIn("result=sent", self.logged())
 
+    @needs_nacl
     def test_it_is_signed_by_the_pipeline(self) -> None:
         key = new_key(ED25519_SHA256)
         path = Path(self.mktemp()).absolute()

@@ -22,6 +22,7 @@ from mailgate.testing.client import RawClient, connect
 from mailgate.testing.tls import TrustingClient
 from tests.inbound.scripted import TAKEN, Lab
 from tests.support.adapters import real_adapters
+from tests.support.interpreters import needs_tracemalloc
 from tests.support.ports import free_port
 
 DATA = b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\n"
@@ -351,6 +352,7 @@ class Ports(_Wire):
 
 
 class Memory(_Wire):
+    @needs_tracemalloc
     async def test_idle_connections(self) -> None:
         """Greeted, EHLO said, nothing since: at most 12 KiB each."""
         import tracemalloc

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import skipUnless
 
 from OpenSSL import SSL
 from OpenSSL.crypto import get_elliptic_curve
 
 from mailgate.testing.nexthop import NextHop
 from mailgate.testing.tls import CertificateServer
+from mailgate.tls.options import CAN_CHOOSE_CURVES
 from tests.support.certificates import Leaf, authority, leaf
 from tests.support.scenario import SMTP, SimulatedCase, codes
 
@@ -74,6 +76,7 @@ class TlsOfANextHop(NextHopCase):
                 self.secure(f"tls_protocols TLSv1.2\n{settings}", lambda context: context.set_cipher_list(b"ECDHE+CHACHA20"))
                 self.assertFalse(self.passes())
 
+    @skipUnless(CAN_CHOOSE_CURVES, "cryptography 47 or newer")
     def test_curves(self) -> None:
         def only(context: SSL.Context) -> None:
             context.set_tmp_ecdh(get_elliptic_curve("prime256v1"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tempfile
-import tracemalloc
 from typing import Any
 
 from twisted.internet import reactor
@@ -32,6 +31,7 @@ from tests.outbound.support import (
     until,
 )
 from tests.support.adapters import real_adapters
+from tests.support.interpreters import needs_tracemalloc
 from tests.support.invariants import check_hop
 
 BASIC = (b"PIPELINING", b"ENHANCEDSTATUSCODES")
@@ -363,7 +363,10 @@ class ContentTest(_Hops):
         self.assertEqual(replies[0].code, 250)
         self.assertEqual([t.content for t in good.transactions], [content])
 
+    @needs_tracemalloc
     async def test_large_messages_do_not_grow_memory(self) -> None:
+        import tracemalloc
+
         """The next hop is deaf, so nothing leaves: what is held is what we read ahead, not the message."""
         hop = self.hop(script={Step.BODY: DEAF})
         engine = self.engine(hop)

@@ -33,6 +33,7 @@ from mailgate.testing.names import NameServer
 from tests.outbound.test_tls_report import ReportCase
 from tests.support.adapters import real_adapters
 from tests.support.certificates import Leaf, authority, leaf
+from tests.support.interpreters import needs_nacl
 from tests.support.tls_report_schema import checked
 
 NONE = AppliedPolicy(PolicyType.NONE, "d.test")
@@ -162,6 +163,7 @@ class PostTests(TestCase):
 
 
 class SignedTests(ReportCase):
+    @needs_nacl
     def test_a_report_by_mail_is_signed_by_the_pipeline(self) -> None:
         key = new_key(ED25519_SHA256)
         path = Path(self.directory) / "tlsrpt.pem"

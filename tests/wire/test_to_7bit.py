@@ -26,6 +26,7 @@ from mailgate.testing.gateway import WholeGateway
 from mailgate.testing.nexthop import NextHop, Step, say
 from tests.modules.support import instance
 from tests.support.adapters import real_adapters
+from tests.support.interpreters import needs_nacl
 from tests.support.scenario import LMTP, SMTP, SimulatedCase, statuses
 
 PLAIN = (b"PIPELINING", b"ENHANCEDSTATUSCODES", b"SIZE 0")
@@ -276,6 +277,7 @@ class BlockTests(To7bitCase):
         self.assertEqual([decoded(bytes(one.content)) for one in hop.transactions], [WORDS * 40_000] * 2)
         self.assertEqual(self.spool.used, 0)
 
+    @needs_nacl
     def test_signed_by_us_behind_it(self) -> None:
         key = new_key(ED25519_SHA256)
         path = Path(self.directory) / "ed.pem"
