@@ -40,6 +40,10 @@ class HealthSettings:
     slow_start: float = 0.0
 
 
+TRIAL = 1800.0
+"""Seconds after which a trial that has not said how it went is nobody's: longer than the final dot may take. Else one whose end was
+missed would keep an endpoint down for ever."""
+
 ANYBODY = object()
 """Who tries an endpoint where nobody else could be meant."""
 
@@ -103,6 +107,8 @@ class Circuit:
         self._wait = settings.backoff
         self._trial: object | None = None
         """Who tries it while it is down."""
+        self._tried = 0.0
+        """Since when."""
         self._recovered: float | None = None
         """When it closed again, while it starts slowly."""
         self.closed = True
@@ -136,7 +142,9 @@ class Circuit:
             return False
         if self.closed:
             return True
-        return (self._trial is None or self._trial is who) and not self._settings.probe and self.state is State.HALF_OPEN
+        if self._settings.probe or self.state is not State.HALF_OPEN:
+            return False
+        return self._trial is None or self._trial is who or self.now() - self._tried >= TRIAL
 
     @property
     def share(self) -> float:
@@ -152,8 +160,12 @@ class Circuit:
 
     def begin(self, who: object = ANYBODY) -> None:
         """A delivery goes to this endpoint. While it is down that is the trial, unless there is one."""
-        if not self.closed and self._trial is None:
+        if self.closed:
+            return
+        now = self.now()
+        if self._trial is None or now - self._tried >= TRIAL:
             self._trial = who
+            self._tried = now
 
     def succeeded(self) -> None:
         """It works: a transaction came to its answers, or a connection was ready for one that went elsewhere."""

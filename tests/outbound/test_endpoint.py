@@ -11,7 +11,7 @@ from mailgate.outbound.balance import Selection
 from mailgate.outbound.endpoint import Endpoint
 from mailgate.outbound.endpoint_settings import EndpointSettings
 from mailgate.outbound.failure import Kind
-from mailgate.outbound.health import JITTER, Circuit, HealthSettings, State
+from mailgate.outbound.health import JITTER, TRIAL, Circuit, HealthSettings, State
 
 
 class CircuitTest(SynchronousTestCase):
@@ -87,6 +87,18 @@ class CircuitTest(SynchronousTestCase):
             self.assertTrue(self.circuit.is_free_for("trial"))
         self.circuit.failed(Kind.LEASE, "", "trial")
         self.assertTrue(self.circuit.is_free_for("another"))
+
+    def test_a_trial_that_never_says_how_it_went_keeps_no_endpoint_down(self) -> None:
+        self.circuit.failed(Kind.CONNECT)
+        self.clock.advance(self.wait())
+        lost, other = object(), object()
+        self.circuit.begin(lost)
+        self.clock.advance(TRIAL - 1)
+        self.assertFalse(self.circuit.is_free_for(other))
+        self.clock.advance(1)
+        self.assertTrue(self.circuit.is_free_for(other))
+        self.circuit.begin(other)
+        self.assertFalse(self.circuit.is_free_for(lost))
 
     def test_success_closes_and_starts_over(self) -> None:
         for _ in range(3):
