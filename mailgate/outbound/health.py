@@ -41,8 +41,8 @@ class HealthSettings:
 
 
 TRIAL = 1800.0
-"""Seconds after which a trial that has not said how it went is nobody's: longer than the final dot may take. Else one whose end was
-missed would keep an endpoint down for ever."""
+"""Seconds after which a trial that has not said how it went is nobody's: longer than the final dot may take. Else one whose
+end was missed would keep an endpoint down for ever."""
 
 ANYBODY = object()
 """Who tries an endpoint where nobody else could be meant."""
@@ -87,6 +87,7 @@ class Circuit:
         "_recovered",
         "_settings",
         "_trial",
+        "_tried",
         "_wait",
         "closed",
         "drained",
